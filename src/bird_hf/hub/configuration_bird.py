@@ -1,0 +1,129 @@
+"""What a BiRD model is made of: a vision tower with a resampler, and any causal language model.
+
+The defaults are the paper's: ViT-bigG at 448 pixels, 256 queries, Qwen-7B (BiRD 4.1, arXiv 2308.12966).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+
+# Qwen-7B in the terms of transformers' Qwen2, which computes the same up to 2048 tokens.
+_QWEN_7B: dict[str, Any] = {
+    "vocab_size": 151936,
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "rms_norm_eps": 1e-6,
+    "max_position_embeddings": 2048,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+}
+
+# Where transformers finds the classes in a folder that carries these files (`trust_remote_code=True`).
+_AUTO_MAP = {
+    "AutoConfig": "configuration_bird.BirdConfig",
+    "AutoModel": "modeling_bird.BirdModel",
+    "AutoModelForImageTextToText": "modeling_bird.BirdForConditionalGeneration",
+}
+
+
+@strict
+class BirdVisionConfig(PreTrainedConfig):
+    r"""The vision tower and the resampler behind it.
+
+    Args:
+        image_size: side of the square input in pixels, a multiple of `patch_size`.
+        position_grid: side of the learned position table; it is resized where the image grid differs.
+        intermediate_size: inner width of the MLPs.
+        num_queries: image slots of the language model, a square number.
+        resampler_hidden_size: width of the queries, a multiple of 4 (two sines and cosines an axis).
+        resampler_identity_init: each query starts by looking at its own place in the image, instead of
+            everywhere. For small models trained from scratch; has no effect on a loaded checkpoint.
+        resampler_focus: with `resampler_identity_init`, how much sooner than its neighbour a query's own
+            place is attended to at the start, in attention logits.
+    """
+
+    model_type = "bird_vision"
+    base_config_key = "vision_config"
+
+    image_size: int = 448
+    patch_size: int = 14
+    num_channels: int = 3
+    hidden_size: int = 1664
+    intermediate_size: int = 8192  # int(1664 * 4.9231)
+    num_hidden_layers: int = 48
+    num_attention_heads: int = 16
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-6
+    position_grid: int = 16
+    num_queries: int = 256
+    resampler_hidden_size: int = 4096
+    resampler_num_attention_heads: int = 32
+    resampler_identity_init: bool = False
+    resampler_focus: float = 2.0
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        super().__post_init__(**kwargs)
+        if math.isqrt(self.num_queries) ** 2 != self.num_queries:
+            raise ValueError(f"num_queries is {self.num_queries}, but must be a square number (such as 64)")
+        if self.image_size % self.patch_size:
+            raise ValueError(f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}")
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is no multiple of {self.num_attention_heads} heads"
+            )
+        if self.resampler_hidden_size % 4 or self.resampler_hidden_size % self.resampler_num_attention_heads:
+            raise ValueError(
+                f"resampler_hidden_size {self.resampler_hidden_size} must be a multiple of 4 and of its "
+                f"{self.resampler_num_attention_heads} heads"
+            )
+
+    @property
+    def patch_grid(self) -> int:
+        """Patches along one side of the image."""
+        return self.image_size // self.patch_size
+
+
+@strict
+class BirdConfig(PreTrainedConfig):
+    r"""A BiRD model.
+
+    Args:
+        vision_config: a `BirdVisionConfig` or its dict.
+        text_config: the configuration of any causal language model or its dict (with `model_type`; without
+            it the dict is read as Qwen2's). The default is Qwen-7B.
+        image_token_id: the id of the slots that image features take (`<imgpad>`).
+    """
+
+    model_type = "bird"
+    sub_configs: ClassVar[dict[str, Any]] = {"vision_config": BirdVisionConfig, "text_config": AutoConfig}
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
+    _auto_class = "AutoConfig"  # saving copies this file into the folder
+
+    vision_config: dict | PreTrainedConfig | None = None
+    text_config: dict | PreTrainedConfig | None = None
+    image_token_id: int = 151859
+    tie_word_embeddings: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if not isinstance(self.vision_config, PreTrainedConfig):
+            self.vision_config = BirdVisionConfig(**(self.vision_config or {}))
+        if not isinstance(self.text_config, PreTrainedConfig):
+            fields = dict(self.text_config or _QWEN_7B)
+            self.text_config = AutoConfig.for_model(fields.pop("model_type", "qwen2"), **fields)
+        super().__post_init__(**kwargs)
+        self.auto_map = dict(_AUTO_MAP)
+
+    @property
+    def num_queries(self) -> int:
+        """Image slots an image takes in the text."""
+        return self.vision_config.num_queries
+
+
+__all__ = ["BirdConfig", "BirdVisionConfig"]

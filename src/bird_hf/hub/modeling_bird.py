@@ -1,0 +1,461 @@
+"""BiRD: a vision transformer, a resampler and a language model.
+
+Architectural choices, as in Qwen-VL (arXiv 2308.12966), whose weights `bird convert` reads:
+
+- the vision transformer has no class token, a learned position table (resized bicubically to the image's
+  grid), a LayerNorm before its pre-norm blocks and none after them;
+- the resampler is one cross-attention from learned queries to the patches. Fixed sine-cosine positions are
+  added to queries and keys, not to values, so where a thing is steers what is read, and not what it says;
+- a LayerNorm and a bias-free projection carry its output into the language model's width;
+- image features replace the embeddings of the slots `config.image_token_id`; attention is causal throughout.
+
+Two choices are ours: queries, keys and values have a projection each (Qwen-VL fuses them, and interleaves
+them by head in the transformer), and the final projection is a `Linear` (Qwen-VL multiplies from the right).
+`bird_hf.convert` permutes and transposes accordingly. Qwen-VL's dynamic NTK and log-n scaling beyond 2048
+tokens are not reproduced: BiRD trains at 2048.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import AutoModel, PreTrainedModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.cache_utils import Cache
+from transformers.generation import GenerationMixin
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, ModelOutput
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils import torch_compilable_check
+from transformers.utils.generic import can_return_tuple
+
+from .configuration_bird import BirdConfig, BirdVisionConfig
+
+
+@dataclass
+class BirdModelOutputWithPast(BaseModelOutputWithPast):
+    """`image_hidden_states`: (num_images, num_queries, hidden) features that went into the slots."""
+
+    image_hidden_states: torch.Tensor | None = None
+
+
+@dataclass
+class BirdCausalLMOutputWithPast(ModelOutput):
+    """`loss` where labels were given, `logits` (B, T, V), and what `BirdModelOutputWithPast` holds."""
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    past_key_values: Cache | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    image_hidden_states: torch.Tensor | None = None
+
+
+def eager_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention written out: (B, heads, Q, d), (B, heads, K, d) twice -> (B, Q, heads, d) and its weights."""
+    weights = (query @ key.transpose(2, 3)) * scaling  # (B, heads, Q, K)
+    weights = F.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
+    return (weights @ value).transpose(1, 2).contiguous(), weights
+
+
+class BirdVisionAttention(nn.Module):
+    """Multi-head attention without a mask: of patches to each other, or of queries to patches."""
+
+    def __init__(self, config: BirdVisionConfig, width: int, num_heads: int):
+        super().__init__()
+        self.config = config
+        self.head_dim = width // num_heads
+        self.scaling = self.head_dim**-0.5
+        self.is_causal = False
+        self.num_key_value_groups = 1
+        self.q_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, width)
+        self.out_proj = nn.Linear(width, width)
+
+    def forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """(B, Q, C), (B, K, C), (B, K, C) -> (B, Q, C)."""
+        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention
+        )
+        heads, _ = attend(
+            self,
+            self._split(self.q_proj(query)),  # (B, heads, Q, d)
+            self._split(self.k_proj(key)),
+            self._split(self.v_proj(value)),
+            attention_mask=None,
+            scaling=self.scaling,
+            dropout=0.0,
+            is_causal=False,
+        )  # (B, Q, heads, d)
+        return self.out_proj(heads.flatten(2))
+
+    def _split(self, states: torch.Tensor) -> torch.Tensor:
+        """(B, T, C) -> (B, heads, T, d)."""
+        return states.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+
+
+class BirdVisionMLP(nn.Module):
+    """Two layers with an activation between them."""
+
+    def __init__(self, config: BirdVisionConfig):
+        super().__init__()
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.activation = ACT2FN[config.hidden_act]
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return self.fc2(self.activation(self.fc1(states)))
+
+
+class BirdVisionBlock(GradientCheckpointingLayer):
+    """A pre-norm transformer block."""
+
+    def __init__(self, config: BirdVisionConfig):
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.attention = BirdVisionAttention(config, config.hidden_size, config.num_attention_heads)
+        self.mlp_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = BirdVisionMLP(config)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        normed = self.attention_norm(states)
+        states = states + self.attention(normed, normed, normed)
+        return states + self.mlp(self.mlp_norm(states))
+
+
+class BirdResampler(nn.Module):
+    """The vision-language adapter (BiRD 4.1): a fixed number of queries reads any number of patches."""
+
+    def __init__(self, config: BirdVisionConfig):
+        super().__init__()
+        width = config.resampler_hidden_size
+        self.config = config
+        self.query = nn.Parameter(torch.empty(config.num_queries, width))
+        # Stored, not recomputed: a checkpoint's table is rounded to the checkpoint's dtype.
+        self.register_buffer("positions", torch.empty(config.num_queries, width))
+        self.kv_proj = nn.Linear(config.hidden_size, width, bias=False)
+        self.query_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.kv_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.attention = BirdVisionAttention(config, width, config.resampler_num_attention_heads)
+
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+        """(B, P, C) of a square grid -> (B, num_queries, resampler width)."""
+        values = self.kv_norm(self.kv_proj(patches))  # (B, P, W)
+        keys = values + resize_grid(self.positions, patches.shape[1])
+        queries = self.query_norm(self.query) + self.positions  # (Q, W)
+        return self.attention(queries.expand(len(patches), -1, -1), keys, values)
+
+
+class BirdProjector(nn.Module):
+    """Carries the resampler's output into the language model's width."""
+
+    def __init__(self, config: BirdConfig):
+        super().__init__()
+        width = config.vision_config.resampler_hidden_size
+        self.norm = nn.LayerNorm(width, eps=config.vision_config.layer_norm_eps)
+        self.linear = nn.Linear(width, config.text_config.hidden_size, bias=False)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.linear(self.norm(features))
+
+
+class BirdPreTrainedModel(PreTrainedModel):
+    """What all BiRD models share: attention backends and how new weights are drawn."""
+
+    config_class = BirdConfig
+    base_model_prefix = "model"
+    input_modalities: tuple[str, ...] = ("image", "text")
+    supports_gradient_checkpointing = True
+    _no_split_modules: ClassVar[list[str]] = ["BirdVisionBlock", "BirdResampler"]
+    _skip_keys_device_placement: ClassVar[list[str]] = ["past_key_values"]
+    _supports_flash_attn = True
+    _supports_sdpa = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, BirdVisionTower):
+            init.normal_(module.position_embedding, std=module.config.initializer_range)
+        elif isinstance(module, BirdResampler):
+            init.normal_(module.query, std=module.config.initializer_range)
+            init.copy_(module.positions, sine_cosine_grid(*module.positions.shape))
+            if module.config.resampler_identity_init:
+                _look_at_own_place(module)
+
+
+class BirdVisionTower(BirdPreTrainedModel):
+    """The vision transformer: pixels -> patch states."""
+
+    config_class = BirdVisionConfig
+    input_modalities = ("image",)
+    main_input_name = "pixel_values"
+
+    def __init__(self, config: BirdVisionConfig):
+        super().__init__(config)
+        width, patch = config.hidden_size, config.patch_size
+        self.patch_embedding = nn.Conv2d(
+            config.num_channels, width, kernel_size=patch, stride=patch, bias=False
+        )
+        self.position_embedding = nn.Parameter(torch.empty(config.position_grid**2, width))
+        self.pre_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.blocks = nn.ModuleList(BirdVisionBlock(config) for _ in range(config.num_hidden_layers))
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.patch_embedding
+
+    def forward(self, pixel_values: torch.Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
+        """(N, 3, S, S) -> last_hidden_state (N, patches, hidden)."""
+        size = self.config.image_size
+        if pixel_values.ndim != 4 or pixel_values.shape[-2:] != (size, size):
+            expected = f"(num_images, {self.config.num_channels}, {size}, {size})"
+            raise ValueError(f"pixel_values are {tuple(pixel_values.shape)}, the model reads {expected}")
+        patches = self.patch_embedding(pixel_values.to(self.patch_embedding.weight.dtype))  # (N, C, g, g)
+        states = patches.flatten(2).transpose(1, 2)  # (N, g*g, C)
+        states = self.pre_norm(states + resize_grid(self.position_embedding, states.shape[1]))
+        for block in self.blocks:
+            states = block(states)
+        return BaseModelOutputWithPooling(last_hidden_state=states)
+
+
+class BirdModel(BirdPreTrainedModel):
+    """Vision tower, resampler and language model, without the head."""
+
+    _auto_class = "AutoModel"
+    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = ["lm_head.weight"]
+
+    def __init__(self, config: BirdConfig):
+        super().__init__(config)
+        self.vision_tower = BirdVisionTower._from_config(config.vision_config)
+        self.resampler = BirdResampler(self.vision_tower.config)
+        self.projector = BirdProjector(config)
+        self.language_model = AutoModel.from_config(config.text_config)
+        self.post_init()
+
+    @can_return_tuple
+    def get_image_features(
+        self, pixel_values: torch.Tensor, **kwargs: Any
+    ) -> tuple | BaseModelOutputWithPooling:
+        """(N, 3, S, S) -> `pooler_output`, a list of N tensors (num_queries, hidden)."""
+        outputs = self.vision_tower(pixel_values)
+        outputs.pooler_output = list(self.projector(self.resampler(outputs.last_hidden_state)))
+        return outputs
+
+    def freeze_vision(self) -> None:
+        """Train as the paper does: the resampler and the language model, not the vision transformer.
+
+        What stands between resampler and language model (`projector`) is frozen too, as in the original.
+        """
+        self.vision_tower.requires_grad_(False)
+        self.projector.requires_grad_(False)
+
+    def _slots(self, input_ids: torch.Tensor | None, embeds: torch.Tensor, features: torch.Tensor):
+        """Where image features go, (B, T, 1) bool; raises ValueError where they do not fit the slots."""
+        if input_ids is None:
+            slot = torch.full((), self.config.image_token_id, dtype=torch.long, device=embeds.device)
+            mask = (embeds == self.get_input_embeddings()(slot)).all(-1)
+        else:
+            mask = input_ids == self.config.image_token_id
+        per_image = self.config.num_queries
+        torch_compilable_check(
+            mask.sum() == features.shape[0] * per_image,
+            lambda: (
+                f"{features.shape[0]} images need {features.shape[0] * per_image} image slots (token "
+                f"{self.config.image_token_id}, {per_image} an image), but the text has {int(mask.sum())}; "
+                "let the processor write them"
+            ),
+        )
+        return mask.unsqueeze(-1)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> tuple | BirdModelOutputWithPast:
+        """Read text and images.
+
+        input_ids (B, T), with `num_queries` slots an image in order of the images; pixel_values
+        (num_images, 3, S, S), of the whole batch. attention_mask: None, (B, T), or (B, 1, T, T) which says
+        for each pair of positions whether (bool) or how (float, added) it is seen, and is used as it is.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give either input_ids or inputs_embeds")
+        if inputs_embeds is None:
+            inputs_embeds = self.get_input_embeddings()(input_ids)  # (B, T, D)
+        features = None
+        if pixel_values is not None:
+            features = torch.stack(self.get_image_features(pixel_values, return_dict=True).pooler_output)
+            features = features.to(inputs_embeds)  # (N, Q, D)
+            slots = self._slots(input_ids, inputs_embeds, features)
+            inputs_embeds = inputs_embeds.masked_scatter(slots, features)
+        outputs = self.language_model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=_additive(attention_mask, inputs_embeds.dtype),
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            **kwargs,
+        )
+        return BirdModelOutputWithPast(**outputs, image_hidden_states=features)
+
+
+class BirdForConditionalGeneration(BirdPreTrainedModel, GenerationMixin):
+    """BiRD with its head: writes answers in which boxes are text."""
+
+    _auto_class = "AutoModelForImageTextToText"  # saving copies the files of this folder that it needs
+    _tied_weights_keys: ClassVar[dict[str, str]] = {
+        "lm_head.weight": "model.language_model.embed_tokens.weight"
+    }
+
+    def __init__(self, config: BirdConfig):
+        super().__init__(config)
+        self.model = BirdModel(config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.lm_head
+
+    def get_image_features(
+        self, pixel_values: torch.Tensor, **kwargs: Any
+    ) -> tuple | BaseModelOutputWithPooling:
+        """See `BirdModel.get_image_features`."""
+        return self.model.get_image_features(pixel_values, **kwargs)
+
+    def freeze_vision(self) -> None:
+        """See `BirdModel.freeze_vision`."""
+        self.model.freeze_vision()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs: Any,
+    ) -> tuple | BirdCausalLMOutputWithPast:
+        """As `BirdModel.forward`; labels (B, T), -100 where there is no loss. Returns logits (B, T, V)."""
+        outputs = self.model(
+            input_ids=input_ids,
+            pixel_values=pixel_values,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            **kwargs,
+        )
+        keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(outputs.last_hidden_state[:, keep])  # (B, T, V)
+        loss = None
+        if labels is not None:
+            vocab_size = self.config.text_config.vocab_size
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=vocab_size, **kwargs)
+        return BirdCausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            image_hidden_states=outputs.image_hidden_states,
+        )
+
+    def _expand_inputs_for_generation(
+        self, expand_size: int = 1, input_ids: torch.LongTensor | None = None, **kwargs: Any
+    ) -> tuple[torch.LongTensor, dict[str, Any]]:
+        """Repeat each row `expand_size` times, with the images of that row in their order."""
+        pixel_values = kwargs.get("pixel_values")
+        if expand_size > 1 and pixel_values is not None and input_ids is not None:
+            slots = (input_ids == self.config.image_token_id).sum(-1)  # (B,)
+            rows = pixel_values.split((slots // self.config.num_queries).tolist())
+            kwargs["pixel_values"] = None
+            input_ids, kwargs = super()._expand_inputs_for_generation(
+                expand_size=expand_size, input_ids=input_ids, **kwargs
+            )
+            kwargs["pixel_values"] = torch.cat([row for row in rows for _ in range(expand_size)])
+            return input_ids, kwargs
+        return super()._expand_inputs_for_generation(expand_size=expand_size, input_ids=input_ids, **kwargs)
+
+
+def resize_grid(table: torch.Tensor, length: int) -> torch.Tensor:
+    """Resize a table of a square grid, (n*n, C), to `length` = m*m places, bicubically: (m*m, C)."""
+    old, new = round(len(table) ** 0.5), round(length**0.5)
+    if old == new:
+        return table
+    grid = table.float().reshape(1, old, old, -1).permute(0, 3, 1, 2)  # (1, C, n, n)
+    grid = F.interpolate(grid, size=(new, new), mode="bicubic", align_corners=False)
+    return grid.permute(0, 2, 3, 1).flatten(0, 2).to(table.dtype)
+
+
+def sine_cosine_grid(places: int, width: int) -> torch.Tensor:
+    """Fixed positions of a square grid, row by row: (places, width).
+
+    The four quarters of the width are sine and cosine of the column, then sine and cosine of the row.
+    """
+    side = round(places**0.5)
+    frequencies = 10000 ** -(torch.arange(width // 4, dtype=torch.float64) / (width // 4))
+    angles = torch.arange(side, dtype=torch.float64)[:, None] * frequencies  # (side, W/4)
+    waves = torch.cat([angles.sin(), angles.cos()], dim=-1)  # (side, W/2)
+    columns, rows = waves.repeat(side, 1), waves.repeat_interleave(side, dim=0)
+    return torch.cat([columns, rows], dim=-1).float()
+
+
+def _look_at_own_place(resampler: BirdResampler) -> None:
+    """Start with attention from each query to its own place, instead of everywhere at once.
+
+    Query and key projections become the same permutation, which deals sines and cosines of rows and columns
+    out to the heads evenly (an identity would give each head one axis only), scaled so that the next place
+    gets `resampler_focus` logits less. Contents start faint beside positions on both sides.
+    """
+    attention, positions = resampler.attention, sine_cosine_grid(*resampler.positions.shape)
+    places, width = positions.shape
+    heads = width // attention.head_dim
+    own, neighbour = (positions[0] * positions[[0, min(1, places - 1)]]).sum(-1)
+    drop = float(own - neighbour) * attention.scaling / heads  # of a logit, mean over heads
+    scale = (resampler.config.resampler_focus / drop) ** 0.5 if drop > 0 else 1.0
+    dealt = torch.arange(width).reshape(-1, heads).T.flatten()  # head h takes dimensions h, h + heads, ...
+    permutation = torch.eye(width)[dealt] * scale
+    init.copy_(attention.q_proj.weight, permutation)
+    init.copy_(attention.k_proj.weight, permutation)
+    init.constant_(resampler.query_norm.weight, 0.1 / scale)
+    init.constant_(resampler.kv_norm.weight, 0.1 / scale)
+
+
+def _additive(attention_mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
+    """A (B, 1, T, T) mask as eager attention needs it: numbers to add, in the model's dtype."""
+    if attention_mask is None or not isinstance(attention_mask, torch.Tensor) or attention_mask.ndim != 4:
+        return attention_mask
+    if attention_mask.dtype != torch.bool:
+        return attention_mask.to(dtype)
+    zeros = torch.zeros(attention_mask.shape, dtype=dtype, device=attention_mask.device)
+    return zeros.masked_fill(~attention_mask, torch.finfo(dtype).min)
+
+
+__all__ = ["BirdForConditionalGeneration", "BirdModel", "BirdPreTrainedModel", "BirdVisionTower"]
