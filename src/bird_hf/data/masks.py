@@ -1,0 +1,48 @@
+"""Masks -> instances: the box of a mask, and the record of an image with masks."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from ..hub.boxes import Box
+from .records import ImageRecord, Instance, MaskedImage
+
+
+def box_of(mask: np.ndarray) -> Box:
+    """The tight box of a mask.
+
+    mask: (H, W) bool. A one-pixel object is one pixel wide and high. Raises ValueError for an empty mask.
+    """
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not rows.size:
+        raise ValueError(f"mask of shape {mask.shape} is empty; an object without pixels has no box")
+    height, width = mask.shape
+    corners = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+    return Box.from_pixels(corners, (width, height))
+
+
+def record_of(image: MaskedImage, min_area: float = 0.0) -> ImageRecord:
+    """The record of an image: one instance a mask, then one for each absent label.
+
+    Masks that cover less than `min_area` of the image are left out altogether: such an object is too small to
+    ask for, and it is not absent either.
+    """
+    height, width = image.pixels.shape[:2]
+    seen: Counter[str] = Counter()
+    instances = []
+    for label, mask in image.masks:
+        if mask.shape != (height, width):
+            raise ValueError(f"{image.info.image_id}: the mask of {label!r} is {mask.shape}, the image {(height, width)}")
+        area = float(np.count_nonzero(mask)) / mask.size
+        if area == 0 or area < min_area:
+            continue
+        instances.append(Instance(_instance_id(label, seen), label, box_of(mask), area))
+    instances += [Instance(_instance_id(label, seen), label, None, 0.0) for label in image.absent]
+    return ImageRecord(image.info, (width, height), tuple(instances))
+
+
+def _instance_id(label: str, seen: Counter[str]) -> str:
+    seen[label] += 1
+    return f"{label.replace(' ', '_')}_{seen[label] - 1}"

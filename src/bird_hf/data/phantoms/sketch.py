@@ -1,0 +1,28 @@
+"""What a painter of one modality hands back: the canvas and how SA-Med2D would name it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..records import Axis
+from .canvas import Canvas
+
+_LETTERS = {Axis.SAGITTAL: "x", Axis.CORONAL: "y", Axis.AXIAL: "z"}
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """`prefix` is SA-Med2D's modality prefix (`mr_t1`); `slice_index` is None for planar pictures."""
+
+    canvas: Canvas
+    prefix: str
+    region: str
+    axis: Axis = Axis.PLANAR
+    slice_index: int | None = None
+
+    @property
+    def plane(self) -> str:
+        """The last part of an SA-Med2D name, such as `z_0040` or `2d_none`."""
+        if self.slice_index is None:
+            return "2d_none"
+        return f"{_LETTERS[self.axis]}_{self.slice_index:04d}"

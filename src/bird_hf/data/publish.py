@@ -1,0 +1,142 @@
+"""Publishing: rows -> Parquet shards and a card, in the folder that `load_dataset` takes.
+
+    med-grit/README.md                        the card; its front matter lists configs and splits
+    med-grit/data/vg/train-00000-of-00002.parquet
+
+A folder is written under a temporary name and moved into place when it is whole.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image
+
+from .records import Dialogue, MaskedImage, Task, dialogue_row, row_features
+
+Rows = list[dict[str, Any]]
+# Rows of one image stand next to each other and repeat its PNG; zstd finds the repetition in its window.
+_COMPRESSION = "zstd"
+_ROW_GROUP = 64
+
+
+def png_bytes(pixels: np.ndarray) -> bytes:
+    """A PNG file of pixels (H, W) or (H, W, 3) uint8."""
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, format="PNG", compress_level=6)
+    return stream.getvalue()
+
+
+def image_cell(image: MaskedImage) -> dict[str, Any]:
+    """The `image` column of a row: the PNG and its SA-Med2D file name."""
+    return {"bytes": png_bytes(image.pixels), "path": f"{image.info.image_id}.png"}
+
+
+def rows_of(dialogue: Dialogue, cell: dict[str, Any] | None) -> dict[Task, Rows]:
+    """The rows of a dialogue by config: one a turn under the turn's task, and all turns under `chat`."""
+    rows: dict[Task, Rows] = {Task.CHAT: [dialogue_row(dialogue, cell) | {"task": Task.CHAT.value}]}
+    for turn in dialogue.turns:
+        single = Dialogue(dialogue.record, (turn,), dialogue.teacher, dialogue.independent)
+        rows.setdefault(turn.task, []).append(dialogue_row(single, cell))
+    return rows
+
+
+def write_shards(rows: Rows, folder: Path, split: str, shards: int) -> None:
+    """Write rows as `folder`/SPLIT-0000i-of-0000n.parquet; rows keep their order from shard to shard."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shards = max(1, min(shards, len(rows)))
+    edges = np.linspace(0, len(rows), shards + 1).astype(int)
+    for number, (start, stop) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+        write_shard(rows[start:stop], folder / f"{split}-{number:05d}-of-{shards:05d}.parquet")
+
+
+def write_shard(rows: Rows, path: Path) -> None:
+    """Write one Parquet file; it appears under its name only when it is whole."""
+    import pyarrow.parquet as pq
+    from datasets import Dataset
+
+    features = row_features()
+    table = Dataset.from_list(rows, features=features).data.table.cast(features.arrow_schema)
+    making = path.with_suffix(".making")
+    pq.write_table(table, making, compression=_COMPRESSION, row_group_size=_ROW_GROUP)
+    making.rename(path)
+
+
+def publish(
+    splits: Mapping[str, Iterable[tuple[Dialogue, dict[str, Any] | None]]], out: Path, card: str, shards: int = 2
+) -> dict[str, dict[str, int]]:
+    """Write a Med-GRIT folder; returns the number of rows by config and split.
+
+    splits: for each split its dialogues, each with the `image` cell of its rows. `card` is the body of the
+    README; the front matter that `load_dataset` reads is put before it..
+    """
+    making = out.with_name(f".{out.name}.making")
+    shutil.rmtree(making, ignore_errors=True)
+    counts: dict[str, dict[str, int]] = {}
+    for split, dialogues in splits.items():
+        by_task: dict[Task, Rows] = {}
+        for dialogue, cell in dialogues:
+            for task, rows in rows_of(dialogue, cell).items():
+                by_task.setdefault(task, []).extend(rows)
+        for task in Task:
+            if rows := by_task.get(task):
+                write_shards(rows, making / "data" / task.value, split, shards)
+                counts.setdefault(task.value, {})[split] = len(rows)
+    write_card(making, counts, card)
+    replace_folder(making, out)
+    return counts
+
+
+def write_card(folder: Path, counts: Mapping[str, Mapping[str, int]], body: str) -> None:
+    """Write the README of a dataset folder: the front matter that `load_dataset` reads, and `body`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "README.md").write_text(_front_matter(counts) + body, encoding="utf-8")
+
+
+def replace_folder(made: Path, out: Path) -> None:
+    """Move a finished folder into place. In an older one, files and folders of the same names are replaced.
+
+    Anything else that stands there is somebody's and stays.
+    """
+    if not out.exists():
+        made.rename(out)
+        return
+    if not out.is_dir():
+        raise ValueError(f"{out} is a file; give the name of a folder")
+    old = out / ".replaced"
+    shutil.rmtree(old, ignore_errors=True)
+    old.mkdir()
+    for entry in made.iterdir():
+        target = out / entry.name
+        if target.exists():
+            target.rename(old / entry.name)
+        entry.rename(target)
+    shutil.rmtree(old)
+    made.rmdir()
+
+
+def _front_matter(counts: Mapping[str, Mapping[str, int]]) -> str:
+    configs = [
+        {
+            "config_name": task,
+            "data_files": [{"split": split, "path": f"data/{task}/{split}-*.parquet"} for split in splits],
+        }
+        for task, splits in counts.items()
+    ]
+    if configs:
+        configs[0]["default"] = True
+    header = {
+        "pretty_name": "Med-GRIT",
+        "license": "other",
+        "task_categories": ["image-text-to-text", "visual-question-answering", "object-detection"],
+        "tags": ["medical", "grounding", "referring"],
+        "configs": configs,
+    }
+    return f"---\n{yaml.safe_dump(header, sort_keys=False)}---\n\n"
+

@@ -1,0 +1,108 @@
+"""The training set of the embedded checkpoint: augmented slices of the training volumes, and phantoms.
+
+Image number i is drawn from the seed and i alone, so the set is the same whatever the number of workers, and a
+render that was stopped goes on with the shards that are missing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from .augment import SliceSampler
+from .dialogues import write_dialogue
+from .embedded import EMBEDDED_CASES, load_case
+from .masks import record_of
+from .phantoms import draw_phantom
+from .publish import image_cell, replace_folder, rows_of, write_card, write_shard
+from .records import MaskedImage, Modality, Task
+
+IMAGES_PER_SHARD = 500
+SIDE_PX = 192
+MIN_AREA = 0.0015  # of the picture; smaller objects are not asked for
+
+# Shares of the training images. The head has 116 names on three planes to teach; a phantom's list is short.
+_SHARES: dict[str, float] = {
+    "colin27": 0.47,
+    "brain1": 0.02,
+    "lung1": 0.05,
+    "breast1": 0.01,
+    **{f"phantom_{modality.value}": 0.45 / len(Modality) for modality in Modality},
+}
+# Phantoms of the training set are drawn with seeds from here on; smaller ones belong to the sample.
+_FIRST_PHANTOM_SEED = 1_000_000
+
+_TURNS = {
+    Task.VISUAL_GROUNDING: 5,
+    Task.REFERRING_CLASSIFICATION: 2,
+    Task.REFERRING_CAPTION: 1,
+    Task.IMAGE_ANALYSIS: 1,
+}
+
+_CARD = "# Training set of the embedded checkpoint\n\nAugmented slices and phantoms, rendered by `bird train`.\n"
+
+
+def render_training_set(out: Path, images: int, seed: int, workers: int | None = None) -> None:
+    """Render `images` images with their dialogues into the folder `out`, as the config `chat`.
+
+    Stopped at any moment, it goes on from its finished shards when it is called again.
+    """
+    making = out.with_name(f".{out.name}.{images}-{seed}.making")
+    folder = making / "data" / Task.CHAT.value
+    folder.mkdir(parents=True, exist_ok=True)
+    shards = -(-images // IMAGES_PER_SHARD)
+    missing = [number for number in range(shards) if not _shard_path(folder, number, shards).exists()]
+    # Spawned, not forked: the parent may hold torch's threads.
+    pool = ProcessPoolExecutor(workers or os.cpu_count(), mp_context=get_context("spawn"))
+    with pool, tqdm(total=shards, initial=shards - len(missing), desc="rendering", unit="shard") as bar:
+        jobs = [pool.submit(_render_shard, folder, number, shards, images, seed) for number in missing]
+        for job in as_completed(jobs):
+            job.result()
+            bar.update()
+    write_card(making, {Task.CHAT.value: {"train": images}}, _CARD)
+    replace_folder(making, out)
+
+
+def _shard_path(folder: Path, number: int, shards: int) -> Path:
+    return folder / f"train-{number:05d}-of-{shards:05d}.parquet"
+
+
+def _render_shard(folder: Path, number: int, shards: int, images: int, seed: int) -> None:
+    indices = range(number * IMAGES_PER_SHARD, min((number + 1) * IMAGES_PER_SHARD, images))
+    rows = [row for index in indices for row in training_rows(index, seed)]
+    write_shard(rows, _shard_path(folder, number, shards))
+
+
+def training_rows(index: int, seed: int) -> Iterator[dict[str, Any]]:
+    """The `chat` row of training image `index`."""
+    rng = np.random.default_rng([seed, index])
+    image = _draw(index, rng)
+    record = record_of(image, MIN_AREA)
+    absent = int(rng.integers(1, 3))
+    dialogue = write_dialogue(record, rng, _TURNS, absent=absent, pairs=int(rng.random() < 0.3))
+    yield from rows_of(dialogue, image_cell(image))[Task.CHAT]
+
+
+def _draw(index: int, rng: np.random.Generator) -> MaskedImage:
+    source = rng.choice(list(_SHARES), p=list(_SHARES.values()))
+    if source.startswith("phantom_"):
+        modality = Modality(source.removeprefix("phantom_"))
+        return draw_phantom(modality, _FIRST_PHANTOM_SEED + index, SIDE_PX)
+    return _sampler(source).draw(rng, SIDE_PX, index, MIN_AREA)
+
+
+@cache
+def _sampler(name: str) -> SliceSampler:
+    """A training volume, loaded once a process. Refuses test cases: they are never trained on."""
+    case = next(case for case in EMBEDDED_CASES if case.name == name)
+    if case.split != "train":
+        raise ValueError(f"{name} is a test case; only training cases may be rendered for training")
+    return SliceSampler(case, *load_case(case))

@@ -1,0 +1,339 @@
+"""Medical volumes with label maps -> display slices with masks.
+
+A `Volume` is always in nibabel's RAS+ order: the first index grows towards the patient's right, the second
+towards the front (anterior), the third towards the head (superior). Orientation comes from the file's
+header, never from a guess; an oblique volume is turned to its nearest axes, not resampled.
+
+Slices are shown the radiological way: axial and coronal with the patient's right on the picture's left,
+sagittal with the front on the left; the front (axial) or the head (coronal, sagittal) is up. In RAS+ all
+three are one rule: turn both in-plane axes round and transpose.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from .names import other_side
+from .records import Axis, ImageInfo, MaskedImage, Modality
+
+MAX_VOXELS = 2**28  # 268 million: a 512 x 512 CT of 1,024 slices
+MAX_SLICE_SIDE = 4096  # pixels; a slice that would be larger has a spacing that cannot be right
+MIN_AREA = 0.001  # share of a picture below which an object is too small to ask for
+
+VOXEL_AXIS = {Axis.SAGITTAL: 0, Axis.CORONAL: 1, Axis.AXIAL: 2}
+AXIS_LETTER = {Axis.SAGITTAL: "x", Axis.CORONAL: "y", Axis.AXIAL: "z"}  # as in SA-Med2D's file names
+
+CT_WINDOWS: Mapping[str, tuple[float, float]] = {  # name -> (level, width) in HU
+    "lung": (-600.0, 1500.0),
+    "mediastinum": (40.0, 400.0),
+    "soft tissue": (40.0, 400.0),
+    "bone": (400.0, 1800.0),
+    "brain": (40.0, 80.0),
+    "liver": (60.0, 160.0),
+}
+
+# NRRD's `space` -> the signs that turn it into RAS+. Spaces without anatomy (scanner-xyz) are refused.
+_NRRD_SIGNS = {
+    "right-anterior-superior": (1.0, 1.0, 1.0),
+    "ras": (1.0, 1.0, 1.0),
+    "left-anterior-superior": (-1.0, 1.0, 1.0),
+    "las": (-1.0, 1.0, 1.0),
+    "left-posterior-superior": (-1.0, -1.0, 1.0),
+    "lps": (-1.0, -1.0, 1.0),
+}
+
+# What the two readers raise, besides their own errors, on files that are cut short or are something else.
+_BROKEN = (OSError, EOFError, ValueError, KeyError, IndexError, TypeError, StopIteration, zlib.error)
+
+
+@dataclass(frozen=True)
+class Volume:
+    """voxels: (X, Y, Z), RAS+ (x to the patient's right, y to the front, z to the head), any real dtype.
+
+    spacing_mm: (3,) size of a voxel along its own axes. affine: (4, 4) voxel index -> RAS+ millimetres.
+    """
+
+    voxels: np.ndarray
+    spacing_mm: tuple[float, float, float]
+    affine: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseInfo:
+    """What is known about a labelled volume besides its voxels.
+
+    labels: voxel value -> name; each label is one instance a slice, even in two pieces, but for `lesions`,
+    which are one instance a connected piece. exhaustive: every object of these names is in the label map,
+    so a label without a pixel is absent. window: a name of CT_WINDOWS, None for MR (percentiles).
+    head_in_mni: a head with its skull and an atlas in MNI space, so that the skull can be taken off.
+    """
+
+    dataset: str
+    original: str
+    labels: Mapping[int, str]
+    modality: Modality
+    modality_detail: str
+    region: str
+    axes: tuple[Axis, ...] = (Axis.AXIAL,)
+    exhaustive: bool = False
+    window: str | None = None
+    lesions: tuple[str, ...] = ()
+    head_in_mni: bool = False
+
+    @property
+    def case_id(self) -> str:
+        return f"{self.dataset}/{self.original}"
+
+    def image_info(self, axis: Axis, index: int, suffix: str = "") -> ImageInfo:
+        """The record of one slice, named as SA-Med2D names it: `mr_t1--colin27--head--z_0090`."""
+        prefix = f"{self.modality.value}_{self.modality_detail}"
+        return ImageInfo(
+            image_id=f"{prefix}--{self.dataset}--{self.original}{suffix}--{AXIS_LETTER[axis]}_{index:04d}",
+            modality=self.modality,
+            modality_detail=self.modality_detail,
+            region=self.region,
+            axis=axis,
+            slice_index=index,
+            dataset=self.dataset,
+            case_id=self.case_id,
+            synthetic=False,
+        )
+
+
+def read_volume(path: str | Path) -> Volume:
+    """Reads a 3-D NIfTI (.nii, .nii.gz) or NRRD (.nrrd) file of up to MAX_VOXELS integers or floats.
+
+    Raises ValueError in one line where the file is no such file, is cut short, or its header does not say
+    how the patient lies: a guessed side is worse than none.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    name = path.name.lower()
+    if name.endswith((".nii", ".nii.gz")):
+        voxels, affine = _read_nifti(path)
+    elif name.endswith(".nrrd"):
+        voxels, affine = _read_nrrd(path)
+    else:
+        raise ValueError(f"{path}: not a volume that can be read; give .nii, .nii.gz or .nrrd")
+    return canonical(voxels, affine, str(path))
+
+
+def canonical(voxels: np.ndarray, affine: np.ndarray, source: str = "volume") -> Volume:
+    """Voxels (X, Y, Z) with any affine (4, 4) to RAS+ mm -> Volume; axes are turned, not resampled."""
+    import nibabel as nib
+
+    if voxels.ndim != 3 or 0 in voxels.shape:
+        raise ValueError(f"{source}: shape {voxels.shape} is no 3-D volume; give one volume a file")
+    if voxels.dtype.kind not in "iufb":
+        raise ValueError(f"{source}: voxels of type {voxels.dtype} are neither integers nor floats")
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise ValueError(f"{source}: the header's affine is degenerate: orientation unknown; repair it")
+    turn = nib.orientations.io_orientation(affine)
+    affine = affine @ nib.orientations.inv_ornt_aff(turn, voxels.shape)
+    voxels = np.ascontiguousarray(nib.orientations.apply_orientation(voxels, turn))
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    return Volume(voxels, (float(spacing[0]), float(spacing[1]), float(spacing[2])), affine)
+
+
+def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    import nibabel as nib
+    from nibabel.filebasedimages import ImageFileError
+
+    try:
+        image = nib.load(path)
+        header, affine, shape = image.header, image.affine, tuple(image.shape)
+        if "sform_code" not in header or (int(header["sform_code"]) == 0 and int(header["qform_code"]) == 0):
+            raise _UnusableError(f"{path}: the header has no orientation (sform and qform code 0); set one")
+        _check_size(shape, path)
+        voxels = np.asanyarray(image.dataobj)
+        if (image.dataobj.slope, image.dataobj.inter) != (1.0, 0.0):  # nibabel scales to float64
+            voxels = voxels.astype(np.float32)
+    except _UnusableError:
+        raise
+    except (*_BROKEN, ImageFileError) as error:
+        raise ValueError(f"{path}: cannot be read as NIfTI ({_first_line(error)}); is it whole?") from error
+    while voxels.ndim > 3 and voxels.shape[-1] == 1:
+        voxels = voxels[..., 0]
+    return voxels, affine
+
+
+def _read_nrrd(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    import nrrd
+
+    try:
+        with path.open("rb") as file:
+            header = nrrd.read_header(file)
+            affine = _nrrd_affine(header, path)
+            _check_size(tuple(int(n) for n in header["sizes"]), path)
+            if "data file" in header or "datafile" in header:
+                raise _UnusableError(f"{path}: its voxels are in another file; save both as one .nrrd")
+            voxels = nrrd.read_data(header, file, str(path), index_order="F")
+    except _UnusableError:
+        raise
+    except (*_BROKEN, nrrd.NRRDError) as error:
+        raise ValueError(f"{path}: cannot be read as NRRD ({_first_line(error)}); is it whole?") from error
+    return voxels, affine
+
+
+class _UnusableError(ValueError):
+    """A file that is whole but cannot be used; its message stands as it is."""
+
+
+def _nrrd_affine(header: Mapping[str, object], path: Path) -> np.ndarray:
+    """(4, 4) voxel index -> RAS+ millimetres, from `space`, `space directions` and `space origin`."""
+    space = str(header.get("space", "")).lower()
+    directions = header.get("space directions")
+    if space not in _NRRD_SIGNS or directions is None:
+        raise _UnusableError(
+            f"{path}: the header has no anatomical orientation (space {space or 'missing'!r}); "
+            "save it with a space such as left-posterior-superior and its directions"
+        )
+    directions = np.asarray(directions, dtype=float)
+    if directions.shape != (3, 3):
+        raise _UnusableError(f"{path}: {len(directions)} axes are no 3-D volume; give one volume a file")
+    affine = np.eye(4)
+    affine[:3, :3] = directions.T  # NRRD keeps one row an axis
+    affine[:3, 3] = np.asarray(header.get("space origin", np.zeros(3)), dtype=float)
+    return np.diag([*_NRRD_SIGNS[space], 1.0]) @ affine
+
+
+def _check_size(shape: tuple[int, ...], path: Path) -> None:
+    if int(np.prod(shape, dtype=np.int64)) > MAX_VOXELS:
+        raise _UnusableError(f"{path}: {shape} voxels are beyond the limit of {MAX_VOXELS:,}; crop it first")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]
+
+
+def to_uint8(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Values of any unit -> uint8 grey; `low` and below is black, `high` and above is white."""
+    grey = (values.astype(np.float32) - low) * (255.0 / max(high - low, 1e-6))
+    return np.clip(np.rint(np.nan_to_num(grey)), 0, 255).astype(np.uint8)
+
+
+def ct_window(name: str) -> tuple[float, float]:
+    """The HU that a named window shows as black and as white."""
+    if name not in CT_WINDOWS:
+        raise ValueError(f"CT window {name!r} is unknown; choose one of {', '.join(CT_WINDOWS)}")
+    level, width = CT_WINDOWS[name]
+    return level - width / 2, level + width / 2
+
+
+def window_ct(hu: np.ndarray, name: str) -> np.ndarray:
+    """Hounsfield units, any shape -> uint8 grey in a window of CT_WINDOWS."""
+    return to_uint8(hu, *ct_window(name))
+
+
+def mr_window(voxels: np.ndarray, percentiles: tuple[float, float] = (0.5, 99.5)) -> tuple[float, float]:
+    """The values that MR shows as black and white: percentiles of all above a tenth of the mean."""
+    sample = voxels.ravel()[:: max(1, voxels.size // 1_000_000)].astype(np.float32)
+    sample = sample[np.isfinite(sample)]
+    foreground = sample[sample > 0.1 * sample.mean()] if sample.size else sample
+    if foreground.size == 0 or foreground.min() == foreground.max():
+        return 0.0, 1.0
+    low, high = np.percentile(foreground, percentiles)
+    return float(low), float(high)
+
+
+def window_mr(voxels: np.ndarray, percentiles: tuple[float, float] = (0.5, 99.5)) -> np.ndarray:
+    """MR values, any shape -> uint8 grey between percentiles of the foreground."""
+    return to_uint8(voxels, *mr_window(voxels, percentiles))
+
+
+def slice_at(volume: Volume, axis: Axis, index: int) -> np.ndarray:
+    """One slice (H, W) of an image, displayed radiologically, square pixels in mm, linear between voxels."""
+    return _display(volume, axis, index, nearest=False)
+
+
+def label_slice_at(volume: Volume, axis: Axis, index: int) -> np.ndarray:
+    """One slice (H, W) of a label map on the same pixels as `slice_at`; values are kept (nearest voxel)."""
+    return _display(volume, axis, index, nearest=True)
+
+
+def _display(volume: Volume, axis: Axis, index: int, nearest: bool) -> np.ndarray:
+    if axis not in VOXEL_AXIS:
+        raise ValueError(f"axis {axis!r} is no plane of a volume; choose axial, coronal or sagittal")
+    normal = VOXEL_AXIS[axis]
+    if not 0 <= index < volume.voxels.shape[normal]:
+        raise ValueError(f"{axis.value} slice {index} is outside 0..{volume.voxels.shape[normal] - 1}")
+    plane = np.take(volume.voxels, index, axis=normal)[::-1, ::-1].T  # (H, W)
+    width_mm, height_mm = (volume.spacing_mm[i] for i in range(3) if i != normal)
+    pixel_mm = min(width_mm, height_mm)
+    plane = _stretch(plane, 0, height_mm / pixel_mm, nearest)
+    return np.ascontiguousarray(_stretch(plane, 1, width_mm / pixel_mm, nearest))
+
+
+def _stretch(plane: np.ndarray, axis: int, factor: float, nearest: bool) -> np.ndarray:
+    """Makes a (H, W) plane `factor` times as long along one axis; the outer edges stay where they are."""
+    length = plane.shape[axis]
+    longer = max(1, round(length * factor))
+    if longer > MAX_SLICE_SIDE:
+        raise ValueError(f"a slice of {longer} pixels is beyond {MAX_SLICE_SIDE}; check the voxel spacing")
+    if longer == length:
+        return plane
+    at = np.clip((np.arange(longer) + 0.5) * length / longer - 0.5, 0, length - 1)
+    if nearest:
+        return np.take(plane, np.floor(at + 0.5).astype(int), axis=axis)
+    below = np.floor(at).astype(int)
+    above = np.minimum(below + 1, length - 1)
+    weight = (at - below).reshape((-1, 1) if axis == 0 else (1, -1)).astype(np.float32)
+    return np.take(plane, below, axis=axis) * (1 - weight) + np.take(plane, above, axis=axis) * weight
+
+
+def masked_slices(
+    case: CaseInfo, image: Volume, labels: Volume, axes: tuple[Axis, ...] = (), min_area: float = MIN_AREA
+) -> Iterator[MaskedImage]:
+    """Every slice of a labelled volume that shows anything, axis by axis (all of the case's by default).
+
+    Objects below `min_area` of the picture are neither present nor absent. Raises ValueError where the
+    label map is not on the image's grid.
+    """
+    if image.voxels.shape != labels.voxels.shape or not np.allclose(image.affine, labels.affine, atol=0.01):
+        raise ValueError(f"{case.case_id}: image and labels lie on different grids; resample the labels")
+    low, high = ct_window(case.window) if case.window else mr_window(image.voxels)
+    for axis in axes or case.axes:
+        for index in range(image.voxels.shape[VOXEL_AXIS[axis]]):
+            pixels = to_uint8(slice_at(image, axis, index), low, high)
+            if pixels.max() == pixels.min():
+                continue
+            masks, absent = objects_of(case, label_slice_at(labels, axis, index), axis, min_area)
+            yield MaskedImage(case.image_info(axis, index), pixels, masks, absent)
+
+
+def objects_of(
+    case: CaseInfo, label_map: np.ndarray, axis: Axis, min_area: float = MIN_AREA
+) -> tuple[tuple[tuple[str, np.ndarray], ...], tuple[str, ...]]:
+    """The masks and the absent names of a label map (H, W) in display orientation.
+
+    A sagittal picture does not tell its own side: a name whose twin of the other side is in the picture is
+    not called absent there, since nobody could know from the pixels.
+    """
+    counts = np.bincount(label_map.ravel().astype(np.int64), minlength=max(case.labels) + 1)
+    least = max(1.0, min_area * label_map.size)
+    masks: list[tuple[str, np.ndarray]] = []
+    for value, name in case.labels.items():
+        if counts[value] < least:
+            continue
+        mask = label_map == value
+        masks += [(name, piece) for piece in (_pieces(mask, least) if name in case.lesions else [mask])]
+    if not case.exhaustive:
+        return tuple(masks), ()
+    seen = {name for value, name in case.labels.items() if counts[value]}
+    twins = {other_side(name) for name in seen} if axis is Axis.SAGITTAL else set()
+    absent = tuple(name for name in case.labels.values() if name not in seen and name not in twins)
+    return tuple(masks), absent
+
+
+def _pieces(mask: np.ndarray, least: float) -> list[np.ndarray]:
+    """The connected pieces (8 neighbours) of a mask (H, W) with at least that many pixels."""
+    pieces, number = ndimage.label(mask, structure=np.ones((3, 3)))
+    sizes = np.bincount(pieces.ravel(), minlength=number + 1)
+    return [pieces == i for i in range(1, number + 1) if sizes[i] >= least]
