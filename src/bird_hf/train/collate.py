@@ -1,0 +1,195 @@
+"""Rows of Med-GRIT -> a training batch: packing of independent turns, labels, loss weights.
+
+Turns that stand alone share the tokens of their image. They follow one another in one sequence, each seeing
+the prefix (everything up to the image) and itself, with positions that restart behind the prefix:
+
+    prefix . . . image | question 1, answer 1 | question 2, answer 2 | ...
+
+so that each is exactly what it would be if it were asked alone, and the image is looked at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from ..hub.grounding import BOX_CLOSE, BOX_OPEN
+from ..hub.processing_bird import BirdProcessor
+
+IGNORED = -100  # the label that transformers' losses leave out
+PREFIX = 0  # the turn number of tokens that all turns of a sequence see
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """What a token of an answer counts in the loss.
+
+    coordinate: a digit of a box by its place: hundreds (and the thousand), tens, ones. A wrong hundred costs the
+    box, a wrong one is within a thousandth. punctuation: everything else inside a box. text: all other tokens.
+    """
+
+    coordinate: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    punctuation: float = 1.0
+    text: float = 1.0
+
+
+@dataclass(frozen=True)
+class PackedRow:
+    """One sequence: `turns` holds 0 for the shared prefix, then 1, 2, ... for each turn. All of one length."""
+
+    input_ids: list[int]
+    labels: list[int]
+    positions: list[int]
+    turns: list[int]
+    weights: list[float]
+
+
+@dataclass
+class GroundingCollator:
+    """Collates rows with `messages`, `image` (PIL or None) and `independent`.
+
+    Returns input_ids, labels, position_ids, loss_weights (B, T), pixel_values (images, 3, S, S) where there are
+    images, and attention_mask (B, 1, T, T) bool: which position sees which. Raises ValueError, naming the row,
+    where a row is longer than `max_length` or has no answer.
+    """
+
+    processor: BirdProcessor
+    weights: LossWeights = LossWeights()
+    max_length: int | None = None
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        packed = [self.pack(row) for row in rows]
+        length = max(len(row.input_ids) for row in packed)
+        pad = self.processor.tokenizer.pad_token_id
+        turns = _padded([row.turns for row in packed], -1, length)
+        batch = {
+            "input_ids": _padded([row.input_ids for row in packed], pad, length),
+            "labels": _padded([row.labels for row in packed], IGNORED, length),
+            "position_ids": _padded([row.positions for row in packed], 0, length),
+            "loss_weights": _padded([row.weights for row in packed], 0.0, length),
+            "attention_mask": visibility(turns),
+        }
+        if images := [row["image"] for row in rows if row.get("image") is not None]:
+            batch["pixel_values"] = self.processor.image_processor(images, return_tensors="pt")["pixel_values"]
+        return batch
+
+    def pack(self, row: dict[str, Any]) -> PackedRow:
+        """One row as one sequence."""
+        has_image = row.get("image") is not None
+        prefix: list[int] = []
+        packed = PackedRow([], [], [], [], [])
+        for number, messages in enumerate(_conversations(row), start=1):
+            ids, is_answer = self._encode(messages, has_image)
+            start = self._after_image(ids) if has_image else 0
+            if number == 1:
+                prefix = ids[:start]
+                _append(packed, prefix, [False] * start, 0, PREFIX, self.weights.text)
+            _append(packed, ids[start:], is_answer[start:], start, number, self.weights.text)
+        self._weigh_boxes(packed)
+        self._check(row, packed)
+        return packed
+
+    def _encode(self, messages: list[dict[str, str]], has_image: bool) -> tuple[list[int], list[bool]]:
+        """Token ids of a conversation, its image slots expanded, and which ones the assistant writes."""
+        first, *rest = messages
+        content: list[dict[str, str]] = [{"type": "text", "text": first["content"]}]
+        if has_image:
+            content.insert(0, {"type": "image"})
+        encoded = self.processor.tokenizer.apply_chat_template(
+            [{"role": first["role"], "content": content}, *rest],
+            chat_template=self.processor.chat_template,
+            tokenize=True,
+            return_dict=True,
+            return_assistant_tokens_mask=True,
+        )
+        ids, is_answer = encoded["input_ids"], [bool(flag) for flag in encoded["assistant_masks"]]
+        if not has_image:
+            return ids, is_answer
+        slot = ids.index(self.processor.image_token_id)
+        count = self.processor.num_queries
+        return (
+            ids[:slot] + [ids[slot]] * count + ids[slot + 1 :],
+            is_answer[:slot] + [False] * count + is_answer[slot + 1 :],
+        )
+
+    def _after_image(self, ids: list[int]) -> int:
+        """Where the turn's own tokens begin: right behind the token that closes the image."""
+        return ids.index(self._image_close) + 1
+
+    @cached_property
+    def _image_close(self) -> int:
+        return self.processor.tokenizer.convert_tokens_to_ids("</img>")
+
+    @cached_property
+    def _box_tokens(self) -> tuple[int, int, frozenset[int]]:
+        convert = self.processor.tokenizer.convert_tokens_to_ids
+        return convert(BOX_OPEN), convert(BOX_CLOSE), frozenset(convert(list("0123456789")))
+
+    def _weigh_boxes(self, packed: PackedRow) -> None:
+        """Set the weights of tokens inside boxes: digits by their place, from the right of each number."""
+        box_open, box_close, digits = self._box_tokens
+        inside, place = False, 0
+        for index in range(len(packed.input_ids) - 1, -1, -1):  # right to left: the ones come first
+            token = packed.input_ids[index]
+            if token == box_close:
+                inside = True
+            elif token == box_open:
+                inside = False
+            elif inside and token in digits:
+                packed.weights[index] = self.weights.coordinate[max(0, 2 - place)]
+                place += 1
+                continue
+            elif inside:
+                packed.weights[index] = self.weights.punctuation
+            place = 0
+
+    def _check(self, row: dict[str, Any], packed: PackedRow) -> None:
+        name, length = row.get("image_id", "without image_id"), len(packed.input_ids)
+        if self.max_length is not None and length > self.max_length:
+            raise ValueError(
+                f"row {name} has {length} tokens and max_length is {self.max_length}; filter the data by length, "
+                "or raise max_length: cutting it would cut the answer"
+            )
+        if all(label == IGNORED for label in packed.labels):
+            raise ValueError(f"row {name} has no answer to learn from; drop it")
+
+
+def visibility(turns: torch.Tensor) -> torch.Tensor:
+    """Which position sees which: turns (B, T), -1 for padding -> (B, 1, T, T) bool.
+
+    A position sees what stands before it in the prefix or in its own turn. Padding sees itself alone, so that
+    no row of the softmax is empty.
+    """
+    own = turns[:, :, None] == turns[:, None, :]
+    shared = (turns == PREFIX)[:, None, :] & (turns >= 0)[:, :, None]
+    causal = torch.ones(turns.shape[1], turns.shape[1], dtype=torch.bool).tril()
+    real = (turns >= 0)[:, :, None]
+    alone = torch.eye(turns.shape[1], dtype=torch.bool)
+    return (((own | shared) & causal & real) | (alone & ~real))[:, None]
+
+
+def _conversations(row: dict[str, Any]) -> list[list[dict[str, str]]]:
+    """The conversations of a row: one for each question where turns are independent, else a single one."""
+    messages = row["messages"]
+    if not row.get("independent", False):
+        return [messages]
+    return [messages[start : start + 2] for start in range(0, len(messages), 2)]
+
+
+def _append(
+    packed: PackedRow, ids: list[int], is_answer: list[bool], position: int, turn: int, weight: float
+) -> None:
+    packed.input_ids.extend(ids)
+    packed.labels.extend(token if flag else IGNORED for token, flag in zip(ids, is_answer, strict=True))
+    packed.positions.extend(range(position, position + len(ids)))
+    packed.turns.extend([turn] * len(ids))
+    packed.weights.extend([weight] * len(ids))
+
+
+def _padded(rows: Sequence[Sequence[float]], value: float, length: int) -> torch.Tensor:
+    """Rows of different lengths -> (B, length), filled up on the right."""
+    return torch.tensor([[*row, *[value] * (length - len(row))] for row in rows])

@@ -1,0 +1,192 @@
+"""Training with TRL's SFTTrainer: a recipe, a trainer, a run.
+
+`BirdSFTConfig` is TRL's `SFTConfig` and what a BiRD needs besides; a recipe (YAML) sets any of its fields.
+The trainer is extended by what TRL offers: a collator, an optimizer, and `compute_loss` in a subclass.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset, load_dataset
+from transformers import PreTrainedTokenizerBase, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+from trl import SFTConfig, SFTTrainer, TrlParser
+
+from ..data.training_set import render_training_set
+from ..hub.configuration_bird import BirdConfig
+from ..hub.image_processing_bird import BirdImageProcessor
+from ..hub.modeling_bird import BirdForConditionalGeneration
+from ..hub.processing_bird import BirdProcessor
+from .collate import GroundingCollator, LossWeights
+from .optimizers import muon_with_adamw
+from .tokenizer import train_tokenizer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class BirdSFTConfig(SFTConfig):
+    """What a recipe may set, besides all of TRL's `SFTConfig`.
+
+    model: folder or hub name of the checkpoint to start from; empty to start from `new_model`.
+    new_model: sizes of a model to train from scratch: `vision_config`, `text_config` and `vocab_size`.
+    data, data_config: what `load_dataset` takes; the split is `train`.
+    render_images: where `data` does not exist yet, render it there from the embedded volumes and phantoms, with
+        this many augmented images.
+    freeze_vision: train the resampler and the language model only (BiRD 4.2).
+    muon_learning_rate: train the matrices of the blocks with Muon at this rate, the rest as usual.
+    digit_weights, punctuation_weight, text_weight: see `LossWeights`.
+    """
+
+    model: str = field(default="", metadata={"help": "checkpoint to start from"})
+    new_model: dict[str, Any] | str | None = field(default=None, metadata={"help": "sizes of a new model"})
+    data: str = field(default="med-grit", metadata={"help": "dataset: a folder or a hub name"})
+    data_config: str = field(default="chat", metadata={"help": "vg, roc, rc, mia or chat"})
+    render_images: int = field(default=0, metadata={"help": "render this many images where data is missing"})
+    freeze_vision: bool = field(default=True, metadata={"help": "keep the vision tower as it is"})
+    muon_learning_rate: float | None = field(default=None, metadata={"help": "Muon for matrices"})
+    digit_weights: list[float] = field(default_factory=lambda: [1.0, 1.0, 1.0])
+    punctuation_weight: float = 1.0
+    text_weight: float = 1.0
+
+    # Images and their turns are prepared by the collator, so TRL must keep the rows as they are.
+    remove_unused_columns: bool | None = False
+    max_length: int | None = 2048
+
+    _VALID_DICT_FIELDS = [*SFTConfig._VALID_DICT_FIELDS, "new_model"]
+
+    @property
+    def loss_weights(self) -> LossWeights:
+        hundreds, tens, ones = self.digit_weights
+        return LossWeights((hundreds, tens, ones), self.punctuation_weight, self.text_weight)
+
+
+class BirdSFTTrainer(SFTTrainer):
+    """SFTTrainer with per-token loss weights and, if the recipe asks for it, Muon."""
+
+    args: BirdSFTConfig
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        if self.args.muon_learning_rate is None or self.optimizer is not None:
+            return super().create_optimizer(model)
+        self.optimizer = muon_with_adamw(
+            self.model if model is None else model,
+            muon_lr=self.args.muon_learning_rate,
+            adamw_lr=self.args.learning_rate,
+            betas=(self.args.adam_beta1, self.args.adam_beta2),
+            weight_decay=self.args.weight_decay,
+        )
+        return self.optimizer
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Weighted negative log-likelihood of the answers' tokens, divided by their number.
+
+        Dividing by the number of tokens, not by the sum of weights, keeps accumulation exact: a batch of four
+        is four batches of one.
+        """
+        weights = inputs.pop("loss_weights")[:, 1:]
+        outputs = model(**inputs, fused_lm_head=True)
+        tokens = outputs.label_mask.sum()
+        total = num_items_in_batch if num_items_in_batch is not None else tokens
+        loss = -(outputs.log_probs * weights).sum() / torch.as_tensor(total).clamp(min=1)
+        if self.args.average_tokens_across_devices and num_items_in_batch is not None:
+            loss = loss * self.accelerator.num_processes  # DDP averages what must be summed
+        accuracy = outputs.is_top1.sum() / tokens.clamp(min=1)
+        mode = "train" if self.model.training else "eval"
+        self._metrics[mode]["mean_token_accuracy"].append(accuracy.item())
+        return (loss, outputs) if return_outputs else loss
+
+
+def build_trainer(config: BirdSFTConfig, train_dataset: Dataset, callbacks: Sequence[Any] = ()) -> BirdSFTTrainer:
+    """A trainer for a recipe: model and processor loaded or new, vision frozen or not, our collator."""
+    set_seed(config.seed)
+    model, processor = load_or_create(config, train_dataset)
+    if config.freeze_vision:
+        model.freeze_vision()
+    collator = GroundingCollator(processor, config.loss_weights, config.max_length)
+    return BirdSFTTrainer(
+        model=model,
+        args=config,
+        train_dataset=train_dataset,
+        data_collator=collator,
+        processing_class=processor,
+        callbacks=list(callbacks),
+    )
+
+
+def load_or_create(
+    config: BirdSFTConfig, train_dataset: Dataset
+) -> tuple[BirdForConditionalGeneration, BirdProcessor]:
+    """The checkpoint that the recipe names, or a new model of the sizes it gives."""
+    if config.model:
+        model = BirdForConditionalGeneration.from_pretrained(config.model, dtype=torch.float32)
+        return model, BirdProcessor.from_pretrained(config.model)
+    if not config.new_model:
+        raise ValueError("the recipe names neither `model` (a checkpoint) nor `new_model` (sizes); set one of them")
+    sizes = dict(config.new_model)
+    tokenizer = train_tokenizer(_texts(train_dataset), sizes.pop("vocab_size"))
+    text = {
+        "vocab_size": len(tokenizer),
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.convert_tokens_to_ids("<|im_end|>"),
+        "pad_token_id": tokenizer.pad_token_id,
+        **sizes.pop("text_config"),
+    }
+    model_config = BirdConfig(
+        text_config=text,
+        image_token_id=tokenizer.convert_tokens_to_ids("<imgpad>"),
+        tie_word_embeddings=text.get("tie_word_embeddings", False),
+        **sizes,
+    )
+    model = BirdForConditionalGeneration(model_config)
+    return model, new_processor(model_config, tokenizer)
+
+
+def new_processor(config: BirdConfig, tokenizer: PreTrainedTokenizerBase) -> BirdProcessor:
+    """The processor that goes with a model of this configuration."""
+    side = config.vision_config.image_size
+    images = BirdImageProcessor(size={"height": side, "width": side})
+    return BirdProcessor(images, tokenizer, num_queries=config.num_queries)
+
+
+def load_training_data(config: BirdSFTConfig) -> Dataset:
+    """The rows to train on; rendered first where the recipe says so and they are not there yet."""
+    if config.render_images and not Path(config.data).exists():
+        log.info("rendering %d images into %s", config.render_images, config.data)
+        render_training_set(Path(config.data), config.render_images, config.seed)
+    return load_dataset(config.data, config.data_config, split="train")
+
+
+def main(arguments: Sequence[str]) -> Path:
+    """Run a recipe: `--config recipes/NAME.yaml [--field value ...]`; returns the folder of the trained model.
+
+    A run that was stopped goes on from its last checkpoint.
+    """
+    (config,) = TrlParser(BirdSFTConfig).parse_args_and_config(list(arguments))
+    trainer = build_trainer(config, load_training_data(config))
+    last = get_last_checkpoint(config.output_dir) if Path(config.output_dir).is_dir() else None
+    trainer.train(resume_from_checkpoint=last)
+    return save_for_use(trainer, Path(config.output_dir) / "final")
+
+
+def save_for_use(trainer: BirdSFTTrainer, folder: Path) -> Path:
+    """Save model and processor in bf16 safetensors, ready for `from_pretrained`."""
+    model = trainer.accelerator.unwrap_model(trainer.model).to(torch.bfloat16)
+    if trainer.accelerator.is_main_process:
+        model.save_pretrained(folder)
+        trainer.processing_class.save_pretrained(folder)
+    return folder
+
+
+def _texts(dataset: Dataset) -> list[str]:
+    """Every text of a dataset, without touching its images."""
+    messages = dataset.select_columns(["messages"])
+    return [message["content"] for row in messages for message in row["messages"]]
