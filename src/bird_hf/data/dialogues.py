@@ -171,7 +171,9 @@ def _ask_presence(record: ImageRecord, rng: np.random.Generator) -> Turn:
     label = _pick(rng, labels or _labels(record.present) or absent)
     found = _instances(record, label)
     question = _pick(rng, PRESENCE_QUESTIONS).format(label).replace("a " + label, _with_article(label))
-    answer = f"Yes, the {label} is visible." if found[0].present else f"No, there is no {label} in this image."
+    answer = (
+        f"Yes, the {label} is visible." if found[0].present else f"No, there is no {label} in this image."
+    )
     return Turn(Task.IMAGE_ANALYSIS, question, answer, instance_ids=tuple(item.instance_id for item in found))
 
 
@@ -185,7 +187,9 @@ def _ask_count(record: ImageRecord, rng: np.random.Generator) -> Turn:
 
 
 def _ask_side(record: ImageRecord, rng: np.random.Generator) -> Turn:
-    item = _pick(rng, [item for item in record.present if len(_instances(record, item.label)) == 1] or record.present)
+    item = _pick(
+        rng, [item for item in record.present if len(_instances(record, item.label)) == 1] or record.present
+    )
     assert item.box is not None
     across = item.box.centre[0] - 0.5
     side = "In the middle" if abs(across) < _MIDDLE else _capital(_FACING[across > 0])

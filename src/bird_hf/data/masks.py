@@ -34,7 +34,9 @@ def record_of(image: MaskedImage, min_area: float = 0.0) -> ImageRecord:
     instances = []
     for label, mask in image.masks:
         if mask.shape != (height, width):
-            raise ValueError(f"{image.info.image_id}: the mask of {label!r} is {mask.shape}, the image {(height, width)}")
+            raise ValueError(
+                f"{image.info.image_id}: the mask of {label!r} is {mask.shape}, the image {(height, width)}"
+            )
         area = float(np.count_nonzero(mask)) / mask.size
         if area == 0 or area < min_area:
             continue

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import shutil
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def write_shards(rows: Rows, folder: Path, split: str, shards: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     shards = max(1, min(shards, len(rows)))
     edges = np.linspace(0, len(rows), shards + 1).astype(int)
-    for number, (start, stop) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+    for number, (start, stop) in enumerate(pairwise(edges)):
         write_shard(rows[start:stop], folder / f"{split}-{number:05d}-of-{shards:05d}.parquet")
 
 
@@ -69,12 +70,16 @@ def write_shard(rows: Rows, path: Path) -> None:
 
 
 def publish(
-    splits: Mapping[str, Iterable[tuple[Dialogue, dict[str, Any] | None]]], out: Path, card: str, shards: int = 2
+    splits: Mapping[str, Iterable[tuple[Dialogue, dict[str, Any] | None]]],
+    out: Path,
+    card: str,
+    shards: int = 2,
 ) -> dict[str, dict[str, int]]:
     """Write a Med-GRIT folder; returns the number of rows by config and split.
 
     splits: for each split its dialogues, each with the `image` cell of its rows. `card` is the body of the
-    README; the front matter that `load_dataset` reads is put before it..
+    README; the front matter that `load_dataset` reads is put before it. Of an older folder
+    at `out`, the files of the same names are replaced.
     """
     making = out.with_name(f".{out.name}.making")
     shutil.rmtree(making, ignore_errors=True)
@@ -85,9 +90,9 @@ def publish(
             for task, rows in rows_of(dialogue, cell).items():
                 by_task.setdefault(task, []).extend(rows)
         for task in Task:
-            if rows := by_task.get(task):
-                write_shards(rows, making / "data" / task.value, split, shards)
-                counts.setdefault(task.value, {})[split] = len(rows)
+            if task in by_task:
+                write_shards(by_task[task], making / "data" / task.value, split, shards)
+                counts.setdefault(task.value, {})[split] = len(by_task[task])
     write_card(making, counts, card)
     replace_folder(making, out)
     return counts
@@ -122,7 +127,7 @@ def replace_folder(made: Path, out: Path) -> None:
 
 
 def _front_matter(counts: Mapping[str, Mapping[str, int]]) -> str:
-    configs = [
+    configs: list[dict[str, Any]] = [
         {
             "config_name": task,
             "data_files": [{"split": split, "path": f"data/{task}/{split}-*.parquet"} for split in splits],
@@ -139,4 +144,3 @@ def _front_matter(counts: Mapping[str, Mapping[str, int]]) -> str:
         "configs": configs,
     }
     return f"---\n{yaml.safe_dump(header, sort_keys=False)}---\n\n"
-

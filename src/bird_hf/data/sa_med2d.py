@@ -29,7 +29,9 @@ CLASSES_TABLE = "SAMed2D_v1_class_mapping_id.json"
 def write_phantoms(out: Path, count: int, seed: int, side: int) -> tuple[int, int]:
     """Write `count` phantoms of each modality as an SA-Med2D folder; returns the numbers of images and masks."""
     total = count * len(Modality)
-    pictures = (draw_phantom(modality, seed + number, side) for modality in Modality for number in range(count))
+    pictures = (
+        draw_phantom(modality, seed + number, side) for modality in Modality for number in range(count)
+    )
     classes = {f"phantom_{modality.value}": PHANTOM_LABELS[modality] for modality in Modality}
     return write_folder(out, tqdm(pictures, total=total, desc="phantoms", unit="image"), classes)
 

@@ -84,9 +84,7 @@ def spaced_slices(case: EmbeddedCase, slices: int) -> Iterator[tuple[MaskedImage
     volumes = load_case(case)
     for axis in case.axes:
         shown = [
-            pair
-            for pair in map(_with_record, masked_slices(case, *volumes, axes=(axis,)))
-            if pair[1].present
+            pair for pair in map(_with_record, masked_slices(case, *volumes, axes=(axis,))) if pair[1].present
         ]
         places = np.linspace(0, len(shown) - 1, min(slices, len(shown))).round().astype(int)
         yield from (shown[place] for place in places)

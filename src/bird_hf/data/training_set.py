@@ -47,7 +47,9 @@ _TURNS = {
     Task.IMAGE_ANALYSIS: 1,
 }
 
-_CARD = "# Training set of the embedded checkpoint\n\nAugmented slices and phantoms, rendered by `bird train`.\n"
+_CARD = (
+    "# Training set of the embedded checkpoint\n\nAugmented slices and phantoms, rendered by `bird train`.\n"
+)
 
 
 def render_training_set(out: Path, images: int, seed: int, workers: int | None = None) -> None:

@@ -314,7 +314,7 @@ class BirdModel(BirdPreTrainedModel):
             inputs_embeds = inputs_embeds.masked_scatter(slots, features)
         outputs = self.language_model(
             inputs_embeds=inputs_embeds,
-            attention_mask=_additive(attention_mask, inputs_embeds.dtype),
+            attention_mask=_additive(attention_mask, _compute_dtype(inputs_embeds)),
             position_ids=position_ids,
             past_key_values=past_key_values,
             **kwargs,
@@ -446,6 +446,12 @@ def _look_at_own_place(resampler: BirdResampler) -> None:
     init.copy_(attention.k_proj.weight, permutation)
     init.constant_(resampler.query_norm.weight, 0.1 / scale)
     init.constant_(resampler.kv_norm.weight, 0.1 / scale)
+
+
+def _compute_dtype(states: torch.Tensor) -> torch.dtype:
+    """What matrices are multiplied in: autocast's dtype where it is on, else that of the states."""
+    device = states.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else states.dtype
 
 
 def _additive(attention_mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:

@@ -74,7 +74,9 @@ class GroundingCollator:
             "attention_mask": visibility(turns),
         }
         if images := [row["image"] for row in rows if row.get("image") is not None]:
-            batch["pixel_values"] = self.processor.image_processor(images, return_tensors="pt")["pixel_values"]
+            batch["pixel_values"] = self.processor.image_processor(images, return_tensors="pt")[
+                "pixel_values"
+            ]
         return batch
 
     def pack(self, row: dict[str, Any]) -> PackedRow:
@@ -107,6 +109,9 @@ class GroundingCollator:
             return_assistant_tokens_mask=True,
         )
         ids, is_answer = encoded["input_ids"], [bool(flag) for flag in encoded["assistant_masks"]]
+        if any(is_answer):  # nothing is learnt from the line feed behind the last answer
+            end = len(ids) - is_answer[::-1].index(True)
+            ids, is_answer = ids[:end], is_answer[:end]
         if not has_image:
             return ids, is_answer
         slot = ids.index(self.processor.image_token_id)

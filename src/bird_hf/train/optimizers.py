@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
 
@@ -24,7 +23,7 @@ class MuonWithAdamW(Optimizer):
         # The groups themselves are handed over, not copies: a scheduler writes the learning rates into them.
         super().__init__([*muon.param_groups, *adamw.param_groups], {})
 
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
         loss = None if closure is None else closure()
         for optimizer in self.optimizers:
             optimizer.step()
@@ -46,7 +45,8 @@ def muon_with_adamw(
 
     Weight decay applies to matrices only: to Muon's, and to none of AdamW's.
     """
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             is_matrix = parameter.ndim == 2 and not any(part in name for part in _NEVER_MUON)

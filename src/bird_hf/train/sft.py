@@ -7,7 +7,7 @@ The trainer is extended by what TRL offers: a collator, an optimizer, and `compu
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,12 @@ from ..hub.configuration_bird import BirdConfig
 from ..hub.image_processing_bird import BirdImageProcessor
 from ..hub.modeling_bird import BirdForConditionalGeneration
 from ..hub.processing_bird import BirdProcessor
+from . import attention
 from .collate import GroundingCollator, LossWeights
 from .optimizers import muon_with_adamw
 from .tokenizer import train_tokenizer
+
+_TOKENIZER_ROWS = 4000  # more add no words
 
 log = logging.getLogger(__name__)
 
@@ -39,16 +42,18 @@ class BirdSFTConfig(SFTConfig):
     data, data_config: what `load_dataset` takes; the split is `train`.
     render_images: where `data` does not exist yet, render it there from the embedded volumes and phantoms, with
         this many augmented images.
+    attn_implementation: how attention is computed; transformers chooses where it is not given.
     freeze_vision: train the resampler and the language model only (BiRD 4.2).
     muon_learning_rate: train the matrices of the blocks with Muon at this rate, the rest as usual.
     digit_weights, punctuation_weight, text_weight: see `LossWeights`.
     """
 
     model: str = field(default="", metadata={"help": "checkpoint to start from"})
-    new_model: dict[str, Any] | str | None = field(default=None, metadata={"help": "sizes of a new model"})
+    new_model: dict[str, Any] | None = field(default=None, metadata={"help": "sizes of a new model"})
     data: str = field(default="med-grit", metadata={"help": "dataset: a folder or a hub name"})
     data_config: str = field(default="chat", metadata={"help": "vg, roc, rc, mia or chat"})
     render_images: int = field(default=0, metadata={"help": "render this many images where data is missing"})
+    attn_implementation: str | None = field(default=None, metadata={"help": "sdpa, eager, dense, ..."})
     freeze_vision: bool = field(default=True, metadata={"help": "keep the vision tower as it is"})
     muon_learning_rate: float | None = field(default=None, metadata={"help": "Muon for matrices"})
     digit_weights: list[float] = field(default_factory=lambda: [1.0, 1.0, 1.0])
@@ -71,6 +76,7 @@ class BirdSFTTrainer(SFTTrainer):
     """SFTTrainer with per-token loss weights and, if the recipe asks for it, Muon."""
 
     args: BirdSFTConfig
+    optimizer: torch.optim.Optimizer | None
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.args.muon_learning_rate is None or self.optimizer is not None:
@@ -105,9 +111,12 @@ class BirdSFTTrainer(SFTTrainer):
         return (loss, outputs) if return_outputs else loss
 
 
-def build_trainer(config: BirdSFTConfig, train_dataset: Dataset, callbacks: Sequence[Any] = ()) -> BirdSFTTrainer:
+def build_trainer(
+    config: BirdSFTConfig, train_dataset: Dataset, callbacks: Sequence[Any] = ()
+) -> BirdSFTTrainer:
     """A trainer for a recipe: model and processor loaded or new, vision frozen or not, our collator."""
     set_seed(config.seed)
+    attention.register()
     model, processor = load_or_create(config, train_dataset)
     if config.freeze_vision:
         model.freeze_vision()
@@ -127,10 +136,14 @@ def load_or_create(
 ) -> tuple[BirdForConditionalGeneration, BirdProcessor]:
     """The checkpoint that the recipe names, or a new model of the sizes it gives."""
     if config.model:
-        model = BirdForConditionalGeneration.from_pretrained(config.model, dtype=torch.float32)
+        model = BirdForConditionalGeneration.from_pretrained(
+            config.model, dtype=torch.float32, attn_implementation=config.attn_implementation
+        )
         return model, BirdProcessor.from_pretrained(config.model)
     if not config.new_model:
-        raise ValueError("the recipe names neither `model` (a checkpoint) nor `new_model` (sizes); set one of them")
+        raise ValueError(
+            "the recipe names neither `model` (a checkpoint) nor `new_model` (sizes); set one of them"
+        )
     sizes = dict(config.new_model)
     tokenizer = train_tokenizer(_texts(train_dataset), sizes.pop("vocab_size"))
     text = {
@@ -146,7 +159,11 @@ def load_or_create(
         tie_word_embeddings=text.get("tie_word_embeddings", False),
         **sizes,
     )
-    model = BirdForConditionalGeneration(model_config)
+    model = BirdForConditionalGeneration._from_config(
+        model_config, attn_implementation=config.attn_implementation
+    )
+    model.generation_config.eos_token_id = text["eos_token_id"]
+    model.generation_config.pad_token_id = text["pad_token_id"]
     return model, new_processor(model_config, tokenizer)
 
 
@@ -186,7 +203,12 @@ def save_for_use(trainer: BirdSFTTrainer, folder: Path) -> Path:
     return folder
 
 
-def _texts(dataset: Dataset) -> list[str]:
-    """Every text of a dataset, without touching its images."""
-    messages = dataset.select_columns(["messages"])
-    return [message["content"] for row in messages for message in row["messages"]]
+def _texts(dataset: Dataset) -> Iterator[str]:
+    """What conversations of the dataset consist of, the template's own words among it; images are not touched."""
+    step = max(1, len(dataset) // _TOKENIZER_ROWS)
+    for row in dataset.select_columns(["messages"]).select(range(0, len(dataset), step)):
+        yield "system\nYou are a helpful assistant."
+        for message in row["messages"]:
+            yield f"{message['role']}\n"
+            yield "Picture 1: "
+            yield message["content"]

@@ -235,8 +235,7 @@ def _tumor(canvas: Canvas, rng: np.random.Generator, brain: Frame, tissue: Contr
     if rng.random() < 0.4:
         return
     radius = rng.uniform(0.045, 0.095)
-    others = [name for name in LABELS[2:]]
-    area = canvas.free(canvas.mask("brain"), *others)
+    area = canvas.free(canvas.mask("brain"), *LABELS[2:])
     spot = canvas.room(rng, area, radius) or canvas.room(rng, area, 0.05)
     if spot is None:
         return

@@ -7,6 +7,7 @@ Lengths are shares of the picture's longer side: x runs right from 0, y down fro
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -24,7 +25,7 @@ class Frame:
     radii: Point
     angle: float = 0.0
 
-    def __call__(self, points: np.ndarray | list[Point] | Point) -> np.ndarray:
+    def __call__(self, points: np.ndarray | Sequence[Point | np.ndarray] | Point) -> np.ndarray:
         """Local points (..., 2) in picture coordinates (..., 2)."""
         cos, sin = math.cos(self.angle), math.sin(self.angle)
         (rx, ry), local = self.radii, np.asarray(points, float)

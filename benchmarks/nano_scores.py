@@ -1,0 +1,157 @@
+"""How well a small checkpoint answers on images it has never seen: one line a source.
+
+    python benchmarks/nano_scores.py [--model src/bird_hf/assets/bird-nano] [--out docs/nano_scores.json]
+
+Sources: phantoms of each modality with seeds that were never trained on, and the real test volumes (the MNI152 head,
+brain2, lung2) on all their planes. VG asks for every object of at least 0.3 % of the picture, ROC for every one of at
+least 1 % on real heads (0.3 % elsewhere), and absent-object questions ask where something is that is not there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from bird_hf.checkpoint import load_checkpoint
+from bird_hf.data.dialogues import askable_absent, classify, ground
+from bird_hf.data.embedded import EMBEDDED_CASES
+from bird_hf.data.records import ImageRecord, MaskedImage, Turn
+from bird_hf.data.sample_set import sample_phantoms, spaced_slices
+from bird_hf.eval.predict import Query, generate_answers
+from bird_hf.eval.scores import Recall, grounding_recall, mean_score, name_recall, total
+from bird_hf.hub.grounding import read
+
+ROC_MIN_AREA_HEAD = 0.01
+ABSENT_QUESTIONS = 2  # an image
+
+
+@dataclass(frozen=True)
+class Question:
+    """A turn about an image; `kind` is vg, roc or absent, `name` what it is about."""
+
+    source: str
+    kind: str
+    name: str
+    turn: Turn
+    image: Image.Image
+
+
+def questions_about(source: str, image: MaskedImage, record: ImageRecord, seed: int) -> Iterator[Question]:
+    rng = np.random.default_rng(seed)
+    picture = Image.fromarray(image.pixels)
+    labels = list(dict.fromkeys(item.label for item in record.present))
+    for label in labels:
+        yield Question(source, "vg", label, ground(record, label, rng), picture)
+    least = ROC_MIN_AREA_HEAD if "head" in source else 0.0
+    for item in record.present:
+        if item.area >= least:
+            yield Question(source, "roc", item.label, classify(record, item, rng), picture)
+    missing = askable_absent(record)
+    for place in rng.permutation(len(missing))[:ABSENT_QUESTIONS]:
+        label = missing[int(place)]
+        yield Question(source, "absent", label, ground(record, label, rng), picture)
+
+
+def all_questions(phantoms: int, slices: int) -> list[Question]:
+    pairs = [
+        (f"phantom {image.info.modality.value}", image, record)
+        for image, record in sample_phantoms("test", phantoms)
+    ]
+    for case in EMBEDDED_CASES:
+        if case.split == "test":
+            name = f"real {case.name}{'' if case.lesions else ' head'}"
+            pairs += [(name, image, record) for image, record in spaced_slices(case, slices)]
+    return [
+        question
+        for number, (source, image, record) in enumerate(pairs)
+        for question in questions_about(source, image, record, number)
+    ]
+
+
+def score(questions: list[Question], answers: list[str]) -> dict:
+    """Recalls by source and kind, the rate of boxes given for absent objects, and the malformed rate."""
+    found: dict[str, dict[str, list[Recall]]] = {}
+    malformed = 0
+    for question, raw in zip(questions, answers, strict=True):
+        answer = read(raw)
+        malformed += bool(answer.issues)
+        if question.kind == "vg":
+            reference = [box for span in question.turn.answer_spans for box in span.boxes]
+            recall = grounding_recall(reference, answer.boxes)
+        elif question.kind == "roc":
+            recall = name_recall(question.name, answer.text)
+        else:
+            recall = Recall(int(bool(answer.boxes)), 1)
+        found.setdefault(question.source, {}).setdefault(question.kind, []).append(recall)
+    sums = {
+        source: {kind: total(recalls) for kind, recalls in kinds.items()} for source, kinds in found.items()
+    }
+    phantom = [kinds for source, kinds in sums.items() if source.startswith("phantom")]
+    absent = total(kinds["absent"] for kinds in sums.values() if "absent" in kinds)
+    return {
+        "sources": {
+            source: {
+                kind: {"score": sum_.score, "hits": sum_.hits, "total": sum_.total}
+                for kind, sum_ in kinds.items()
+            }
+            for source, kinds in sums.items()
+        },
+        "phantom_mean": {
+            kind: mean_score(kinds[kind] for kinds in phantom if kind in kinds) for kind in ("vg", "roc")
+        },
+        "absent_boxed_rate": absent.score,
+        "absent_questions": absent.total,
+        "malformed_rate": malformed / len(questions),
+        "questions": len(questions),
+    }
+
+
+def table(report: dict) -> str:
+    """The report as Markdown."""
+
+    def cell(kinds: dict, kind: str) -> str:
+        return f"{kinds[kind]['score']:.2f} ({kinds[kind]['total']})" if kind in kinds else "-"
+
+    lines = [
+        "| source | VG Recall@0.5 (boxes) | ROC recall (questions) | absent objects boxed (questions) |",
+        "|---|---|---|---|",
+    ]
+    for source, kinds in report["sources"].items():
+        lines.append(f"| {source} | {cell(kinds, 'vg')} | {cell(kinds, 'roc')} | {cell(kinds, 'absent')} |")
+    means = report["phantom_mean"]
+    lines.append(f"| **mean of the eight phantoms** | **{means['vg']:.2f}** | **{means['roc']:.2f}** | |")
+    lines.append(
+        f"\nAbsent objects answered with a box: {report['absent_boxed_rate']:.3f} of {report['absent_questions']}. "
+        f"Malformed answers: {report['malformed_rate']:.4f} of {report['questions']}."
+    )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, default=Path("src/bird_hf/assets/bird-nano"))
+    parser.add_argument("--out", type=Path, help="write the report here as JSON")
+    parser.add_argument("--phantoms", type=int, default=40, help="pictures of each modality")
+    parser.add_argument("--slices", type=int, default=14, help="slices of each plane of a volume")
+    parser.add_argument("--batch-size", type=int, default=48)
+    options = parser.parse_args()
+    model, processor = load_checkpoint(options.model)
+    questions = all_questions(options.phantoms, options.slices)
+    queries = [Query(question.turn.tagged()[0], question.image) for question in questions]
+    answers = generate_answers(model, processor, queries, options.batch_size, progress=True)
+    report = score(questions, answers)
+    print(table(report))
+    if options.out:
+        options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

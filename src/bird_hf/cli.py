@@ -1,0 +1,180 @@
+"""`bird ...`: one thin function a command. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="bird",
+    help="Biomedical refer-and-ground: ask about images, get text with boxes. For research only, never clinical.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Make and look at Med-GRIT data.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data_app, name="data")
+
+OutFolder = Annotated[Path, typer.Option("--out", help="Folder that receives the result.")]
+
+
+@app.command()
+def quickstart(out: OutFolder = Path(".")) -> None:
+    """Put ./bird and ./med-grit into place, ask held-out images a question of each task, write pictures."""
+    from .sample import NOTICE, quickstart
+
+    out.mkdir(parents=True, exist_ok=True)
+    image_id = ""
+    for example in quickstart(out):
+        if example.image_id != image_id:
+            image_id = example.image_id
+            typer.echo(f"\n{image_id}")
+        typer.echo(f"  [{example.task}] {example.question.text}{_shown_boxes(example.question)}")
+        typer.echo(f"        model:     {example.answer.text}{_shown_boxes(example.answer)}")
+        typer.echo(f"        reference: {example.reference.text}{_shown_boxes(example.reference)}")
+    typer.echo(f"\nPictures: {out / 'quickstart'} (model solid, reference dashed green). {NOTICE}")
+
+
+@app.command()
+def ask(
+    image: Annotated[Path, typer.Argument(help="An image file.")],
+    question: Annotated[str, typer.Argument(help='For example "Where is the liver?"')],
+    model: Annotated[Path, typer.Option(help="Checkpoint folder.")] = Path("bird"),
+    box: Annotated[
+        str | None, typer.Option(help="x1,y1,x2,y2 in pixels: what the question is about.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    draw: Annotated[Path | None, typer.Option(help="Write the image with the boxes here (PNG).")] = None,
+) -> None:
+    """Ask about an image; prints the answer and its boxes in pixels."""
+    from .ask import ask
+    from .draw import draw_spans
+
+    answer, picture = ask(model, image, question, _box_pixels(box) if box else None)
+    if draw is not None:
+        _save_png(draw_spans(picture, answer.grounded.spans), draw)
+    if as_json:
+        typer.echo(json.dumps(answer.as_json(), ensure_ascii=False))
+        return
+    typer.echo(answer.grounded.text)
+    for span in answer.grounded.spans:
+        for pixels in (item.to_pixels(answer.image_wh) for item in span.boxes):
+            typer.echo(f"  {span.phrase}: " + ",".join(f"{value:.0f}" for value in pixels))
+    for issue in answer.grounded.issues:
+        typer.echo(f"  malformed answer: {issue}", err=True)
+
+
+@app.command()
+def convert(
+    src: Annotated[Path, typer.Argument(help="Checkpoint in the original Qwen-VL layout.")],
+    dst: Annotated[Path, typer.Argument(help="Folder that receives the BiRD checkpoint.")],
+) -> None:
+    """Convert original Qwen-VL weights into a BiRD checkpoint."""
+    from .convert import convert
+
+    made = convert(src, dst)
+    typer.echo(f"{made.path}: {made.num_parameters / 1e6:,.1f} M parameters")
+    if not made.has_processor:
+        typer.echo(
+            f"{src} has no qwen.tiktoken, so no tokenizer and processor were written: model and config only",
+            err=True,
+        )
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def train(
+    context: typer.Context,
+    config: Annotated[Path, typer.Option(help="A recipe, such as recipes/nano.yaml.")],
+) -> None:
+    """Train by a recipe. Any field of it can be set: --learning_rate 1e-4. A stopped run goes on."""
+    if not config.is_file():
+        raise ValueError(f"{config}: no such recipe; those of the repository are in recipes/")
+    from .train.sft import main
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    typer.echo(f"trained model: {main(['--config', str(config), *context.args])}")
+
+
+@data_app.command("sample")
+def data_sample(out: OutFolder = Path("med-grit")) -> None:
+    """Render the embedded sample: real slices and phantoms, all four tasks, as Parquet."""
+    from .data.sample_set import write_sample
+
+    for task, counts in write_sample(out).items():
+        typer.echo(f"{task}: " + ", ".join(f"{count} {split}" for split, count in counts.items()))
+
+
+@data_app.command("phantoms")
+def data_phantoms(
+    out: OutFolder = Path("phantoms"),
+    count: Annotated[int, typer.Option(min=1, help="Pictures of each modality.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first picture.")] = 0,
+    side: Annotated[int, typer.Option(min=64, max=2048, help="Longer side in pixels.")] = 256,
+) -> None:
+    """Draw phantoms of all eight modalities with their masks, in the layout of SA-Med2D."""
+    from .data.sa_med2d import write_phantoms
+
+    pictures, masks = write_phantoms(out, count, seed, side)
+    typer.echo(f"{pictures} images and {masks} masks in {out}")
+
+
+@data_app.command("show")
+def data_show(
+    data: Annotated[Path, typer.Argument(help="A Med-GRIT folder.")] = Path("med-grit"),
+    out: Annotated[Path, typer.Option(help="The picture to write (PNG).")] = Path("med-grit.png"),
+    task: Annotated[str, typer.Option(help="vg, roc, rc, mia or chat.")] = "vg",
+    split: Annotated[str, typer.Option(help="train or test.")] = "test",
+    count: Annotated[int, typer.Option(min=1, max=200, help="Number of rows.")] = 16,
+) -> None:
+    """A contact sheet of rows: images with boxes, questions and answers."""
+    from .show import contact_sheet_of
+
+    _save_png(contact_sheet_of(data, task, split, count), out)
+    typer.echo(str(out))
+
+
+def _box_pixels(text: str) -> tuple[float, ...]:
+    parts = text.split(",")
+    try:
+        numbers = tuple(float(part) for part in parts)
+    except ValueError:
+        numbers = ()
+    if len(numbers) != 4:
+        raise ValueError(f"--box {text!r} is not four numbers x1,y1,x2,y2 in pixels, such as 10,20,110,90")
+    return numbers
+
+
+def _shown_boxes(grounded) -> str:
+    boxes = [item.to_thousandths() for item in grounded.boxes]
+    return f"  {boxes}" if boxes else ""
+
+
+def _save_png(picture, path: Path) -> None:
+    if not path.parent.is_dir():
+        raise ValueError(f"{path}: the folder {path.parent} does not exist; create it first")
+    making = path.with_name(f".{path.name}.making")
+    picture.save(making, format="PNG")
+    making.rename(path)
+
+
+def main() -> None:
+    """The console script. Bad input ends in one line on stderr and exit code 2; BIRD_DEBUG=1 shows the traceback."""
+    try:
+        app()
+    except (ValueError, OSError) as error:
+        if os.environ.get("BIRD_DEBUG"):
+            raise
+        message = " ".join(str(error).split()) or type(error).__name__
+        print(f"bird: {message}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

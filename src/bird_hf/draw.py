@@ -1,0 +1,104 @@
+"""Boxes on a picture: the model's solid, the reference's dashed, each with its phrase."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from functools import cache
+
+from PIL import Image, ImageDraw, ImageFont
+
+from .hub.boxes import Box
+from .hub.grounding import Span
+
+MIN_SIDE_PX = 512  # smaller pictures are enlarged, so that lines and words can be read
+MODEL_COLOURS = ("#ff9f1c", "#2ec4f1", "#ff5d8f", "#b8e04a", "#c49bff")
+REFERENCE_COLOUR = "#39d353"
+_INK, _PAPER = "#f2f2f2", "#1b1b1b"
+_DASH_PX = 7
+
+
+def draw_spans(image: Image.Image, spans: Sequence[Span], reference: Sequence[Span] = ()) -> Image.Image:
+    """A copy of `image` (RGB, at least 512 pixels on its longer side) with the boxes of `spans`.
+
+    A phrase has one colour for all its boxes. `reference` is drawn first, dashed and green.
+    """
+    canvas = _enlarged(image)
+    pen = ImageDraw.Draw(canvas)
+    for span in reference:
+        for box in span.boxes:
+            _dashed_rectangle(pen, box.to_pixels(canvas.size), REFERENCE_COLOUR)
+    for number, span in enumerate(spans):
+        colour = MODEL_COLOURS[number % len(MODEL_COLOURS)]
+        for box in span.boxes:
+            pen.rectangle(_inside(box, canvas.size), outline=colour, width=3)
+            _label(pen, span.phrase, box, canvas.size, colour)
+    return canvas
+
+
+def captioned(image: Image.Image, lines: Sequence[str]) -> Image.Image:
+    """The picture with lines of text under it, wrapped to its width."""
+    font = _font(15)
+    columns = max(20, int(image.width / font.getlength("n")) - 2)
+    wrapped = [part for line in lines for part in (textwrap.wrap(line, columns) or [""])]
+    step = 20
+    canvas = Image.new("RGB", (image.width, image.height + step * len(wrapped) + 14), _PAPER)
+    canvas.paste(image, (0, 0))
+    pen = ImageDraw.Draw(canvas)
+    for number, line in enumerate(wrapped):
+        pen.text((8, image.height + 6 + step * number), line, font=font, fill=_INK)
+    return canvas
+
+
+def contact_sheet(pictures: Sequence[Image.Image], columns: int) -> Image.Image:
+    """Pictures of one width in rows; each row is as high as its highest picture."""
+    rows = [pictures[start : start + columns] for start in range(0, len(pictures), columns)]
+    heights = [max(picture.height for picture in row) for row in rows]
+    width = max(picture.width for picture in pictures)
+    sheet = Image.new("RGB", (width * min(columns, len(pictures)), sum(heights)), _PAPER)
+    top = 0
+    for row, height in zip(rows, heights, strict=True):
+        for number, picture in enumerate(row):
+            sheet.paste(picture, (number * width, top))
+        top += height
+    return sheet
+
+
+def _enlarged(image: Image.Image) -> Image.Image:
+    scale = max(1.0, MIN_SIDE_PX / max(image.size))
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+
+
+def _inside(box: Box, image_wh: tuple[int, int]) -> tuple[float, float, float, float]:
+    """The pixels that a rectangle's line runs on: the far corner of a box is outside, a line's is not."""
+    x1, y1, x2, y2 = box.to_pixels(image_wh)
+    return x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)
+
+
+def _label(pen: ImageDraw.ImageDraw, phrase: str, box: Box, image_wh: tuple[int, int], colour: str) -> None:
+    """The phrase above its box, or inside where the picture ends."""
+    if not phrase:
+        return
+    font = _font(14)
+    x1, y1, _, _ = box.to_pixels(image_wh)
+    left, _, right, bottom = pen.textbbox((0, 0), phrase, font=font)
+    x = max(0.0, min(x1, image_wh[0] - (right - left) - 6))
+    y = y1 - bottom - 4 if y1 > bottom + 4 else y1 + 2
+    pen.rectangle((x, y, x + right - left + 6, y + bottom + 4), fill=colour)
+    pen.text((x + 3, y + 1), phrase, font=font, fill="black")
+
+
+def _dashed_rectangle(pen: ImageDraw.ImageDraw, xyxy: tuple[float, ...], colour: str) -> None:
+    x1, y1, x2, y2 = map(round, xyxy)
+    for y in (y1, y2 - 1):
+        for x in range(x1, x2, 2 * _DASH_PX):
+            pen.line((x, y, min(x + _DASH_PX, x2), y), fill=colour, width=2)
+    for x in (x1, x2 - 1):
+        for y in range(y1, y2, 2 * _DASH_PX):
+            pen.line((x, y, x, min(y + _DASH_PX, y2)), fill=colour, width=2)
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)

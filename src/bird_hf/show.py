@@ -1,0 +1,43 @@
+"""A contact sheet of a dataset: what its rows look like."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .data.records import Task
+from .draw import captioned, contact_sheet, draw_spans
+from .hub.grounding import read
+
+COLUMNS = 4
+_TURNS_SHOWN = 6  # of a chat
+
+
+def contact_sheet_of(folder: Path, task: str, split: str, count: int) -> Image.Image:
+    """`count` rows, evenly spaced over a split: images with the boxes of their turns, and the words.
+
+    Raises ValueError where the folder is no Med-GRIT folder, or has no such task or split.
+    """
+    from datasets import load_dataset
+
+    if task not in [str(known) for known in Task]:
+        raise ValueError(f"task {task!r} is unknown; use one of {', '.join(Task)}")
+    if not (folder / "README.md").is_file():
+        raise ValueError(f"{folder} is no Med-GRIT folder; `bird data sample --out {folder}` makes one")
+    try:
+        dataset = load_dataset(str(folder), task, split=split)
+    except ValueError as error:
+        raise ValueError(f"{folder} has no task {task!r} with a split {split!r} ({error})") from error
+    places = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
+    return contact_sheet([picture_of_row(dataset[int(place)]) for place in places], COLUMNS)
+
+
+def picture_of_row(row: dict[str, Any]) -> Image.Image:
+    """One row: the image with all boxes its turns speak of, its name, and the turns."""
+    turns = [read(message["content"]) for message in row["messages"][: 2 * _TURNS_SHOWN]]
+    spans = [span for turn in turns for span in turn.spans if span.boxes]
+    words = [f"{'QA'[number % 2]}: {turn.text}" for number, turn in enumerate(turns)]
+    return captioned(draw_spans(row["image"], spans), [row["image_id"], *words])

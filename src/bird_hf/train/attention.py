@@ -1,0 +1,42 @@
+"""Attention for training on a CPU: three matrix-sized passes forward and no copies.
+
+transformers' eager attention goes through float32 and back in separate passes, and the backward pass of torch's
+sdpa is slow on CPUs. Here scores and mask meet in one `baddbmm`, and the softmax stays in the scores' dtype (torch
+accumulates it in float32 all the same). `benchmarks/attention.py` compares the three.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+NAME = "dense"
+
+
+def dense_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """(B, heads, Q, d), (B, heads, K, d) twice, an additive mask (B, 1, Q, K) or None -> (B, Q, heads, d)."""
+    width = key.shape[2]
+    if torch.is_autocast_enabled(query.device.type):
+        dtype = torch.get_autocast_dtype(query.device.type)
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    scores = (query * scaling) @ key.transpose(2, 3)  # (B, heads, Q, K)
+    if attention_mask is not None:
+        scores += attention_mask[:, :, :, :width].to(scores.dtype)
+    mixed = scores.softmax(-1) @ value  # (B, heads, Q, d)
+    return mixed.transpose(1, 2).contiguous(), None
+
+
+def register() -> None:
+    """Make `attn_implementation="dense"` known to transformers."""
+    ALL_ATTENTION_FUNCTIONS.register(NAME, dense_attention)

@@ -1,0 +1,143 @@
+"""What every test stands on: no network, no hub, a cache of its own, two threads, a tiny checkpoint.
+
+The environment is set before any test module is imported, because these libraries read it on import, and so
+that programs which tests start have it too.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ipaddress
+import os
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from bird_hf.hub.modeling_bird import BirdForConditionalGeneration
+    from bird_hf.hub.processing_bird import BirdProcessor
+
+_HF_HOME = tempfile.mkdtemp(prefix="bird-hf-tests-")
+atexit.register(shutil.rmtree, _HF_HOME, ignore_errors=True)
+
+os.environ.update(
+    HF_HOME=_HF_HOME,  # data set caches and remote code of one run never meet another's
+    HF_HUB_OFFLINE="1",
+    HF_HUB_DISABLE_PROGRESS_BARS="1",
+    TOKENIZERS_PARALLELISM="false",
+)
+os.environ.setdefault("OMP_NUM_THREADS", str(min(2, os.cpu_count() or 1)))  # torch's threads, too
+
+_connect, _connect_ex = socket.socket.connect, socket.socket.connect_ex
+
+
+def _check_loopback(sock: socket.socket, address: Any) -> None:
+    """Raises OSError where an address is not on this machine; Unix sockets always are."""
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    host = str(address[0])
+    try:
+        is_here = ipaddress.ip_address(host.split("%")[0]).is_loopback
+    except ValueError:
+        is_here = host == "localhost"
+    if not is_here:
+        raise OSError(f"a test may not connect to {host}; serve it on 127.0.0.1")
+
+
+def _guarded_connect(sock: socket.socket, address: Any) -> None:
+    _check_loopback(sock, address)
+    return _connect(sock, address)
+
+
+def _guarded_connect_ex(sock: socket.socket, address: Any) -> int:
+    _check_loopback(sock, address)
+    return _connect_ex(sock, address)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_network() -> Any:
+    """Connections leave this machine in no test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", _guarded_connect)
+        patch.setattr(socket.socket, "connect_ex", _guarded_connect_ex)
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a whole checkpoint, model and processor: BiRD with random weights, 32 pixels, 4 queries."""
+    import torch
+
+    from bird_hf.hub.configuration_bird import BirdConfig
+    from bird_hf.hub.image_processing_bird import BirdImageProcessor
+    from bird_hf.hub.modeling_bird import BirdForConditionalGeneration
+    from bird_hf.hub.processing_bird import BirdProcessor
+    from bird_hf.train.tokenizer import train_tokenizer
+
+    tokenizer = train_tokenizer(_TINY_TEXTS * 20, 700)
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    config = BirdConfig(
+        vision_config=_TINY_VISION,
+        text_config=_TINY_TEXT | {"vocab_size": len(tokenizer), "bos_token_id": None, "eos_token_id": end},
+        image_token_id=tokenizer.convert_tokens_to_ids("<imgpad>"),
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = BirdForConditionalGeneration(config)
+    model.generation_config.eos_token_id = end
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    images = BirdImageProcessor(size={"height": 32, "width": 32})
+    folder = tmp_path_factory.mktemp("tiny_checkpoint") / "bird"
+    model.save_pretrained(folder)
+    BirdProcessor(images, tokenizer, num_queries=config.num_queries).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def tiny_model(tiny_checkpoint: Path) -> BirdForConditionalGeneration:
+    """The model of `tiny_checkpoint`, float32, in evaluation mode; every test has its own."""
+    from bird_hf.hub.modeling_bird import BirdForConditionalGeneration
+
+    return BirdForConditionalGeneration.from_pretrained(tiny_checkpoint).eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_processor(tiny_checkpoint: Path) -> BirdProcessor:
+    """The processor of `tiny_checkpoint`."""
+    from bird_hf.hub.processing_bird import BirdProcessor
+
+    return BirdProcessor.from_pretrained(tiny_checkpoint)
+
+
+_TINY_TEXTS = [
+    "system\nYou are a helpful assistant.",
+    "user\nPicture 1: Where is the left kidney? What is this? Is there a nodule in this image?",
+    "assistant\nThe <ref>left kidney</ref><box>(12,345),(678,1000)</box> is seen. No tumor is seen.",
+]
+_TINY_VISION = {
+    "image_size": 32,
+    "patch_size": 8,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "position_grid": 4,
+    "num_queries": 4,
+    "resampler_hidden_size": 32,
+    "resampler_num_attention_heads": 2,
+    "initializer_range": 0.3,  # wide, so that what the image shows reaches the words
+}
+_TINY_TEXT = {
+    "model_type": "qwen2",
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 2048,
+    "initializer_range": 0.3,  # wide, so that the likeliest word is no near tie
+}
