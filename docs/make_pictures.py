@@ -1,4 +1,7 @@
-"""Draws docs/pictures: `python docs/make_pictures.py`. The numbers in the pictures are computed, not typed."""
+"""Draws docs/pictures: `python docs/make_pictures.py`. The numbers in the pictures are computed, not typed.
+
+The picture of answers needs ./bird and ./med-grit, as `bird quickstart` leaves them.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,12 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from bird_hf import Box
+from bird_hf import Box, Span
+from bird_hf.data.phantoms import draw_phantom
+from bird_hf.data.records import Modality
+from bird_hf.data.sample_set import FIRST_PHANTOM_SEED, with_record
+from bird_hf.draw import captioned, contact_sheet, draw_spans
+from bird_hf.sample import answer_examples
 
 PICTURES = Path(__file__).parent / "pictures"
 
@@ -102,9 +110,41 @@ def coordinates() -> Image.Image:
     return page
 
 
+def phantoms(seeds: int = 2) -> Image.Image:
+    """Phantoms of each modality, one row a modality, with the boxes of their objects."""
+    pictures = []
+    for modality in Modality:
+        for seed in range(seeds):
+            image, record = with_record(draw_phantom(modality, FIRST_PHANTOM_SEED["train"] + seed))
+            spans = [Span(item.label, 0, 0, (item.box,)) for item in record.present if item.box]
+            plain = Image.fromarray(image.pixels)
+            pictures += [captioned(draw_spans(plain, []), [modality.value]), draw_spans(plain, spans)]
+    return contact_sheet(pictures, columns=4 * seeds)
+
+
+def answers() -> Image.Image:
+    """What the embedded checkpoint says where it is asked to find something, one test image a modality."""
+    shown = [
+        captioned(
+            draw_spans(example.image, example.answer.spans, example.reference.spans),
+            [f"Q: {example.question.text}", f"A: {example.answer.text}"],
+        )
+        for example in answer_examples(Path("bird"), Path("med-grit"))
+        if example.task == "vg"
+    ]
+    return contact_sheet(shown, columns=4)
+
+
 def main() -> None:
     PICTURES.mkdir(exist_ok=True)
     coordinates().quantize(64, dither=Image.Dither.NONE).save(PICTURES / "coordinates.png", optimize=True)
+    halved(phantoms()).save(PICTURES / "phantoms.jpg", quality=85)
+    if Path("bird").is_dir() and Path("med-grit").is_dir():
+        halved(answers()).save(PICTURES / "answers.jpg", quality=88)
+
+
+def halved(picture: Image.Image) -> Image.Image:
+    return picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.LANCZOS)
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ def sample_phantoms(split: Split, count: int) -> Iterator[tuple[MaskedImage, Ima
     """The first `count` phantoms of each modality."""
     for modality in Modality:
         for number in range(count):
-            yield _with_record(draw_phantom(modality, FIRST_PHANTOM_SEED[split] + number))
+            yield with_record(draw_phantom(modality, FIRST_PHANTOM_SEED[split] + number))
 
 
 def spaced_slices(case: EmbeddedCase, slices: int) -> Iterator[tuple[MaskedImage, ImageRecord]]:
@@ -84,11 +84,12 @@ def spaced_slices(case: EmbeddedCase, slices: int) -> Iterator[tuple[MaskedImage
     volumes = load_case(case)
     for axis in case.axes:
         shown = [
-            pair for pair in map(_with_record, masked_slices(case, *volumes, axes=(axis,))) if pair[1].present
+            pair for pair in map(with_record, masked_slices(case, *volumes, axes=(axis,))) if pair[1].present
         ]
         places = np.linspace(0, len(shown) - 1, min(slices, len(shown))).round().astype(int)
         yield from (shown[place] for place in places)
 
 
-def _with_record(image: MaskedImage) -> tuple[MaskedImage, ImageRecord]:
+def with_record(image: MaskedImage) -> tuple[MaskedImage, ImageRecord]:
+    """An image and its record, without the objects that are too small to be asked for."""
     return image, record_of(image, MIN_AREA)

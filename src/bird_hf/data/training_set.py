@@ -40,7 +40,7 @@ _SHARES: dict[str, float] = {
 # Phantoms of the training set are drawn with seeds from here on; smaller ones belong to the sample.
 _FIRST_PHANTOM_SEED = 1_000_000
 
-_TURNS = {
+TURNS = {
     Task.VISUAL_GROUNDING: 5,
     Task.REFERRING_CLASSIFICATION: 2,
     Task.REFERRING_CAPTION: 1,
@@ -89,7 +89,7 @@ def training_rows(index: int, seed: int) -> Iterator[dict[str, Any]]:
     image = _draw(index, rng)
     record = record_of(image, MIN_AREA)
     absent = int(rng.integers(1, 3))
-    dialogue = write_dialogue(record, rng, _TURNS, absent=absent, pairs=int(rng.random() < 0.3))
+    dialogue = write_dialogue(record, rng, TURNS, absent=absent, pairs=int(rng.random() < 0.3))
     yield from rows_of(dialogue, image_cell(image))[Task.CHAT]
 
 

@@ -2,7 +2,7 @@
 
 transformers' eager attention goes through float32 and back in separate passes, and the backward pass of torch's
 sdpa is slow on CPUs. Here scores and mask meet in one `baddbmm`, and the softmax stays in the scores' dtype (torch
-accumulates it in float32 all the same). `benchmarks/attention.py` compares the three.
+accumulates it in float32 all the same). `benchmarks/training_step.py` compares the three.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ The trainer is extended by what TRL offers: a collator, an optimizer, and `compu
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -140,12 +140,19 @@ def load_or_create(
             config.model, dtype=torch.float32, attn_implementation=config.attn_implementation
         )
         return model, BirdProcessor.from_pretrained(config.model)
+    return create_model(config, conversation_texts(train_dataset))
+
+
+def create_model(
+    config: BirdSFTConfig, texts: Iterable[str]
+) -> tuple[BirdForConditionalGeneration, BirdProcessor]:
+    """A model with random weights of the recipe's sizes, and a tokenizer that learns its words from `texts`."""
     if not config.new_model:
         raise ValueError(
             "the recipe names neither `model` (a checkpoint) nor `new_model` (sizes); set one of them"
         )
     sizes = dict(config.new_model)
-    tokenizer = train_tokenizer(_texts(train_dataset), sizes.pop("vocab_size"))
+    tokenizer = train_tokenizer(texts, sizes.pop("vocab_size"))
     text = {
         "vocab_size": len(tokenizer),
         "bos_token_id": None,
@@ -203,7 +210,7 @@ def save_for_use(trainer: BirdSFTTrainer, folder: Path) -> Path:
     return folder
 
 
-def _texts(dataset: Dataset) -> Iterator[str]:
+def conversation_texts(dataset: Dataset) -> Iterator[str]:
     """What conversations of the dataset consist of, the template's own words among it; images are not touched."""
     step = max(1, len(dataset) // _TOKENIZER_ROWS)
     for row in dataset.select_columns(["messages"]).select(range(0, len(dataset), step)):

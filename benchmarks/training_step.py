@@ -1,0 +1,99 @@
+"""What a training step of the nano costs: attention implementations, and turns that share their image.
+
+    python benchmarks/training_step.py [--rows 8] [--repeats 5]
+
+Prints ratios of times measured side by side in one run, in bf16 autocast on this machine's CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import yaml
+from PIL import Image
+
+from bird_hf.data.dialogues import write_dialogue
+from bird_hf.data.records import dialogue_row
+from bird_hf.data.sample_set import sample_phantoms
+from bird_hf.data.training_set import TURNS
+from bird_hf.hub.modeling_bird import BirdForConditionalGeneration
+from bird_hf.train import attention
+from bird_hf.train.collate import GroundingCollator
+from bird_hf.train.sft import BirdSFTConfig, create_model
+
+
+def rows(count: int) -> list[dict]:
+    """Rows as training has them: a phantom and its independent turns."""
+    rng = np.random.default_rng(0)
+    made = []
+    for image, record in sample_phantoms("train", -(-count // 8)):
+        dialogue = write_dialogue(record, rng, TURNS, absent=1)
+        made.append(dialogue_row(dialogue, Image.fromarray(image.pixels)))
+    return made[:count]
+
+
+def separate(rows: list[dict]) -> list[dict]:
+    """The same turns, each with its own copy of the image."""
+    return [
+        row | {"messages": row["messages"][start : start + 2]}
+        for row in rows
+        for start in range(0, len(row["messages"]), 2)
+    ]
+
+
+def step(model: BirdForConditionalGeneration, batch: dict[str, torch.Tensor]) -> None:
+    inputs = {name: value for name, value in batch.items() if name != "loss_weights"}
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = model(**inputs, use_cache=False).loss
+    loss.backward()
+    model.zero_grad()
+
+
+def seconds(run: Callable[[], None], repeats: int) -> float:
+    run()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    attention.register()
+    data = rows(options.rows)
+    with open("recipes/nano.yaml", encoding="utf-8") as recipe:
+        sizes = yaml.safe_load(recipe)["new_model"]
+    texts = [message["content"] for row in data for message in row["messages"]]
+    config = BirdSFTConfig(output_dir="unused", new_model=sizes, attn_implementation="dense", use_cpu=True)
+    model, processor = create_model(config, texts)
+    model.train()
+    collate = GroundingCollator(processor)
+    packed, alone = collate(data), collate(separate(data))
+
+    times = {}
+    for name in ("sdpa", "eager", "dense"):
+        model.set_attn_implementation(name)
+        times[name] = seconds(lambda: step(model, packed), options.repeats)
+    print(f"forward and backward of {options.rows} images, {packed['input_ids'].shape[1]} tokens each")
+    for name, value in times.items():
+        print(f"  {name}: {value:.2f} s, {times['dense'] / value:.2f} of dense's speed")
+    apart = seconds(lambda: step(model, alone), options.repeats)
+    print(
+        f"turns that share their image: {apart / times['dense']:.1f} times as fast as each turn with its own"
+    )
+
+
+if __name__ == "__main__":
+    main()
