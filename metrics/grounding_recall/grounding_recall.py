@@ -2,8 +2,8 @@
 
 import datasets
 import evaluate
-from bird_hf.eval.paper_rules import clean_response
-from bird_hf.eval.paper_rules import grounding_recall
+
+from bird_hf.eval.paper_rules import clean_response, grounding_recall
 from bird_hf.eval.scores import total
 
 _DESCRIPTION = """

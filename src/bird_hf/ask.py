@@ -16,8 +16,10 @@ from .hub.boxes import Box
 from .hub.grounding import GroundedText, Span, read, write
 from .hub.image_processing_bird import open_image
 
-# The words of a question that a box stands behind: "What is this?", "Describe this region."
-_POINTING = re.compile(r"\bthis(?: (?:region|structure|object|area))?\b", re.IGNORECASE)
+# The words of a question that a box stands behind: "What is this?", "Describe this region.", not "this image".
+_POINTING = re.compile(
+    r"\bthis(?: (?:region|structure|object|area))?\b(?! (?:image|picture|scan|slice)\b)", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,10 @@ def tagged_question(question: str, box: Box | None = None) -> str:
         raise ValueError('the question is empty; ask something, such as "Where is the liver?"')
     if box is None:
         return question
-    found = _POINTING.search(question)
-    if found is None:
-        question = f"{question} this region"
-        found = re.search(r"this region$", question)
-        assert found is not None
-    return write(question, [Span(found.group(), found.start(), found.end(), (box,))])
+    if not _POINTING.search(question):
+        question += " this region"
+    return _POINTING.sub(lambda found: _boxed(found.group(), box), question, count=1)
+
+
+def _boxed(phrase: str, box: Box) -> str:
+    return write(phrase, [Span(phrase, 0, len(phrase), (box,))])

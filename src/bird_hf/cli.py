@@ -22,7 +22,10 @@ app = typer.Typer(
 data_app = typer.Typer(help="Make and look at Med-GRIT data.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 
-OutFolder = Annotated[Path, typer.Option("--out", help="Folder that receives the result.")]
+# Resolved, because a folder is made beside its place and then moved there: "." has no name to put beside.
+OutFolder = Annotated[
+    Path, typer.Option("--out", file_okay=False, resolve_path=True, help="Folder that receives the result.")
+]
 
 
 @app.command()
@@ -55,11 +58,15 @@ def ask(
 ) -> None:
     """Ask about an image; prints the answer and its boxes in pixels."""
     from .ask import ask
-    from .draw import draw_spans
+    from .draw import check_png_path, draw_spans, save_png
 
-    answer, picture = ask(model, image, question, _box_pixels(box) if box else None)
     if draw is not None:
-        _save_png(draw_spans(picture, answer.grounded.spans), draw)
+        check_png_path(draw)
+        if draw.exists() and image.exists() and draw.samefile(image):
+            raise ValueError(f"--draw {draw} would overwrite the image; give another name")
+    answer, picture = ask(model, image, question, None if box is None else _box_pixels(box))
+    if draw is not None:
+        save_png(draw_spans(picture, answer.grounded.spans), draw)
     if as_json:
         typer.echo(json.dumps(answer.as_json(), ensure_ascii=False))
         return
@@ -94,8 +101,7 @@ def train(
     config: Annotated[Path, typer.Option(help="A recipe, such as recipes/nano.yaml.")],
 ) -> None:
     """Train by a recipe. Any field of it can be set: --learning_rate 1e-4. A stopped run goes on."""
-    if not config.is_file():
-        raise ValueError(f"{config}: no such recipe; those of the repository are in recipes/")
+    _check_recipe(config)
     from .train.sft import main
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -134,9 +140,11 @@ def data_show(
     count: Annotated[int, typer.Option(min=1, max=200, help="Number of rows.")] = 16,
 ) -> None:
     """A contact sheet of rows: images with boxes, questions and answers."""
+    from .draw import check_png_path, save_png
     from .show import contact_sheet_of
 
-    _save_png(contact_sheet_of(data, task, split, count), out)
+    check_png_path(out)
+    save_png(contact_sheet_of(data, task, split, count), out)
     typer.echo(str(out))
 
 
@@ -156,22 +164,29 @@ def _shown_boxes(grounded) -> str:
     return f"  {boxes}" if boxes else ""
 
 
-def _save_png(picture, path: Path) -> None:
-    if not path.parent.is_dir():
-        raise ValueError(f"{path}: the folder {path.parent} does not exist; create it first")
-    making = path.with_name(f".{path.name}.making")
-    picture.save(making, format="PNG")
-    making.rename(path)
+def _check_recipe(path: Path) -> None:
+    import yaml
+
+    if not path.is_file():
+        raise ValueError(f"{path}: no such recipe; those of the repository are in recipes/")
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no YAML ({error}); see recipes/nano.yaml") from error
+    if not isinstance(recipe, dict):
+        raise ValueError(f"{path} is no recipe: it must hold `field: value` lines, as recipes/nano.yaml does")
 
 
 def main() -> None:
     """The console script. Bad input ends in one line on stderr and exit code 2; BIRD_DEBUG=1 shows the traceback."""
     try:
         app()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ModuleNotFoundError) as error:
         if os.environ.get("BIRD_DEBUG"):
             raise
         message = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, ModuleNotFoundError):
+            message += "; install what this command needs: pip install 'bird-hf[train,data,medical]'"
         print(f"bird: {message}", file=sys.stderr)
         raise SystemExit(2) from None
 

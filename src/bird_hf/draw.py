@@ -1,10 +1,11 @@
-"""Boxes on a picture: the model's solid, the reference's dashed, each with its phrase."""
+"""Boxes on a picture: the model's solid with their phrases, the reference's dashed. Pictures as PNG files."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -62,6 +63,26 @@ def contact_sheet(pictures: Sequence[Image.Image], columns: int) -> Image.Image:
             sheet.paste(picture, (number * width, top))
         top += height
     return sheet
+
+
+def check_png_path(path: Path) -> None:
+    """Raises ValueError where `save_png` could not write: to be called before the work, not after it."""
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"{path}: pictures are written as PNG; give a name that ends in .png")
+    if not path.parent.is_dir():
+        raise ValueError(f"{path}: the folder {path.parent} does not exist; create it first")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; give the name of a file")
+
+
+def save_png(picture: Image.Image, path: Path) -> None:
+    """Write a PNG file; it appears under its name only when it is whole."""
+    making = path.with_name(f".{path.name}.making")
+    try:
+        picture.save(making, format="PNG")
+        making.replace(path)
+    finally:
+        making.unlink(missing_ok=True)
 
 
 def _enlarged(image: Image.Image) -> Image.Image:

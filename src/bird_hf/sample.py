@@ -13,7 +13,7 @@ from PIL import Image
 from .checkpoint import load_checkpoint
 from .data.publish import replace_folder
 from .data.sample_set import write_sample
-from .draw import captioned, contact_sheet, draw_spans
+from .draw import captioned, contact_sheet, draw_spans, save_png
 from .eval.predict import Query, generate_answers
 from .hub.grounding import GroundedText, Span, read
 
@@ -69,9 +69,9 @@ def quickstart(out: Path) -> Iterator[Example]:
     for image_id in dict.fromkeys(example.image_id for example in examples):
         shown = [example for example in examples if example.image_id == image_id]
         sheet = contact_sheet([picture_of(example) for example in shown], columns=len(shown))
-        _save(sheet, pictures / f"{image_id}.png")
+        save_png(sheet, pictures / f"{image_id}.png")
         sheets.append(sheet)
-    _save(contact_sheet(sheets, columns=1), pictures / "all.png")
+    save_png(contact_sheet(sheets, columns=1), pictures / "all.png")
     yield from examples
 
 
@@ -143,9 +143,3 @@ def picture_of(example: Example) -> Image.Image:
             f"reference: {example.reference.text}",
         ],
     )
-
-
-def _save(picture: Image.Image, path: Path) -> None:
-    making = path.with_suffix(".making")
-    picture.save(making, format="PNG")
-    making.rename(path)

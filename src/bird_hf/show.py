@@ -22,6 +22,7 @@ def contact_sheet_of(folder: Path, task: str, split: str, count: int) -> Image.I
     Raises ValueError where the folder is no Med-GRIT folder, or has no such task or split.
     """
     from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
 
     if task not in [str(known) for known in Task]:
         raise ValueError(f"task {task!r} is unknown; use one of {', '.join(Task)}")
@@ -29,14 +30,18 @@ def contact_sheet_of(folder: Path, task: str, split: str, count: int) -> Image.I
         raise ValueError(f"{folder} is no Med-GRIT folder; `bird data sample --out {folder}` makes one")
     try:
         dataset = load_dataset(str(folder), task, split=split)
-    except ValueError as error:
-        raise ValueError(f"{folder} has no task {task!r} with a split {split!r} ({error})") from error
+    except (ValueError, OSError, DatasetsError) as error:
+        raise ValueError(f"{folder} has no readable task {task!r} with a split {split!r} ({error})") from error
+    if missing := {"image_id", "image", "messages"} - {*dataset.column_names}:
+        raise ValueError(f"{folder} is no Med-GRIT folder: its rows lack {', '.join(sorted(missing))}")
     places = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
     return contact_sheet([picture_of_row(dataset[int(place)]) for place in places], COLUMNS)
 
 
 def picture_of_row(row: dict[str, Any]) -> Image.Image:
     """One row: the image with all boxes its turns speak of, its name, and the turns."""
+    if row["image"] is None:
+        raise ValueError(f"row {row['image_id']} has no pixels; join the rows with your copy of the images first")
     turns = [read(message["content"]) for message in row["messages"][: 2 * _TURNS_SHOWN]]
     spans = [span for turn in turns for span in turn.spans if span.boxes]
     words = [f"{'QA'[number % 2]}: {turn.text}" for number, turn in enumerate(turns)]

@@ -11,6 +11,7 @@ Masks are binary, one object instance each. Class ids count per dataset.
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,6 +25,7 @@ from .records import MaskedImage, Modality
 
 IMAGES_TABLE = "SAMed2D_v1.json"
 CLASSES_TABLE = "SAMed2D_v1_class_mapping_id.json"
+_FOLDERS = ("images", "masks")
 
 
 def write_phantoms(out: Path, count: int, seed: int, side: int) -> tuple[int, int]:
@@ -41,11 +43,14 @@ def write_folder(
 ) -> tuple[int, int]:
     """Write images and masks in SA-Med2D's layout; what stood at `out` is replaced once all is written.
 
-    classes: for each dataset its class names, in the order of their ids.
+    classes: for each dataset its class names, in the order of their ids. Raises ValueError where `out` holds
+    images or masks of other datasets.
     """
+    _check_replaceable(out, classes)
     making = out.with_name(f".{out.name}.making")
-    (making / "images").mkdir(parents=True, exist_ok=True)
-    (making / "masks").mkdir(exist_ok=True)
+    shutil.rmtree(making, ignore_errors=True)
+    for folder in _FOLDERS:
+        (making / folder).mkdir(parents=True)
     table: dict[str, list[str]] = {}
     for picture in pictures:
         info = picture.info
@@ -67,3 +72,10 @@ def write_folder(
     (making / CLASSES_TABLE).write_text(json.dumps(mapping, indent=1), encoding="utf-8")
     replace_folder(making, out)
     return len(table), sum(len(masks) for masks in table.values())
+
+
+def _check_replaceable(out: Path, datasets: Iterable[str]) -> None:
+    """Somebody's own SA-Med2D must not be replaced: every picture that stands at `out` is of these datasets."""
+    for path in (path for folder in _FOLDERS for path in (out / folder).glob("*")):
+        if not any(f"--{dataset}--" in path.name for dataset in datasets):
+            raise ValueError(f"{out} holds pictures of another dataset, such as {path}; give another folder")
