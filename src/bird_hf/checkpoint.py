@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -73,12 +74,22 @@ def _load_processor(folder: Path) -> BirdProcessor:
         ) from error
 
 
+def copy_code(folder: Path) -> None:
+    """Put the model's code into a checkpoint folder, as `save_pretrained` does: it then loads without bird_hf."""
+    for file in (Path(__file__).parent / "hub").glob("[!_]*.py"):
+        shutil.copyfile(file, folder / file.name)
+
+
 def _check_folder(folder: Path) -> None:
     if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder; run `bird quickstart` for the embedded checkpoint ./bird")
+        raise ValueError(
+            f"{folder}: no such folder; run `bird quickstart` for the embedded checkpoint ./bird"
+        )
     config = folder / "config.json"
     if not config.is_file():
-        raise ValueError(f"{folder} is no checkpoint: it has no config.json; `bird quickstart` puts one into ./bird")
+        raise ValueError(
+            f"{folder} is no checkpoint: it has no config.json; `bird quickstart` puts one into ./bird"
+        )
     try:
         model_type = json.loads(config.read_text(encoding="utf-8")).get("model_type")
     except (ValueError, AttributeError) as error:
@@ -88,7 +99,9 @@ def _check_folder(folder: Path) -> None:
             f"{folder} holds a model of type {model_type!r}, not 'bird'; Qwen-VL weights become one by `bird convert`"
         )
     if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
-        raise ValueError(f"{folder} has a config.json and no weights (*.safetensors); copy the checkpoint again")
+        raise ValueError(
+            f"{folder} has a config.json and no weights (*.safetensors); copy the checkpoint again"
+        )
 
 
 def _reason(error: Exception) -> str:

@@ -29,13 +29,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import GenerationConfig, Qwen2Tokenizer
 
-from . import hub
+from .checkpoint import copy_code
 from .hub.configuration_bird import BirdConfig
 from .hub.image_processing_bird import BirdImageProcessor
 from .hub.modeling_bird import BirdForConditionalGeneration
 from .hub.processing_bird import END_OF_TEXT, TURN_END, BirdProcessor, build_tokenizer
 
-HUB = Path(hub.__path__[0])
 SHARD_NUMBERS = 2_000_000_000  # in one file: 4 GB in bfloat16
 _MAX_NAMES = 5  # names that an error lists before it says how many more there are
 
@@ -374,8 +373,7 @@ def _write_rest(config: BirdConfig, tokenizer: Qwen2Tokenizer | None, folder: Pa
     """Configuration, generation defaults and, with a tokenizer, the processor."""
     config.architectures = [BirdForConditionalGeneration.__name__]
     config.save_pretrained(folder)
-    for file in HUB.glob("[!_]*.py"):  # as save_pretrained of a model does: the folder carries its code
-        shutil.copyfile(file, folder / file.name)
+    copy_code(folder)
     generation = GenerationConfig(do_sample=False, max_new_tokens=100)  # BiRD: greedy, at most 100 (MIA)
     if tokenizer:
         generation.pad_token_id = tokenizer.convert_tokens_to_ids(END_OF_TEXT)

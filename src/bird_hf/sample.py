@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from .checkpoint import load_checkpoint
+from .checkpoint import copy_code, load_checkpoint
 from .data.publish import replace_folder
 from .data.sample_set import write_sample
 from .draw import captioned, contact_sheet, draw_spans, save_png
@@ -52,6 +52,7 @@ def install_checkpoint(out: Path) -> None:
     making = out.with_name(f".{out.name}.making")
     shutil.rmtree(making, ignore_errors=True)
     shutil.copytree(embedded_checkpoint(), making)
+    copy_code(making)
     replace_folder(making, out)
 
 

@@ -31,7 +31,9 @@ def contact_sheet_of(folder: Path, task: str, split: str, count: int) -> Image.I
     try:
         dataset = load_dataset(str(folder), task, split=split)
     except (ValueError, OSError, DatasetsError) as error:
-        raise ValueError(f"{folder} has no readable task {task!r} with a split {split!r} ({error})") from error
+        raise ValueError(
+            f"{folder} has no readable task {task!r} with a split {split!r} ({error})"
+        ) from error
     if missing := {"image_id", "image", "messages"} - {*dataset.column_names}:
         raise ValueError(f"{folder} is no Med-GRIT folder: its rows lack {', '.join(sorted(missing))}")
     places = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
@@ -41,7 +43,9 @@ def contact_sheet_of(folder: Path, task: str, split: str, count: int) -> Image.I
 def picture_of_row(row: dict[str, Any]) -> Image.Image:
     """One row: the image with all boxes its turns speak of, its name, and the turns."""
     if row["image"] is None:
-        raise ValueError(f"row {row['image_id']} has no pixels; join the rows with your copy of the images first")
+        raise ValueError(
+            f"row {row['image_id']} has no pixels; join the rows with your copy of the images first"
+        )
     turns = [read(message["content"]) for message in row["messages"][: 2 * _TURNS_SHOWN]]
     spans = [span for turn in turns for span in turn.spans if span.boxes]
     words = [f"{'QA'[number % 2]}: {turn.text}" for number, turn in enumerate(turns)]

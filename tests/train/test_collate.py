@@ -1,0 +1,257 @@
+"""Turns that share an image are each what they would be alone; only answers are learnt."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from PIL import Image
+
+from bird_hf.train import attention
+from bird_hf.train.collate import IGNORED, GroundingCollator, LossWeights, visibility
+
+QUERIES = 4  # of the tiny checkpoint
+RED = Image.new("RGB", (40, 20), (200, 30, 30))
+BLUE = Image.new("L", (10, 30), 90)
+TURNS = (
+    ("Where is the left kidney?", "<ref>left kidney</ref><box>(7,45),(1000,999)</box>"),
+    ("What is <ref>this</ref><box>(12,345),(678,900)</box>?", "A tumor."),
+    ("Is there a nodule in this image?", "No, there is no <ref>nodule</ref> here <5 mm."),
+)
+
+
+def row(*turns: tuple[str, str], image=RED, independent=True, **cells):
+    messages = [
+        {"role": role, "content": text}
+        for turn in turns
+        for role, text in zip(("user", "assistant"), turn, strict=True)
+    ]
+    return {"image_id": "ct--x", "image": image, "independent": independent, "messages": messages} | cells
+
+
+@pytest.fixture(scope="module")
+def collator(tiny_processor):
+    return GroundingCollator(tiny_processor)
+
+
+def ids_alone(processor, messages, image):
+    """What the processor itself makes of a conversation; the line feed behind the last answer left out."""
+    first, *rest = messages
+    content = [{"type": "text", "text": first["content"]}]
+    if image is not None:
+        content.insert(0, {"type": "image", "image": image})
+    inputs = processor.apply_chat_template(
+        [{"role": "user", "content": content}, *rest], tokenize=True, return_dict=True, return_tensors="pt"
+    )
+    return {"input_ids": inputs["input_ids"][:, :-1]} | {
+        name: value for name, value in inputs.items() if name == "pixel_values"
+    }
+
+
+def where(collator, packed_row, number):
+    """The indices of the prefix and of one turn in a packed row."""
+    turns = collator.pack(packed_row).turns
+    return [index for index, turn in enumerate(turns) if turn in (0, number)]
+
+
+def run(model, batch):
+    return model(**{name: value for name, value in batch.items() if name not in ("labels", "loss_weights")})
+
+
+# --- a packed row is its turns, asked alone -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("image", [RED, None], ids=["image", "text"])
+@pytest.mark.parametrize("backend", ["eager", "sdpa", "dense"])
+@torch.no_grad()
+def test_packed_turn_has_the_logits_of_the_turn_alone(collator, tiny_model, backend, image):
+    attention.register()
+    packed_row = row(*TURNS, image=image)
+    tiny_model.set_attn_implementation(backend)
+    packed = run(tiny_model, collator([packed_row])).logits[0]
+    tiny_model.set_attn_implementation("eager")
+    for number in range(1, len(TURNS) + 1):
+        turn = packed_row["messages"][2 * number - 2 : 2 * number]
+        alone = tiny_model(**ids_alone(collator.processor, turn, image)).logits[0]
+        torch.testing.assert_close(packed[where(collator, packed_row, number)], alone, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_loss_of_a_packed_row_is_the_sum_over_its_turns(collator, tiny_model):
+    def summed(batch):
+        logits = run(tiny_model, batch).logits
+        return torch.nn.functional.cross_entropy(
+            logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten(), reduction="sum"
+        )
+
+    alone = sum(summed(collator([row(turn)])) for turn in TURNS)
+    torch.testing.assert_close(summed(collator([row(*TURNS)])), alone, atol=1e-4, rtol=1e-6)
+
+
+@torch.no_grad()
+def test_rows_of_a_batch_do_not_depend_on_each_other(collator, tiny_model):
+    # Rows of different lengths, with and without an image: images must reach their own rows.
+    rows = [row(TURNS[0], image=None), row(*TURNS, image=BLUE), row(TURNS[1], TURNS[2], image=RED)]
+    together = run(tiny_model, collator(rows)).logits
+    for index, single in enumerate(rows):
+        alone = run(tiny_model, collator([single])).logits[0]
+        torch.testing.assert_close(together[index, : len(alone)], alone, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_another_answer_of_turn_1_leaves_turn_2_as_it_was(collator, tiny_model):
+    changed = row((TURNS[0][0], "It cannot be seen in this image, nor can the right one."), *TURNS[1:])
+    logits = [
+        run(tiny_model, collator([packed])).logits[0][where(collator, packed, 2)]
+        for packed in (row(*TURNS), changed)
+    ]
+    torch.testing.assert_close(*logits, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["eager", "dense"])
+def test_no_gradient_flows_from_a_turn_into_another(collator, tiny_model, backend):
+    attention.register()
+    tiny_model.set_attn_implementation(backend)
+    batch, turns = collator([row(*TURNS)]), torch.tensor(collator.pack(row(*TURNS)).turns)
+    embeds = tiny_model.get_input_embeddings()(batch["input_ids"]).detach().requires_grad_()
+    logits = tiny_model(
+        inputs_embeds=embeds, position_ids=batch["position_ids"], attention_mask=batch["attention_mask"]
+    ).logits
+    logits[0, turns == 2].square().sum().backward()
+    reached = embeds.grad[0].abs().sum(-1) > 0
+    assert reached[turns == 0].all() and reached[turns == 2].all()
+    assert not reached[turns == 1].any() and not reached[turns == 3].any()
+
+
+# --- ids, labels, positions -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("image", [RED, None], ids=["image", "text"])
+def test_turns_that_belong_together_are_encoded_as_the_processor_does(collator, image):
+    whole = row(*TURNS, image=image, independent=False)
+    batch = collator([whole])
+    expected = ids_alone(collator.processor, whole["messages"], image)
+    assert batch["input_ids"].tolist() == expected["input_ids"].tolist()
+    assert batch["position_ids"].tolist() == [list(range(expected["input_ids"].shape[1]))]
+    assert torch.equal(batch["attention_mask"][0, 0], torch.ones_like(batch["attention_mask"][0, 0]).tril())
+    if image is not None:
+        torch.testing.assert_close(batch["pixel_values"], expected["pixel_values"])
+
+
+def test_prefix_stands_once_and_holds_the_image(collator):
+    packed = collator.pack(row(*TURNS))
+    decode = collator.processor.tokenizer.decode
+    assert decode(packed.input_ids).count("<|im_start|>system") == 1
+    assert packed.input_ids.count(collator.processor.image_token_id) == QUERIES
+    prefix = [token for token, turn in zip(packed.input_ids, packed.turns, strict=True) if turn == 0]
+    assert decode(prefix).endswith("Picture 1: <img>" + "<imgpad>" * QUERIES + "</img>")
+
+
+def test_positions_restart_behind_the_prefix(collator):
+    packed = collator.pack(row(*TURNS))
+    prefix = packed.turns.count(0)
+    assert packed.positions[:prefix] == list(range(prefix))
+    for number in (1, 2, 3):
+        positions = [p for p, turn in zip(packed.positions, packed.turns, strict=True) if turn == number]
+        assert positions == list(range(prefix, prefix + len(positions)))
+
+
+def test_text_only_turns_share_nothing(collator):
+    packed = collator.pack(row(*TURNS, image=None))
+    assert 0 not in packed.turns
+    starts = [index for index, position in enumerate(packed.positions) if position == 0]
+    assert [packed.turns[index] for index in starts] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("independent", [True, False])
+@pytest.mark.parametrize("image", [RED, None], ids=["image", "text"])
+def test_labels_are_the_answers_and_their_ends(collator, image, independent):
+    packed = collator.pack(row(*TURNS, image=image, independent=independent))
+    learnt = [label for label in packed.labels if label != IGNORED]
+    assert collator.processor.tokenizer.decode(learnt) == "".join(
+        f"{answer}<|im_end|>" for _, answer in TURNS
+    )
+    pairs = zip(packed.input_ids, packed.labels, strict=True)
+    assert all(label in (IGNORED, token) for token, label in pairs)
+
+
+def test_padding_is_on_the_right_and_counts_nothing(collator):
+    short, long = row(TURNS[1]), row(*TURNS)
+    batch, length = collator([short, long]), len(collator.pack(short).input_ids)
+    assert (batch["input_ids"][0, length:] == collator.processor.tokenizer.pad_token_id).all()
+    assert (batch["labels"][0, length:] == IGNORED).all()
+    assert (batch["loss_weights"][0, length:] == 0).all()
+    assert batch["labels"][0, :length].tolist() == collator.pack(short).labels
+
+
+def test_batch_without_any_image_has_no_pixels(collator):
+    assert "pixel_values" not in collator([row(TURNS[2], image=None)])
+
+
+# --- loss weights ---------------------------------------------------------------------------------------------
+
+WEIGHTS = LossWeights(coordinate=(5.0, 4.0, 3.0), punctuation=2.0, text=1.0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        # one letter a character: h, t, o = hundreds (and thousands), tens, ones; p = punctuation; x = text
+        ("<box>(7,45),(1000,999)</box>", "<poptoppphhtophtop>"),
+        ("<box>(0,10),(100,20)</box>", "<poptoppphtoptop>"),
+        ("<box>(1,2),(3,4)</box><box>(5,6),(7,8)</box>", "<popopppopop><popopppopop>"),
+        ("12 mm, (3,4)", "xxxxxxxxxxxx"),  # digits outside a box are text
+    ],
+)
+def test_digits_weigh_by_their_place(tiny_processor, answer, expected):
+    collator = GroundingCollator(tiny_processor, WEIGHTS)
+    packed = collator.pack(row(("Where?", answer)))
+    learnt = [index for index, label in enumerate(packed.labels) if label != IGNORED][:-1]  # without the end
+    meaning = {"h": 5.0, "t": 4.0, "o": 3.0, "p": 2.0, "x": 1.0, "<": 1.0, ">": 1.0}
+    weights = []
+    for index in learnt:
+        token = collator.processor.tokenizer.decode([packed.input_ids[index]])
+        weights += [packed.weights[index]] * len(_characters(token))
+    assert weights == [meaning[kind] for kind in expected]
+
+
+def _characters(text: str) -> list[str]:
+    """Characters, a tag counting as one."""
+    return list(text.replace("<box>", "<").replace("</box>", ">"))
+
+
+def test_weights_are_ones_by_default(collator):
+    assert set(collator.pack(row(*TURNS)).weights) == {1.0}
+
+
+# --- refusals -------------------------------------------------------------------------------------------------
+
+
+def test_row_that_is_too_long_is_named(tiny_processor):
+    length = len(GroundingCollator(tiny_processor).pack(row(TURNS[0])).input_ids)
+    GroundingCollator(tiny_processor, max_length=length)([row(TURNS[0])])
+    with pytest.raises(ValueError, match=rf"row ct--x has {length} tokens and max_length is {length - 1}"):
+        GroundingCollator(tiny_processor, max_length=length - 1)([row(TURNS[0])])
+
+
+def test_row_without_an_answer_is_named(collator):
+    question = row(TURNS[0]) | {"messages": [{"role": "user", "content": "Where?"}]}
+    with pytest.raises(ValueError, match="row ct--x has no answer"):
+        collator([question])
+
+
+# --- visibility -----------------------------------------------------------------------------------------------
+
+
+def test_visibility_of_a_small_row():
+    turns = torch.tensor([[0, 0, 1, 1, 2, 2, -1]])  # two of the prefix, two turns of two, one of padding
+    expected = """
+        1......
+        11.....
+        111....
+        1111...
+        11..1..
+        11..11.
+        ......1
+    """.split()
+    assert visibility(turns).shape == (1, 1, 7, 7)
+    assert ["".join(".1"[seen] for seen in line) for line in visibility(turns)[0, 0].tolist()] == expected
