@@ -10,6 +10,7 @@ least 1 % on real heads (0.3 % elsewhere), and absent-object questions ask where
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -133,6 +134,11 @@ def table(report: dict) -> str:
     return "\n".join(lines)
 
 
+def sha256(path: Path) -> str:
+    """Which weights a report is about."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -147,7 +153,7 @@ def main() -> None:
     questions = all_questions(options.phantoms, options.slices)
     queries = [Query(question.turn.tagged()[0], question.image) for question in questions]
     answers = generate_answers(model, processor, queries, options.batch_size, progress=True)
-    report = score(questions, answers)
+    report = score(questions, answers) | {"weights_sha256": sha256(options.model / "model.safetensors")}
     print(table(report))
     if options.out:
         options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

@@ -66,11 +66,16 @@ def _load_model(folder: Path, kwargs: dict[str, Any]) -> BirdForConditionalGener
 def _load_processor(folder: Path) -> BirdProcessor:
     from .hub.processing_bird import BirdProcessor
 
+    if not (folder / "processor_config.json").is_file():
+        raise ValueError(
+            f"{folder} has no tokenizer and processor (processor_config.json); "
+            "`bird convert` makes them where the source has qwen.tiktoken"
+        )
     try:
         return BirdProcessor.from_pretrained(folder, local_files_only=True)
     except Exception as error:
         raise ValueError(
-            f"{folder}: tokenizer or processor are missing or damaged ({_reason(error)}); copy the checkpoint again"
+            f"{folder}: tokenizer or processor is damaged ({_reason(error)}); copy the checkpoint again"
         ) from error
 
 

@@ -108,6 +108,44 @@ def train(
     typer.echo(f"trained model: {main(['--config', str(config), *context.args])}")
 
 
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Option(help="Checkpoint folder.")],
+    data: Annotated[Path, typer.Option(help="Med-GRIT folder.")],
+    task: Annotated[str, typer.Option(help="vg, roc, rc or mia.")],
+    out: Annotated[Path, typer.Option(help="The prediction file to write (JSON lines).")],
+    split: Annotated[str, typer.Option(help="train or test.")] = "test",
+    batch_size: Annotated[int, typer.Option(min=1, help="Questions at once.")] = 32,
+) -> None:
+    """Answer every question of a split into a file, one line each. A stopped run goes on."""
+    from .checkpoint import load_checkpoint
+    from .data.publish import open_folder
+    from .eval.predict import predict_dataset
+
+    if task == "chat":
+        raise ValueError("chat rows hold several questions; give --task vg, roc, rc or mia")
+    if not out.parent.is_dir():
+        raise ValueError(f"--out {out}: the folder {out.parent} does not exist; create it first")
+    rows = open_folder(data, task, split)
+    new = predict_dataset(*load_checkpoint(model), rows, out, batch_size)
+    typer.echo(f"{out}: {len(rows)} answers, {new} of them new")
+
+
+@app.command()
+def score(
+    predictions: Annotated[Path, typer.Argument(help="A prediction file.")],
+    task: Annotated[str, typer.Option(help="vg, roc or mia.")],
+    rules: Annotated[str, typer.Option(help="paper (its own scripts) or strict.")] = "paper",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Score a prediction file by modality, as Tables 1 and 3 of the paper are scored."""
+    from .eval.predictions import read_predictions
+    from .eval.report import as_table, score_predictions
+
+    scored = score_predictions(read_predictions(predictions, task), task, rules)
+    typer.echo(json.dumps(scored) if as_json else as_table(scored))
+
+
 @data_app.command("sample")
 def data_sample(out: OutFolder = Path("med-grit")) -> None:
     """Render the embedded sample: real slices and phantoms, all four tasks, as Parquet."""
@@ -180,7 +218,7 @@ def _check_recipe(path: Path) -> None:
 def main() -> None:
     """The console script. Bad input ends in one line on stderr and exit code 2; BIRD_DEBUG=1 shows the traceback."""
     try:
-        app()
+        app(prog_name="bird")
     except (ValueError, OSError, ModuleNotFoundError) as error:
         if os.environ.get("BIRD_DEBUG"):
             raise

@@ -40,8 +40,7 @@ def draw_spans(image: Image.Image, spans: Sequence[Span], reference: Sequence[Sp
 def captioned(image: Image.Image, lines: Sequence[str]) -> Image.Image:
     """The picture with lines of text under it, wrapped to its width."""
     font = _font(15)
-    columns = max(20, int(image.width / font.getlength("n")) - 2)
-    wrapped = [part for line in lines for part in (textwrap.wrap(line, columns) or [""])]
+    wrapped = [part for line in lines for part in _wrapped(line, font, image.width - 16)]
     step = 20
     canvas = Image.new("RGB", (image.width, image.height + step * len(wrapped) + 14), _PAPER)
     canvas.paste(image, (0, 0))
@@ -108,6 +107,16 @@ def _label(pen: ImageDraw.ImageDraw, phrase: str, box: Box, image_wh: tuple[int,
     y = y1 - bottom - 4 if y1 > bottom + 4 else y1 + 2
     pen.rectangle((x, y, x + right - left + 6, y + bottom + 4), fill=colour)
     pen.text((x + 3, y + 1), phrase, font=font, fill="black")
+
+
+def _wrapped(line: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_px: int) -> list[str]:
+    """The parts of a line that fit a width; no shorter than 20 characters, however narrow the picture."""
+    columns = max(20, len(line))
+    while True:
+        parts = textwrap.wrap(line, columns) or [""]
+        if columns == 20 or all(font.getlength(part) <= width_px for part in parts):
+            return parts
+        columns = max(20, columns * 9 // 10)
 
 
 def _dashed_rectangle(pen: ImageDraw.ImageDraw, xyxy: tuple[float, ...], colour: str) -> None:

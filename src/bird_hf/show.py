@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .data.records import Task
+from .data.publish import open_folder
 from .draw import captioned, contact_sheet, draw_spans
 from .hub.grounding import read
 
@@ -21,21 +21,7 @@ def contact_sheet_of(folder: Path, task: str, split: str, count: int) -> Image.I
 
     Raises ValueError where the folder is no Med-GRIT folder, or has no such task or split.
     """
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetsError
-
-    if task not in [str(known) for known in Task]:
-        raise ValueError(f"task {task!r} is unknown; use one of {', '.join(Task)}")
-    if not (folder / "README.md").is_file():
-        raise ValueError(f"{folder} is no Med-GRIT folder; `bird data sample --out {folder}` makes one")
-    try:
-        dataset = load_dataset(str(folder), task, split=split)
-    except (ValueError, OSError, DatasetsError) as error:
-        raise ValueError(
-            f"{folder} has no readable task {task!r} with a split {split!r} ({error})"
-        ) from error
-    if missing := {"image_id", "image", "messages"} - {*dataset.column_names}:
-        raise ValueError(f"{folder} is no Med-GRIT folder: its rows lack {', '.join(sorted(missing))}")
+    dataset = open_folder(folder, task, split)
     places = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
     return contact_sheet([picture_of_row(dataset[int(place)]) for place in places], COLUMNS)
 

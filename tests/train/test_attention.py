@@ -85,7 +85,6 @@ def test_model_has_the_logits_and_gradients_of_eager(tiny_checkpoint):
     torch.testing.assert_close(gradients, expected_gradients, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.xfail(reason="transformers makes no mask for an attention without a mask function of its own")
 @pytest.mark.parametrize("mask", [None, (TURNS >= 0).long()], ids=["none", "padding"])
 @torch.no_grad()
 def test_model_stays_causal_without_a_mask_of_ours(tiny_checkpoint, mask):

@@ -13,13 +13,16 @@ import shutil
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
 from PIL import Image
 
 from .records import Dialogue, MaskedImage, Task, dialogue_row, row_features
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 Rows = list[dict[str, Any]]
 # Rows of one image stand next to each other and repeat its PNG; zstd finds the repetition in its window.
@@ -102,6 +105,30 @@ def write_card(folder: Path, counts: Mapping[str, Mapping[str, int]], body: str)
     """Write the README of a dataset folder: the front matter that `load_dataset` reads, and `body`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "README.md").write_text(_front_matter(counts) + body, encoding="utf-8")
+
+
+def open_folder(folder: Path, task: str, split: str) -> Dataset:
+    """The rows of a Med-GRIT folder.
+
+    Raises ValueError, in one line, where the folder is none, or has no such task or split.
+    """
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
+
+    if task not in [str(known) for known in Task]:
+        raise ValueError(f"task {task!r} is unknown; use one of {', '.join(Task)}")
+    card = folder / "README.md"
+    if not card.is_file() or not card.read_text(encoding="utf-8", errors="replace").startswith("---"):
+        raise ValueError(f"{folder} is no Med-GRIT folder; `bird data sample --out {folder}` makes one")
+    try:
+        dataset = load_dataset(str(folder), task, split=split)
+    except (ValueError, OSError, DatasetsError) as error:
+        raise ValueError(
+            f"{folder} has no readable task {task!r} with a split {split!r} ({error})"
+        ) from error
+    if missing := {"image_id", "image", "messages"} - {*dataset.column_names}:
+        raise ValueError(f"{folder} is no Med-GRIT folder: its rows lack {', '.join(sorted(missing))}")
+    return dataset
 
 
 def replace_folder(made: Path, out: Path) -> None:

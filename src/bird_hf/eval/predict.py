@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
 from tqdm import tqdm
 
+from .predictions import Prediction, finished, write_predictions
+
 if TYPE_CHECKING:
+    from datasets import Dataset
+
     from ..hub.modeling_bird import BirdForConditionalGeneration
     from ..hub.processing_bird import BirdProcessor
 
@@ -74,3 +79,40 @@ def _conversation(query: Query) -> list[dict]:
     if query.image is not None:
         content.insert(0, {"type": "image", "image": query.image})
     return [{"role": "user", "content": content}]
+
+
+def predict_dataset(
+    model: BirdForConditionalGeneration,
+    processor: BirdProcessor,
+    dataset: Dataset,
+    out: Path,
+    batch_size: int = 32,
+) -> int:
+    """Answer every single-turn row of a dataset into a prediction file; returns how many were new.
+
+    Answers are appended as they come, so a stopped run goes on where it was. Raises ValueError where `out` holds
+    answers to other questions.
+    """
+    expected = [
+        Prediction(number, f"{row['image_id']}.png", row["messages"][0]["content"], row["messages"][1]["content"],
+                   "", row["task"])
+        for number, row in enumerate(dataset.select_columns(["image_id", "messages", "task"]))
+    ]  # fmt: skip
+    done = finished(out, expected)
+    write_predictions(out, done.values())  # without a line that was cut off
+    missing = [each for each in expected if each.id not in done]
+    with (
+        out.open("a", encoding="utf-8") as file,
+        tqdm(total=len(expected), initial=len(done), desc="answering") as bar,
+    ):
+        for start in range(0, len(missing), batch_size):
+            batch = missing[start : start + batch_size]
+            queries = [Query(each.question, dataset[each.id]["image"]) for each in batch]
+            answers = generate_answers(model, processor, queries, batch_size)
+            for each, answer in zip(batch, answers, strict=True):
+                done[each.id] = replace(each, response=answer)
+                file.write(done[each.id].as_line())
+            file.flush()
+            bar.update(len(batch))
+    write_predictions(out, done.values())
+    return len(missing)

@@ -51,3 +51,34 @@ def mean_score(recalls: Iterable[Recall]) -> float | None:
     """The unweighted mean over those that asked for anything: how the paper averages modalities."""
     scores = [recall.score for recall in recalls if recall.score is not None]
     return sum(scores) / len(scores) if scores else None
+
+
+def strict_grounding_recall(reference: Sequence[Box], predicted: Sequence[Box]) -> Recall:
+    """One to one, and false boxes are charged: hits over reference boxes plus boxes that serve none.
+
+    Where nothing is to be found, saying so (no box) is one hit of one, and every box is a miss.
+    """
+    if not reference:
+        return Recall(int(not predicted), max(1, len(predicted)))
+    hits = _matched(reference, predicted)
+    return Recall(hits, len(reference) + len(predicted) - hits)
+
+
+def _matched(reference: Sequence[Box], predicted: Sequence[Box]) -> int:
+    """The largest number of pairs above the threshold in which no box stands twice (augmenting paths)."""
+    near = [
+        [number for number, guess in enumerate(predicted) if box.iou(guess) > IOU_THRESHOLD]
+        for box in reference
+    ]
+    taken: dict[int, int] = {}  # prediction -> reference
+
+    def finds_one(place: int, tried: set[int]) -> bool:
+        for number in near[place]:
+            if number not in tried:
+                tried.add(number)
+                if number not in taken or finds_one(taken[number], tried):
+                    taken[number] = place
+                    return True
+        return False
+
+    return sum(finds_one(place, set()) for place in range(len(reference)))

@@ -167,7 +167,7 @@ class BirdProcessor(ProcessorMixin):
             if _CAN_SANITIZE and tokenize and not return_assistant_tokens_mask:
                 kwargs["sanitize_control_tokens"] = True
             else:
-                _refuse_control_tokens(conversation)
+                refuse_control_tokens(conversation)
         return super().apply_chat_template(
             conversation,
             chat_template,
@@ -237,7 +237,7 @@ def _message_texts(conversation: Any) -> Iterator[str]:
             yield from _message_texts(part)
 
 
-def _refuse_control_tokens(conversation: Any) -> None:
+def refuse_control_tokens(conversation: Any) -> None:
     for text in _message_texts(conversation):
         for token in CONTROL_TOKENS:
             if token.special and token.content in text:

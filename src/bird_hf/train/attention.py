@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 NAME = "dense"
@@ -25,18 +26,21 @@ def dense_attention(
     scaling: float,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """(B, heads, Q, d), (B, heads, K, d) twice, an additive mask (B, 1, Q, K) or None -> (B, Q, heads, d)."""
-    width = key.shape[2]
+    """(B, heads, Q, d), (B, key heads, K, d) twice, an additive mask (B, 1, Q, K) or None -> (B, Q, heads, d)."""
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:  # grouped-query attention: each key and value head serves several query heads
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     if torch.is_autocast_enabled(query.device.type):
         dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     scores = (query * scaling) @ key.transpose(2, 3)  # (B, heads, Q, K)
     if attention_mask is not None:
-        scores += attention_mask[:, :, :, :width].to(scores.dtype)
+        scores += attention_mask[:, :, :, : key.shape[2]].to(scores.dtype)
     mixed = scores.softmax(-1) @ value  # (B, heads, Q, d)
     return mixed.transpose(1, 2).contiguous(), None
 
 
 def register() -> None:
-    """Make `attn_implementation="dense"` known to transformers."""
+    """Make `attn_implementation="dense"` known to transformers, with the causal masks that eager attention gets."""
     ALL_ATTENTION_FUNCTIONS.register(NAME, dense_attention)
+    ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, eager_mask)

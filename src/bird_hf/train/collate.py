@@ -29,7 +29,8 @@ class LossWeights:
     """What a token of an answer counts in the loss.
 
     coordinate: a digit of a box by its place: hundreds (and the thousand), tens, ones. A wrong hundred costs the
-    box, a wrong one is within a thousandth. punctuation: everything else inside a box. text: all other tokens.
+    box, a wrong one is within a thousandth. punctuation: what else stands between <box> and </box>. text: all
+    other tokens, these two tags among them.
     """
 
     coordinate: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -84,6 +85,7 @@ class GroundingCollator:
         has_image = row.get("image") is not None
         prefix: list[int] = []
         packed = PackedRow([], [], [], [], [])
+        self.processor.refuse_control_tokens(row["messages"])
         for number, messages in enumerate(_conversations(row), start=1):
             ids, is_answer = self._encode(messages, has_image)
             start = self._after_image(ids) if has_image else 0
@@ -182,6 +184,12 @@ def _conversations(row: dict[str, Any]) -> list[list[dict[str, str]]]:
     messages = row["messages"]
     if not row.get("independent", False):
         return [messages]
+    roles = [message["role"] for message in messages]
+    if roles != ["user", "assistant"] * (len(roles) // 2):
+        name = row.get("image_id", "without image_id")
+        raise ValueError(
+            f"row {name} is independent, so its messages must be pairs of user and assistant: {roles}"
+        )
     return [messages[start : start + 2] for start in range(0, len(messages), 2)]
 
 

@@ -52,5 +52,9 @@ def muon_with_adamw(
             is_matrix = parameter.ndim == 2 and not any(part in name for part in _NEVER_MUON)
             (matrices if is_matrix else others).append(parameter)
     # Four Newton-Schulz steps instead of five: the fifth cost time and brought nothing on small matrices.
+    if not matrices or not others:
+        raise ValueError(
+            "Muon needs matrices to train and AdamW something besides them; unset muon_learning_rate"
+        )
     muon = Muon(matrices, lr=muon_lr, weight_decay=weight_decay, ns_steps=4)
     return MuonWithAdamW(muon, AdamW(others, lr=adamw_lr, betas=betas, weight_decay=0.0))

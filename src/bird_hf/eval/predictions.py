@@ -1,0 +1,131 @@
+"""Prediction files: JSON lines, one answer a line, as the original scripts write and read them.
+
+    {"id": 0, "image": "ct_00--...png", "question": "...", "annotation": "...", "response": "..."}
+
+`id` counts the rows of the predicted split from 0; `annotation` is the reference. Files of `bird predict` also say
+which task they answer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..data.records import Modality
+
+_SHOWN = 5  # ids that an error lists
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One answer of a model, with the question and the reference. `task` is empty in files of the original."""
+
+    id: int
+    image: str
+    question: str
+    annotation: str
+    response: str
+    task: str = ""
+
+    @property
+    def modality(self) -> Modality:
+        """What stands before the first underscore of the image's name; `x` is X-ray."""
+        prefix = self.image.split("_")[0]
+        return Modality.X_RAY if prefix == "x" else Modality(prefix)
+
+    def as_line(self) -> str:
+        return json.dumps(asdict(self), ensure_ascii=False) + "\n"
+
+
+def read_predictions(path: Path, task: str) -> list[Prediction]:
+    """All answers of a file, in the order of their ids.
+
+    Raises ValueError, in one line, where the file is missing, empty, broken, or of another task, where ids are
+    missing or occur twice, and where an image's name does not begin with a modality.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; `bird predict` writes one")
+    predictions = list(_read_lines(path))
+    if not predictions:
+        raise ValueError(f"{path} is empty; there is nothing to score")
+    _check_ids(path, [prediction.id for prediction in predictions])
+    if other := next((each.task for each in predictions if each.task not in ("", task)), None):
+        raise ValueError(f"{path} answers task {other!r}, not {task!r}; give --task {other}")
+    return sorted(predictions, key=lambda prediction: prediction.id)
+
+
+def finished(path: Path, expected: Sequence[Prediction]) -> dict[int, Prediction]:
+    """What an interrupted run has already answered, by id; a last line that was cut off is left out.
+
+    expected: every row of the run, its response empty. Raises ValueError where the file answers other questions.
+    """
+    if not path.is_file():
+        return {}
+    done: dict[int, Prediction] = {}
+    for prediction in _read_lines(path, last_may_be_cut=True):
+        known = 0 <= prediction.id < len(expected) and expected[prediction.id]
+        if not known or (known.image, known.question) != (prediction.image, prediction.question):
+            raise ValueError(
+                f"{path} holds answers to other questions (id {prediction.id}); remove it, or choose another --out"
+            )
+        done[prediction.id] = prediction
+    return done
+
+
+def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
+    """Write a whole file, in the order of ids; it appears under its name when it is complete."""
+    making = path.with_name(f".{path.name}.making")
+    ordered = sorted(predictions, key=lambda prediction: prediction.id)
+    making.write_text("".join(prediction.as_line() for prediction in ordered), encoding="utf-8")
+    making.rename(path)
+
+
+def _read_lines(path: Path, last_may_be_cut: bool = False) -> Iterator[Prediction]:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            yield _prediction(json.loads(line))
+        except (ValueError, TypeError) as error:
+            if last_may_be_cut and number == len(lines):
+                return
+            raise ValueError(f"{path}, line {number}: {error}") from error
+
+
+def _prediction(row: Any) -> Prediction:
+    if not isinstance(row, dict):
+        raise ValueError("not a JSON object; each line is one prediction")
+    texts = ("image", "question", "annotation", "response")
+    if lacking := [name for name in ("id", *texts) if name not in row]:
+        raise ValueError(f"lacks {', '.join(lacking)}; each line has id, {', '.join(texts)}")
+    if not isinstance(row["id"], int) or not all(isinstance(row[name], str) for name in texts):
+        raise ValueError("id must be a whole number, and image, question, annotation and response texts")
+    prediction = Prediction(row["id"], *(row[name] for name in texts), str(row.get("task", "")))
+    try:
+        assert prediction.modality
+    except ValueError:
+        known = ", ".join(Modality)
+        raise ValueError(f"image {prediction.image!r} begins with no modality; known are {known}") from None
+    return prediction
+
+
+def _check_ids(path: Path, ids: Sequence[int]) -> None:
+    seen: set[int] = set()
+    twice = sorted({each for each in ids if each in seen or seen.add(each)})
+    if twice:
+        raise ValueError(f"{path} has {len(twice)} ids twice ({_some(twice)}); each question has one answer")
+    if unknown := sorted(each for each in seen if each < 0 or each >= len(seen)):
+        lacking = sorted(set(range(len(seen))) - seen)
+        raise ValueError(
+            f"{path} has {len(ids)} answers but not the ids 0 to {len(ids) - 1}: missing {_some(lacking)}, "
+            f"unknown {_some(unknown)}; finish it with `bird predict`"
+        )
+
+
+def _some(ids: Sequence[int]) -> str:
+    more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
+    return ", ".join(str(each) for each in ids[:_SHOWN]) + more
