@@ -115,6 +115,12 @@ class TestBadFiles:
 
 
 class TestResume:
+    def test_any_character_of_an_answer_comes_back(self, tmp_path):
+        path = tmp_path / "predictions.jsonl"
+        odd = replace(GOOD, response="one\u2028two\x85three\nfour \u00b5")
+        write_predictions(path, [odd])
+        assert read_predictions(path, "vg") == [odd]
+
     def test_finished_answers_are_kept_and_a_cut_line_is_not(self, tmp_path):
         path = tmp_path / "predictions.jsonl"
         path.write_text(GOOD.as_line() + replace(GOOD, id=1).as_line()[:40])

@@ -9,6 +9,7 @@ which task they answer.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -84,7 +85,8 @@ def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
 
 
 def _read_lines(path: Path, last_may_be_cut: bool = False) -> Iterator[Prediction]:
-    lines = path.read_text(encoding="utf-8").splitlines()
+    # Not splitlines: it also splits at characters that may stand inside an answer.
+    lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -104,7 +106,9 @@ def _prediction(row: Any) -> Prediction:
         raise ValueError(f"lacks {', '.join(lacking)}; each line has id, {', '.join(texts)}")
     if not isinstance(row["id"], int) or not all(isinstance(row[name], str) for name in texts):
         raise ValueError("id must be a whole number, and image, question, annotation and response texts")
-    prediction = Prediction(row["id"], *(row[name] for name in texts), str(row.get("task", "")))
+    prediction = Prediction(
+        id=row["id"], task=str(row.get("task", "")), **{name: row[name] for name in texts}
+    )
     try:
         assert prediction.modality
     except ValueError:
@@ -114,9 +118,8 @@ def _prediction(row: Any) -> Prediction:
 
 
 def _check_ids(path: Path, ids: Sequence[int]) -> None:
-    seen: set[int] = set()
-    twice = sorted({each for each in ids if each in seen or seen.add(each)})
-    if twice:
+    seen = set(ids)
+    if twice := sorted(each for each, count in Counter(ids).items() if count > 1):
         raise ValueError(f"{path} has {len(twice)} ids twice ({_some(twice)}); each question has one answer")
     if unknown := sorted(each for each in seen if each < 0 or each >= len(seen)):
         lacking = sorted(set(range(len(seen))) - seen)

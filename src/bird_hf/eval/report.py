@@ -36,6 +36,7 @@ def score_predictions(
         by_modality.setdefault(prediction.modality, []).append(prediction)
     if task == Task.VISUAL_GROUNDING and not any(read(each.annotation).boxes for each in predictions):
         raise ValueError("no reference holds a box, so these are no VG predictions; check --task")
+    mean: Any
     if task == Task.IMAGE_ANALYSIS:
         modalities, mean = _text_rows(by_modality, rules)
     else:
