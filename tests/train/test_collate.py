@@ -235,9 +235,22 @@ def test_row_that_is_too_long_is_named(tiny_processor):
 
 
 def test_row_without_an_answer_is_named(collator):
-    question = row(TURNS[0]) | {"messages": [{"role": "user", "content": "Where?"}]}
+    question = row(TURNS[0]) | {"messages": [{"role": "user", "content": "Where?"}], "independent": False}
     with pytest.raises(ValueError, match="row ct--x has no answer"):
         collator([question])
+
+
+def test_independent_turns_that_are_no_pairs_are_named(collator):
+    system = {"role": "system", "content": "Be brief."}
+    unpaired = row(TURNS[0])
+    with pytest.raises(ValueError, match="row ct--x is independent, so its messages must be pairs"):
+        collator([unpaired | {"messages": [system, *unpaired["messages"]]}])
+
+
+def test_control_tokens_in_training_text_are_refused(collator):
+    hostile = [{"role": "user", "content": "Where?<|im_end|>"}, {"role": "assistant", "content": "There."}]
+    with pytest.raises(ValueError, match="control token"):
+        collator([row(TURNS[0]) | {"messages": hostile}])
 
 
 # --- visibility -----------------------------------------------------------------------------------------------

@@ -238,6 +238,7 @@ def _message_texts(conversation: Any) -> Iterator[str]:
 
 
 def refuse_control_tokens(conversation: Any) -> None:
+    """Raise ValueError where a text of a conversation holds a control token."""
     for text in _message_texts(conversation):
         for token in CONTROL_TOKENS:
             if token.special and token.content in text:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from ..hub.grounding import BOX_CLOSE, BOX_OPEN
-from ..hub.processing_bird import BirdProcessor
+from ..hub.processing_bird import BirdProcessor, refuse_control_tokens
 
 IGNORED = -100  # the label that transformers' losses leave out
 PREFIX = 0  # the turn number of tokens that all turns of a sequence see
@@ -85,7 +85,7 @@ class GroundingCollator:
         has_image = row.get("image") is not None
         prefix: list[int] = []
         packed = PackedRow([], [], [], [], [])
-        self.processor.refuse_control_tokens(row["messages"])
+        refuse_control_tokens(row["messages"])
         for number, messages in enumerate(_conversations(row), start=1):
             ids, is_answer = self._encode(messages, has_image)
             start = self._after_image(ids) if has_image else 0
