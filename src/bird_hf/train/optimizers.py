@@ -51,7 +51,7 @@ def muon_with_adamw(
         if parameter.requires_grad:
             is_matrix = parameter.ndim == 2 and not any(part in name for part in _NEVER_MUON)
             (matrices if is_matrix else others).append(parameter)
-    # Four Newton-Schulz steps instead of five: the fifth cost time and brought nothing on small matrices.
+    # Four Newton-Schulz steps instead of torch's five: on matrices this small they are a good part of a step.
     if not matrices or not others:
         raise ValueError(
             "Muon needs matrices to train and AdamW something besides them; unset muon_learning_rate"
