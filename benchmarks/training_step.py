@@ -1,4 +1,4 @@
-"""What a training step of the nano costs: attention implementations, and turns that share their image.
+"""What a training step of the nano costs: attention, turns that share their image, and Muon by shape.
 
     python benchmarks/training_step.py [--rows 8] [--repeats 5]
 
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import yaml
 from PIL import Image
+from torch.optim import Muon
 
 from bird_hf.data.dialogues import write_dialogue
 from bird_hf.data.records import dialogue_row
@@ -24,6 +25,7 @@ from bird_hf.data.training_set import TURNS
 from bird_hf.hub.modeling_bird import BirdForConditionalGeneration
 from bird_hf.train import attention
 from bird_hf.train.collate import GroundingCollator
+from bird_hf.train.optimizers import ShapewiseMuon, muon_with_adamw
 from bird_hf.train.sft import BirdSFTConfig, create_model
 
 
@@ -52,6 +54,18 @@ def step(model: BirdForConditionalGeneration, batch: dict[str, torch.Tensor]) ->
         loss = model(**inputs, use_cache=False).loss
     loss.backward()
     model.zero_grad()
+
+
+def muons(model: BirdForConditionalGeneration) -> dict[str, Muon]:
+    """torch's Muon and ours over the matrices that a recipe gives to Muon, each with a gradient."""
+    ours, _ = muon_with_adamw(model, 0.01, 1e-3, (0.9, 0.95), 0.0).optimizers
+    (group,) = ours.param_groups
+    for matrix in group["params"]:
+        matrix.grad = torch.randn_like(matrix)
+    return {
+        kind.__name__: kind(group["params"], lr=0.01, weight_decay=0.0, ns_steps=group["ns_steps"])
+        for kind in (Muon, ShapewiseMuon)
+    }
 
 
 def seconds(run: Callable[[], None], repeats: int) -> float:
@@ -93,6 +107,9 @@ def main() -> None:
     print(
         f"turns that share their image: {apart / times['dense']:.1f} times as fast as each turn with its own"
     )
+    steps = {name: seconds(optimizer.step, options.repeats) for name, optimizer in muons(model).items()}
+    ratio = steps["Muon"] / steps["ShapewiseMuon"]
+    print(f"Muon's step, the matrices of a shape together: {ratio:.1f} times as fast as one by one")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from torch.optim import AdamW, Muon
 from torch.optim.lr_scheduler import LambdaLR
 
 from bird_hf.hub.modeling_bird import BirdForConditionalGeneration
-from bird_hf.train.optimizers import muon_with_adamw
+from bird_hf.train.optimizers import ShapewiseMuon, muon_with_adamw
 
 
 def build(model):
@@ -40,7 +40,7 @@ def test_every_trainable_parameter_is_in_exactly_one(tiny_model):
     optimizer = build(tiny_model)
     muon, adamw = taken(tiny_model, optimizer)
     assert sorted(muon + adamw) == sorted(name for name, _ in tiny_model.named_parameters())
-    assert [type(part) for part in optimizer.optimizers] == [Muon, AdamW]
+    assert [type(part) for part in optimizer.optimizers] == [ShapewiseMuon, AdamW]
 
 
 def test_muon_has_the_matrices_of_the_blocks_only(tiny_model):
@@ -136,3 +136,29 @@ def test_scheduler_still_drives_both_after_a_reload(tiny_model):
     scheduler.step()
     rates = [group["lr"] for part in optimizer.optimizers for group in part.param_groups]
     assert rates == pytest.approx([0.01, 5e-4])
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_matrices_of_one_shape_together_are_updated_as_one_at_a_time(weight_decay):
+    shapes = [(16, 16), (16, 16), (24, 16), (16, 24), (16, 16), (24, 16)]
+    torch.manual_seed(0)
+    start = [torch.randn(shape) for shape in shapes]
+    ours, theirs = ([torch.nn.Parameter(value.clone()) for value in start] for _ in range(2))
+    settings = {"lr": 0.05, "weight_decay": weight_decay, "ns_steps": 4}
+    one, other = ShapewiseMuon(ours, **settings), Muon(theirs, **settings)
+    for _ in range(3):
+        for mine, reference in zip(ours, theirs, strict=True):
+            mine.grad = torch.randn_like(mine)
+            reference.grad = mine.grad.clone()
+        one.step()
+        other.step()
+    for mine, reference, value in zip(ours, theirs, start, strict=True):
+        moved = (reference - value).norm()
+        assert (mine - reference).norm() < 0.01 * moved  # both work in bf16
+
+
+def test_a_matrix_without_gradient_stays():
+    still, moving = (torch.nn.Parameter(torch.ones(4, 4)) for _ in range(2))
+    moving.grad = torch.eye(4)
+    ShapewiseMuon([still, moving], lr=0.1).step()
+    assert torch.equal(still, torch.ones(4, 4)) and not torch.equal(moving, torch.ones(4, 4))

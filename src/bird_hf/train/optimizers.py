@@ -1,7 +1,8 @@
 """Muon for the matrices of the blocks, AdamW for everything else, as one optimizer.
 
 Muon (Jordan et al. 2024) orthogonalises the update of a matrix. Embeddings, the head, norms, biases and position
-tables are no matrices in that sense and stay with AdamW. Both are torch's own.
+tables are no matrices in that sense and stay with AdamW. Both are torch's own; Muon's step takes the matrices of one
+shape together.
 """
 
 from __future__ import annotations
@@ -9,10 +10,68 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
 
 _NEVER_MUON = ("embed_tokens", "lm_head", "position_embedding", "resampler.query")
+
+
+class ShapewiseMuon(Muon):
+    """torch's Muon, its state and its update; the matrices of one shape are orthogonalised in one batch.
+
+    A small model has dozens of equal matrices, and one at a time each is too small to keep a processor busy
+    (`benchmarks/training_step.py` compares the two).
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            by_shape: dict[torch.Size, list[nn.Parameter]] = {}
+            for matrix in group["params"]:
+                if matrix.grad is not None:
+                    by_shape.setdefault(matrix.shape, []).append(matrix)
+            for matrices in by_shape.values():
+                self._update(matrices, group)
+        return loss
+
+    def _update(self, matrices: list[nn.Parameter], group: dict[str, Any]) -> None:
+        gradients = [matrix.grad for matrix in matrices]
+        for matrix in matrices:
+            if "momentum_buffer" not in self.state[matrix]:
+                self.state[matrix]["momentum_buffer"] = torch.zeros_like(matrix)
+        buffers = [self.state[matrix]["momentum_buffer"] for matrix in matrices]
+        torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
+        directions = buffers
+        if group["nesterov"]:
+            directions = torch._foreach_lerp(gradients, buffers, group["momentum"])
+        rows, columns = matrices[0].shape
+        updates = orthogonalised(
+            torch.stack(directions), group["ns_coefficients"], group["ns_steps"], group["eps"]
+        )
+        lr = group["lr"] * max(1.0, rows / columns) ** 0.5  # torch's adjust_lr_fn="original"
+        torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_add_(matrices, list(updates.to(matrices[0].dtype)), alpha=-lr)
+
+
+def orthogonalised(
+    matrices: torch.Tensor, coefficients: tuple[float, float, float], steps: int, eps: float
+) -> torch.Tensor:
+    """The nearest matrices with singular values about 1, by Newton-Schulz in bf16: (N, rows, columns) twice."""
+    a, b, c = coefficients
+    found = matrices.bfloat16()
+    tall = found.shape[1] > found.shape[2]
+    if tall:
+        found = found.mT
+    found = found / found.norm(dim=(1, 2), keepdim=True).clamp(min=eps)  # spectral norm at most 1
+    for _ in range(steps):
+        gram = found @ found.mT  # (N, short, short)
+        found = torch.baddbmm(found, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), found, beta=a)
+    return found.mT if tall else found
 
 
 class MuonWithAdamW(Optimizer):
@@ -56,5 +115,5 @@ def muon_with_adamw(
         raise ValueError(
             "Muon needs matrices to train and AdamW something besides them; unset muon_learning_rate"
         )
-    muon = Muon(matrices, lr=muon_lr, weight_decay=weight_decay, ns_steps=4)
+    muon = ShapewiseMuon(matrices, lr=muon_lr, weight_decay=weight_decay, ns_steps=4)
     return MuonWithAdamW(muon, AdamW(others, lr=adamw_lr, betas=betas, weight_decay=0.0))
