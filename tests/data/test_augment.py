@@ -11,7 +11,6 @@ from scipy import ndimage
 from bird_hf.data.augment import (
     Augmentation,
     SliceSampler,
-    augmented_slice,
     coarsen,
     linear,
     nearest,
@@ -21,8 +20,16 @@ from bird_hf.data.augment import (
     swap_sides,
 )
 from bird_hf.data.embedded import EMBEDDED_CASES, load_case
-from bird_hf.data.records import Axis, Modality
-from bird_hf.data.volumes import CaseInfo, Volume, label_slice_at, slice_at
+from bird_hf.data.records import Axis, MaskedImage, Modality
+from bird_hf.data.volumes import MIN_AREA, CaseInfo, Volume, label_slice_at, slice_at
+
+
+def augmented_slice(
+    sampler: SliceSampler, seed: int, number: int, side: int = 192, min_area: float = MIN_AREA
+) -> MaskedImage:
+    """Picture `number` of a run: the same seed and number give the same picture in any order."""
+    return sampler.draw(np.random.default_rng((seed, number)), side, number, min_area)
+
 
 PLAIN = Augmentation(
     tilt_degrees=0,

@@ -110,7 +110,7 @@ class SliceSampler:
         case = self.case
         if axis is not Axis.SAGITTAL and rng.random() < self.settings.mirror:
             pixels, labels, case = pixels[:, ::-1], labels[:, ::-1], self.mirrored
-        masks, absent = objects_of(case, labels, axis, min_area)
+        masks, absent = objects_of(case, labels, min_area)
         info = case.image_info(axis, plane.index, suffix=f"_aug{number:06d}")
         return MaskedImage(info, np.ascontiguousarray(pixels), masks, absent)
 
@@ -196,13 +196,6 @@ class SliceSampler:
         return grey
 
 
-def augmented_slice(
-    sampler: SliceSampler, seed: int, number: int, side: int = 192, min_area: float = MIN_AREA
-) -> MaskedImage:
-    """Picture `number` of a run: the same seed and number give the same picture in any order."""
-    return sampler.draw(np.random.default_rng((seed, number)), side, number, min_area)
-
-
 def swap_sides(labels: Mapping[int, str]) -> dict[int, str]:
     """The names of a mirrored picture: paired organs change sides, the left ventricle stays what it is."""
     return {value: other_side(name) for value, name in labels.items()}
@@ -284,10 +277,7 @@ def nearest(voxels: np.ndarray, points: np.ndarray, fill: int = 0) -> np.ndarray
 
 
 def linear(voxels: np.ndarray, points: np.ndarray, fill: float = 0.0) -> np.ndarray:
-    """The values at points (3, N) in voxel coordinates -> (N,) float32, trilinear; `fill` outside.
-
-    Faster than scipy's map_coordinates: float32, and one index for all eight corners.
-    """
+    """The values at points (3, N) in voxel coordinates -> (N,) float32, trilinear; `fill` outside."""
     top = np.array(voxels.shape)[:, None]
     inside = ((points >= -0.5) & (points < top - 0.5)).all(axis=0)
     points = np.clip(points, 0, top - 1).astype(np.float32)
