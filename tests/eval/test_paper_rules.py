@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from bird_hf.eval.paper_rules import clean_response, grounding_recall, name_recall
+from bird_hf.eval.scores import Recall
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "scores"
 OFFICIAL = json.loads((GOLDEN / "official.json").read_text())
@@ -40,3 +42,16 @@ def test_the_rules_are_as_lenient_as_the_originals():
     assert grounding_recall(two, "<box>(0,0),(100,100)</box><box>(5,5),(900,900)</box>").hits == 2
     assert grounding_recall("It is not there.", "<box>(0,0),(100,100)</box>").total == 0
     assert name_recall("rib", "tribal").hits == 1
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        pytest.param("<box>" * 50_000, id="never closed"),
+        pytest.param("<box>(0,0),(" + "9" * 5000 + ",9)</box>", id="longer than int() takes"),
+    ],
+)
+def test_hostile_text_is_a_miss_and_takes_no_time(response):
+    began = time.process_time()
+    assert grounding_recall("<box>(0,0),(100,100)</box>", response) == Recall(0, 1)
+    assert time.process_time() - began < 2
