@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,15 @@ from PIL import Image
 from bird_hf.data.dialogues import write_dialogue
 from bird_hf.data.masks import record_of
 from bird_hf.data.phantoms import draw_phantom
-from bird_hf.data.publish import image_cell, png_bytes, publish, replace_folder, rows_of, write_shards
+from bird_hf.data.publish import (
+    image_cell,
+    png_bytes,
+    publish,
+    replace_folder,
+    rows_of,
+    write_card,
+    write_shards,
+)
 from bird_hf.data.records import Dialogue, MaskedImage, Modality, Task, row_features
 from bird_hf.hub.boxes import Box
 from bird_hf.hub.grounding import read
@@ -125,7 +134,20 @@ class TestFolder:
         configs = yaml.safe_load(header)["configs"]
         assert [config["config_name"] for config in configs] == list(TASKS)
         assert [config.get("default", False) for config in configs] == [True, False, False, False, False]
-        assert body == f"\n{CARD}"
+        assert body.startswith(f"\n{CARD}\n## Rows\n")
+
+    def test_the_card_counts_the_rows_and_explains_every_column(self, folder):
+        card = (folder / "README.md").read_text(encoding="utf-8")
+        for task in TASKS:
+            assert f"| {task} | {len(expected('train', task))} | {len(expected('test', task))} |" in card
+        explained = re.findall(r"^\| `(\w+)` \|", card, re.MULTILINE)
+        assert explained == list(row_features())
+
+    def test_a_body_with_dollar_signs_is_kept(self, tmp_path):
+        write_card(tmp_path, {"vg": {"test": 1234}}, "# It costs $body, not $$5\n")
+        card = (tmp_path / "README.md").read_text(encoding="utf-8")
+        assert "# It costs $body, not $$5\n" in card
+        assert "| config | test |\n| --- | --- |\n| vg | 1,234 |" in card
 
     def test_shards_share_the_rows_in_order(self, tmp_path):
         rows = expected("train", "chat")
@@ -185,6 +207,18 @@ class TestFolder:
         with pytest.raises(ValueError, match="is a file; give the name of a folder"):
             publish({"test": SPLITS["test"][:1]}, tmp_path / "out", CARD)
         assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_a_folder_that_was_made_anew_is_not_read_from_the_cache_of_the_old_one(tmp_path):
+    """`load_dataset` caches a local folder by its name and its configs, wherever it stands."""
+    cache = str(tmp_path / "cache")
+    seen = []
+    for parent, pairs in (("one", SPLITS["train"]), ("two", SPLITS["test"])):
+        (tmp_path / parent).mkdir()
+        publish({"test": pairs}, tmp_path / parent / "med-grit", CARD)
+        rows = datasets.load_dataset(str(tmp_path / parent / "med-grit"), "vg", split="test", cache_dir=cache)
+        seen.append(set(rows["image_id"]))
+    assert seen == [{image.info.image_id for image, _ in pairs} for pairs in (TRAIN, TEST)]
 
 
 class TestCells:

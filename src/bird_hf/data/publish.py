@@ -8,11 +8,13 @@ A folder is written under a temporary name and moved into place when it is whole
 
 from __future__ import annotations
 
+import hashlib
 import io
 import shutil
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
+from string import Template
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +30,8 @@ Rows = list[dict[str, Any]]
 # Rows of one image stand next to each other and repeat its PNG; zstd finds the repetition in its window.
 _COMPRESSION = "zstd"
 _ROW_GROUP = 64
+# In the package, not among the repository's scripts: an installed `bird` writes cards too.
+_CARD = Template(Path(__file__).with_name("card.md").read_text(encoding="utf-8"))
 
 
 def png_bytes(pixels: np.ndarray) -> bytes:
@@ -80,9 +84,8 @@ def publish(
 ) -> dict[str, dict[str, int]]:
     """Write a Med-GRIT folder; returns the number of rows by config and split.
 
-    splits: for each split its dialogues, each with the `image` cell of its rows. `card` is the body of the
-    README; the front matter that `load_dataset` reads is put before it. Of an older folder
-    at `out`, the files of the same names are replaced.
+    splits: for each split its dialogues, each with the `image` cell of its rows. `card` is what the README says
+    of this dataset (see `write_card`). Of an older folder at `out`, the files of the same names are replaced.
     """
     making = out.with_name(f".{out.name}.making")
     shutil.rmtree(making, ignore_errors=True)
@@ -102,9 +105,19 @@ def publish(
 
 
 def write_card(folder: Path, counts: Mapping[str, Mapping[str, int]], body: str) -> None:
-    """Write the README of a dataset folder: the front matter that `load_dataset` reads, and `body`."""
+    """Write the README of a dataset folder: `card.md` around what `body` says of this one.
+
+    counts: rows by config and split; they become the front matter that `load_dataset` reads, and a table. The
+    shards stand in the folder already.
+    """
+    card = _CARD.substitute(
+        header=yaml.safe_dump(_front_matter(folder, counts), sort_keys=False),
+        body=body,
+        rows=_rows_table(counts),
+        config=next(iter(counts), "vg"),
+    )
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "README.md").write_text(_front_matter(counts) + body, encoding="utf-8")
+    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def open_folder(folder: Path, task: str, split: str) -> Dataset:
@@ -153,21 +166,44 @@ def replace_folder(made: Path, out: Path) -> None:
     made.rmdir()
 
 
-def _front_matter(counts: Mapping[str, Mapping[str, int]]) -> str:
+def _rows_table(counts: Mapping[str, Mapping[str, int]]) -> str:
+    """The numbers of rows as Markdown: a line a config, a column a split."""
+    splits = list(dict.fromkeys(split for of_task in counts.values() for split in of_task))
+    lines = [["config", *splits], ["---"] * (len(splits) + 1)]
+    lines += [[task, *(f"{of_task.get(split, 0):,}" for split in splits)] for task, of_task in counts.items()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _digest(folder: Path) -> str:
+    """One sha256 over the shards of a config, by name and content."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.parquet")):
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _front_matter(folder: Path, counts: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+    """What the hub and `load_dataset` read of a card.
+
+    Each config says what its shards hold. For a local folder, `load_dataset` looks rows up in its cache by the folder's
+    name and these configs alone, and would otherwise give the rows of an older folder of the same name.
+    """
     configs: list[dict[str, Any]] = [
         {
             "config_name": task,
+            "description": f"sha256 {_digest(folder / 'data' / task)}",
             "data_files": [{"split": split, "path": f"data/{task}/{split}-*.parquet"} for split in splits],
         }
         for task, splits in counts.items()
     ]
     if configs:
         configs[0]["default"] = True
-    header = {
+    return {
         "pretty_name": "Med-GRIT",
         "license": "other",
         "task_categories": ["image-text-to-text", "visual-question-answering", "object-detection"],
         "tags": ["medical", "grounding", "referring"],
         "configs": configs,
     }
-    return f"---\n{yaml.safe_dump(header, sort_keys=False)}---\n\n"
