@@ -7,6 +7,7 @@ The trainer is extended by what TRL offers: a collator, an optimizer, and `compu
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +45,8 @@ class BirdSFTConfig(SFTConfig):
         this many augmented images.
     attn_implementation: how attention is computed; transformers chooses where it is not given.
     freeze_vision: train the resampler and the language model only (BiRD 4.2).
+    global_batch_size: rows a step over all processes, whatever their number: `gradient_accumulation_steps` follows
+        from it.
     muon_learning_rate: train the matrices of the blocks with Muon at this rate, the rest as usual.
     digit_weights, punctuation_weight, text_weight: see `LossWeights`.
     """
@@ -55,6 +58,7 @@ class BirdSFTConfig(SFTConfig):
     render_images: int = field(default=0, metadata={"help": "render this many images where data is missing"})
     attn_implementation: str | None = field(default=None, metadata={"help": "sdpa, eager, dense, ..."})
     freeze_vision: bool = field(default=True, metadata={"help": "keep the vision tower as it is"})
+    global_batch_size: int | None = field(default=None, metadata={"help": "rows a step, over all processes"})
     muon_learning_rate: float | None = field(default=None, metadata={"help": "Muon for matrices"})
     digit_weights: list[float] = field(default_factory=lambda: [1.0, 1.0, 1.0])
     punctuation_weight: float = 1.0
@@ -66,10 +70,43 @@ class BirdSFTConfig(SFTConfig):
 
     _VALID_DICT_FIELDS = [*SFTConfig._VALID_DICT_FIELDS, "new_model"]
 
+    def __post_init__(self) -> None:
+        if self.global_batch_size is None:
+            super().__post_init__()
+            return
+        processes = int(os.environ.get("WORLD_SIZE", "1"))  # set by torchrun, accelerate and deepspeed
+        steps = accumulation_steps(self.global_batch_size, self.per_device_train_batch_size, processes)
+        if self.gradient_accumulation_steps not in (1, steps):
+            raise ValueError(
+                f"gradient_accumulation_steps {self.gradient_accumulation_steps} and global_batch_size "
+                f"{self.global_batch_size} contradict each other; set one of them"
+            )
+        self.gradient_accumulation_steps: int = steps  # before DeepSpeed's settings are filled in from it
+        super().__post_init__()
+        if self.train_batch_size * self.world_size * steps != self.global_batch_size:
+            raise ValueError(
+                f"one process sees {self.n_gpu} GPUs, and global_batch_size counts processes; start one for each "
+                "with torchrun --nproc_per_node, or show it one GPU with CUDA_VISIBLE_DEVICES"
+            )
+
     @property
     def loss_weights(self) -> LossWeights:
         hundreds, tens, ones = self.digit_weights
         return LossWeights((hundreds, tens, ones), self.punctuation_weight, self.text_weight)
+
+
+def accumulation_steps(global_batch: int, per_device: int, processes: int) -> int:
+    """How many batches of `per_device` rows each of `processes` adds up before a step of `global_batch` rows.
+
+    Raises ValueError where no whole number does.
+    """
+    at_once = per_device * processes
+    if global_batch < 1 or global_batch % at_once:
+        raise ValueError(
+            f"global_batch_size {global_batch} is no multiple of the {at_once} rows that {processes} process(es) of "
+            f"{per_device} take at once; change per_device_train_batch_size or the number of processes"
+        )
+    return global_batch // at_once
 
 
 class BirdSFTTrainer(SFTTrainer):
