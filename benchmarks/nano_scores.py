@@ -10,7 +10,6 @@ least 1 % on real heads (0.3 % elsewhere), and absent-object questions ask where
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,7 +23,10 @@ from bird_hf.data.dialogues import askable_absent, classify, ground
 from bird_hf.data.embedded import EMBEDDED_CASES
 from bird_hf.data.records import ImageRecord, MaskedImage, Turn
 from bird_hf.data.sample_set import sample_phantoms, spaced_slices
+from bird_hf.eval.hallucination import box_given
 from bird_hf.eval.predict import Query, generate_answers
+from bird_hf.eval.report import MALFORMED
+from bird_hf.eval.runs import sha256
 from bird_hf.eval.scores import Recall, grounding_recall, mean_score, name_recall, total
 from bird_hf.hub.grounding import read
 
@@ -81,14 +83,14 @@ def score(questions: list[Question], answers: list[str]) -> dict:
     malformed = 0
     for question, raw in zip(questions, answers, strict=True):
         answer = read(raw)
-        malformed += bool(answer.issues)
+        malformed += not MALFORMED.isdisjoint(answer.issues)
         if question.kind == "vg":
             reference = [box for span in question.turn.answer_spans for box in span.boxes]
             recall = grounding_recall(reference, answer.boxes)
         elif question.kind == "roc":
             recall = name_recall(question.name, answer.text)
         else:
-            recall = Recall(int(bool(answer.boxes)), 1)
+            recall = box_given(raw)
         found.setdefault(question.source, {}).setdefault(question.kind, []).append(recall)
     sums = {
         source: {kind: total(recalls) for kind, recalls in kinds.items()} for source, kinds in found.items()
@@ -132,11 +134,6 @@ def table(report: dict) -> str:
         f"Malformed answers: {report['malformed_rate']:.4f} of {report['questions']}."
     )
     return "\n".join(lines)
-
-
-def sha256(path: Path) -> str:
-    """Which weights a report is about."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def main() -> None:

@@ -79,6 +79,14 @@ def test_a_table_has_a_line_a_modality():
     assert "| mean of 1 | 1.0000 |" in table
 
 
+@pytest.mark.parametrize("synthetic", [None, True, False])
+def test_a_line_says_whether_an_image_is_synthetic_where_that_is_known(tmp_path, synthetic):
+    prediction = replace(GOOD, synthetic=synthetic)
+    assert ("synthetic" in json.loads(prediction.as_line())) == (synthetic is not None)
+    write_predictions(tmp_path / "vg.jsonl", [prediction])
+    assert read_predictions(tmp_path / "vg.jsonl", "vg") == [prediction]
+
+
 class TestBadFiles:
     @pytest.mark.parametrize(
         ("lines", "message"),
@@ -91,6 +99,7 @@ class TestBadFiles:
             (replace(GOOD, id=1).as_line(), "missing 0, unknown 1"),
             (replace(GOOD, image="photo_1.png").as_line(), "begins with no modality"),
             (replace(GOOD, task="roc").as_line(), "answers task 'roc', not 'vg'"),
+            (GOOD.as_line().replace("}", ', "synthetic": "yes"}'), "line 1: synthetic must be true or false"),
         ],
     )
     def test_one_line_says_what_is_wrong(self, tmp_path, lines, message):
@@ -104,9 +113,26 @@ class TestBadFiles:
         with pytest.raises(ValueError, match="no such file"):
             read_predictions(tmp_path / "none.jsonl", "vg")
 
-    def test_answers_of_another_task_are_not_scored_as_zero(self):
-        with pytest.raises(ValueError, match="no reference holds a box"):
-            score_predictions([replace(GOOD, annotation="liver")], Task.VISUAL_GROUNDING)
+    def test_a_file_that_is_no_text_is_named(self, tmp_path):
+        path = tmp_path / "predictions.jsonl"
+        path.write_bytes(b"\x80\x81")
+        with pytest.raises(ValueError, match="is no text"):
+            read_predictions(path, "vg")
+
+    @pytest.mark.parametrize(
+        ("file", "task", "message"),
+        [
+            ("roc", "vg", "no reference holds a box"),
+            ("mia", "vg", "no reference holds a box"),
+            ("vg", "roc", "a reference holds a box"),
+            ("vg", "mia", "a reference holds a box"),
+            ("roc", "mia", "every question points at a box"),
+        ],
+    )
+    def test_an_original_file_of_another_task_is_not_scored_as_zero(self, file, task, message):
+        """These files do not say their task."""
+        with pytest.raises(ValueError, match=message):
+            score_predictions(read_predictions(GOLDEN / f"{file}.jsonl", task), task)
 
     @pytest.mark.parametrize(("task", "rules"), [("rc", "paper"), ("chat", "paper"), ("vg", "lenient")])
     def test_what_cannot_be_scored_is_said(self, task, rules):
@@ -125,6 +151,25 @@ class TestResume:
         path = tmp_path / "predictions.jsonl"
         path.write_text(GOOD.as_line() + replace(GOOD, id=1).as_line()[:40])
         assert finished(path, [GOOD, replace(GOOD, id=1)]) == {0: GOOD}
+
+    def test_an_answer_stands_beside_todays_reference(self, tmp_path):
+        path = tmp_path / "predictions.jsonl"
+        write_predictions(path, [replace(GOOD, annotation="an older reference", response="mine")])
+        today = replace(GOOD, response="", synthetic=True)
+        assert finished(path, [today]) == {0: replace(today, response="mine")}
+
+    def test_two_answers_to_a_question_are_refused(self, tmp_path):
+        path = tmp_path / "predictions.jsonl"
+        path.write_text(GOOD.as_line() * 2)
+        with pytest.raises(ValueError, match="answers id 0 twice"):
+            finished(path, [GOOD])
+
+    @pytest.mark.parametrize("number", [-1, 1])
+    def test_an_id_that_the_data_does_not_have_is_refused(self, tmp_path, number):
+        path = tmp_path / "predictions.jsonl"
+        write_predictions(path, [replace(GOOD, id=number)])
+        with pytest.raises(ValueError, match=f"other questions \\(id {number}\\)"):
+            finished(path, [GOOD])
 
     def test_answers_to_other_questions_are_refused(self, tmp_path):
         path = tmp_path / "predictions.jsonl"

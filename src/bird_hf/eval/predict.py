@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,12 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from ..checkpoint import load_checkpoint
+from ..data.publish import open_folder
+from ..data.records import SINGLE_TASKS
+from .hallucination import missing_objects
 from .predictions import Prediction, finished, write_predictions
+from .runs import Run, begin_run, prediction_file, weights_sha256
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -20,6 +25,7 @@ if TYPE_CHECKING:
     from ..hub.processing_bird import BirdProcessor
 
 MAX_NEW_TOKENS = 128  # two boxes and a long name take about 70
+_ABOUT_IMAGES = ["image_id", "modality", "objects", "synthetic"]
 
 
 @dataclass(frozen=True)
@@ -93,21 +99,86 @@ def predict_dataset(
     Answers are appended as they come, so a stopped run goes on where it was. Raises ValueError where `out` holds
     answers to other questions.
     """
-    expected = [
+    questions = _questions_of(dataset)
+    return _answer(model, processor, questions, _Images([dataset]), out, batch_size)
+
+
+def predict_run(
+    checkpoint: Path, data: Path, out: Path, split: str = "test", batch_size: int = 32
+) -> dict[str, int]:
+    """Answer a whole split, every task of it and the fixed questions for objects that are not there, into a folder.
+
+    Returns the number of questions by kind; a stopped run goes on. Raises ValueError where `data` has no tasks, or
+    `out` holds the answers of another model or to other questions.
+    """
+    # data/TASK is where a published folder keeps a task; a folder laid out in another way must have all.
+    names = [task for task in SINGLE_TASKS if (data / "data" / task).is_dir()] or SINGLE_TASKS
+    tasks = {task: open_folder(data, task, split) for task in names}
+    questions = {task.value: _questions_of(dataset) for task, dataset in tasks.items()}
+    rows = (row for each in tasks.values() for row in each.select_columns(_ABOUT_IMAGES))
+    questions |= {kind.value: asked for kind, asked in missing_objects(rows).items() if asked}
+    counts = {kind: len(asked) for kind, asked in questions.items()}
+    model, processor = load_checkpoint(checkpoint)
+    begin_run(
+        out,
+        Run(checkpoint.resolve().name, weights_sha256(checkpoint), data.resolve().name, split, counts),
+    )
+    images = _Images(tasks.values())
+    for kind, asked in questions.items():
+        _answer(model, processor, asked, images, prediction_file(out, kind), batch_size)
+    return counts
+
+
+class _Images:
+    """The images of datasets by file name; each is opened when it is asked for."""
+
+    def __init__(self, datasets: Iterable[Dataset]) -> None:
+        self._places: dict[str, tuple[Dataset, int]] = {}
+        for dataset in datasets:
+            for number, image_id in enumerate(dataset["image_id"]):
+                self._places.setdefault(f"{image_id}.png", (dataset, number))
+
+    def __getitem__(self, name: str) -> Image.Image:
+        dataset, number = self._places[name]
+        image = dataset[number]["image"]
+        if image is None:
+            raise ValueError(
+                f"{name}: the row has no pixels; join the data with your copy of the images first"
+            )
+        return image
+
+
+def _questions_of(dataset: Dataset) -> list[Prediction]:
+    """The rows of a single-turn dataset as predictions that wait for their response."""
+    columns = ["image_id", "messages", "task", "synthetic"]
+    questions = [
         Prediction(number, f"{row['image_id']}.png", row["messages"][0]["content"], row["messages"][1]["content"],
-                   "", row["task"])
-        for number, row in enumerate(dataset.select_columns(["image_id", "messages", "task"]))
+                   "", row["task"], row["synthetic"])
+        for number, row in enumerate(dataset.select_columns(columns))
     ]  # fmt: skip
-    done = finished(out, expected)
+    for question in questions:
+        assert question.modality  # or it raises: now, not when all is answered
+    return questions
+
+
+def _answer(
+    model: BirdForConditionalGeneration,
+    processor: BirdProcessor,
+    questions: Sequence[Prediction],
+    images: _Images,
+    out: Path,
+    batch_size: int,
+) -> int:
+    done = finished(out, questions)
     write_predictions(out, done.values())  # without a line that was cut off
-    missing = [each for each in expected if each.id not in done]
+    left = [each for each in questions if each.id not in done]
     with (
         out.open("a", encoding="utf-8") as file,
-        tqdm(total=len(expected), initial=len(done), desc="answering") as bar,
+        tqdm(total=len(questions), initial=len(done), desc=out.stem) as bar,
     ):
-        for start in range(0, len(missing), batch_size):
-            batch = missing[start : start + batch_size]
-            queries = [Query(each.question, dataset[each.id]["image"]) for each in batch]
+        for start in range(0, len(left), batch_size):
+            batch = left[start : start + batch_size]
+            queries = [Query(each.question, images[each.image]) for each in batch]
             answers = generate_answers(model, processor, queries, batch_size)
             for each, answer in zip(batch, answers, strict=True):
                 done[each.id] = replace(each, response=answer)
@@ -115,4 +186,4 @@ def predict_dataset(
             file.flush()
             bar.update(len(batch))
     write_predictions(out, done.values())
-    return len(missing)
+    return len(left)

@@ -3,7 +3,7 @@
     {"id": 0, "image": "ct_00--...png", "question": "...", "annotation": "...", "response": "..."}
 
 `id` counts the rows of the predicted split from 0; `annotation` is the reference. Files of `bird predict` also say
-which task they answer.
+which `task` they answer, and whether the image is `synthetic`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,10 @@ _SHOWN = 5  # ids that an error lists
 
 @dataclass(frozen=True)
 class Prediction:
-    """One answer of a model, with the question and the reference. `task` is empty in files of the original."""
+    """One answer of a model, with the question and the reference.
+
+    Files of the original say neither task nor source: there `task` is empty and `synthetic` None.
+    """
 
     id: int
     image: str
@@ -30,15 +33,21 @@ class Prediction:
     annotation: str
     response: str
     task: str = ""
+    synthetic: bool | None = None
 
     @property
     def modality(self) -> Modality:
-        """What stands before the first underscore of the image's name; `x` is X-ray."""
+        """What stands before the first underscore of the image's name; `x` is X-ray. Raises ValueError for others."""
         prefix = self.image.split("_")[0]
-        return Modality.X_RAY if prefix == "x" else Modality(prefix)
+        try:
+            return Modality.X_RAY if prefix == "x" else Modality(prefix)
+        except ValueError:
+            known = ", ".join(Modality)
+            raise ValueError(f"image {self.image!r} begins with no modality; known are {known}") from None
 
     def as_line(self) -> str:
-        return json.dumps(asdict(self), ensure_ascii=False) + "\n"
+        known = {name: value for name, value in asdict(self).items() if value is not None}
+        return json.dumps(known, ensure_ascii=False) + "\n"
 
 
 def read_predictions(path: Path, task: str) -> list[Prediction]:
@@ -54,14 +63,14 @@ def read_predictions(path: Path, task: str) -> list[Prediction]:
         raise ValueError(f"{path} is empty; there is nothing to score")
     _check_ids(path, [prediction.id for prediction in predictions])
     if other := next((each.task for each in predictions if each.task not in ("", task)), None):
-        raise ValueError(f"{path} answers task {other!r}, not {task!r}; give --task {other}")
+        raise ValueError(f"{path} answers task {other!r}, not {task!r}; score it as {other}")
     return sorted(predictions, key=lambda prediction: prediction.id)
 
 
 def finished(path: Path, expected: Sequence[Prediction]) -> dict[int, Prediction]:
     """What an interrupted run has already answered, by id; a last line that was cut off is left out.
 
-    expected: every row of the run, its response empty. Raises ValueError where the file answers other questions.
+    expected: every question of the run, by id. Raises ValueError where the file answers other questions, or one twice.
     """
     if not path.is_file():
         return {}
@@ -72,21 +81,31 @@ def finished(path: Path, expected: Sequence[Prediction]) -> dict[int, Prediction
             raise ValueError(
                 f"{path} holds answers to other questions (id {prediction.id}); remove it, or choose another --out"
             )
-        done[prediction.id] = prediction
+        if prediction.id in done:
+            raise ValueError(f"{path} answers id {prediction.id} twice; remove one of the two lines")
+        done[prediction.id] = replace(known, response=prediction.response)
     return done
 
 
 def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
     """Write a whole file, in the order of ids; it appears under its name when it is complete."""
-    making = path.with_name(f".{path.name}.making")
     ordered = sorted(predictions, key=lambda prediction: prediction.id)
-    making.write_text("".join(prediction.as_line() for prediction in ordered), encoding="utf-8")
+    write_whole(path, "".join(prediction.as_line() for prediction in ordered))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file; it appears under its name when it is complete."""
+    making = path.with_name(f".{path.name}.making")
+    making.write_text(text, encoding="utf-8")
     making.rename(path)
 
 
 def _read_lines(path: Path, last_may_be_cut: bool = False) -> Iterator[Prediction]:
     # Not splitlines: it also splits at characters that may stand inside an answer.
-    lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
+    try:
+        lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text ({error}); a prediction file is JSON lines in UTF-8") from error
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -106,14 +125,15 @@ def _prediction(row: Any) -> Prediction:
         raise ValueError(f"lacks {', '.join(lacking)}; each line has id, {', '.join(texts)}")
     if not isinstance(row["id"], int) or not all(isinstance(row[name], str) for name in texts):
         raise ValueError("id must be a whole number, and image, question, annotation and response texts")
+    if row.get("synthetic") not in (None, True, False):
+        raise ValueError("synthetic must be true or false")
     prediction = Prediction(
-        id=row["id"], task=str(row.get("task", "")), **{name: row[name] for name in texts}
+        id=row["id"],
+        task=str(row.get("task", "")),
+        synthetic=row.get("synthetic"),
+        **{name: row[name] for name in texts},
     )
-    try:
-        assert prediction.modality
-    except ValueError:
-        known = ", ".join(Modality)
-        raise ValueError(f"image {prediction.image!r} begins with no modality; known are {known}") from None
+    assert prediction.modality  # or it raises
     return prediction
 
 

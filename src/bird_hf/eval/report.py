@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Sequence
+from typing import Any, get_args
 
-from ..data.records import Modality, Task
+from ..data.records import Task
 from ..hub.grounding import Issue, read
-from . import paper_rules, scores
+from .answers import Rules, by_modality, compared_texts, mean_text_row, score_recall, text_row
+from .paper_rules import clean_response
 from .predictions import Prediction
-from .scores import Recall
 from .text_scores import text_scores
-
-Rules = Literal["paper", "strict"]
 
 # An answer in which a box is not what the grammar says; a box without a phrase is well formed.
 MALFORMED = frozenset(Issue) - {Issue.ORPHAN_BOX}
@@ -31,16 +29,18 @@ def score_predictions(
         raise ValueError(
             f"task {str(task)!r} cannot be scored: vg, roc and mia can; rc waits for its measure, SPICE"
         )
-    by_modality: dict[Modality, list[Prediction]] = {}
-    for prediction in predictions:
-        by_modality.setdefault(prediction.modality, []).append(prediction)
-    if task == Task.VISUAL_GROUNDING and not any(read(each.annotation).boxes for each in predictions):
-        raise ValueError("no reference holds a box, so these are no VG predictions; check --task")
-    mean: Any
+    _check_boxes(predictions, Task(task))
+    responses = [each.response for each in predictions]
+    references = [each.annotation for each in predictions]
+    of_each = [each.modality for each in predictions]
     if task == Task.IMAGE_ANALYSIS:
-        modalities, mean = _text_rows(by_modality, rules)
+        pairs = [compared_texts(*each, rules) for each in zip(references, responses, strict=True)]
+        found = text_scores(by_modality(pairs, of_each))
+        modalities = {name: text_row(row) for name, row in found.items()}
+        mean: Any = mean_text_row(found.values())
     else:
-        modalities, mean = _recall_rows(by_modality, _RECALLS[Task(task), rules])
+        scored = score_recall(Task(task), responses, references, rules, of_each)
+        modalities, mean = scored["modalities"], scored["mean"]
     return {
         "task": str(task),
         "rules": rules,
@@ -72,66 +72,20 @@ def _shown(value: float | None) -> str:
     return str(value) if isinstance(value, int) else f"{value:.4f}"
 
 
+def _check_boxes(predictions: Sequence[Prediction], task: Task) -> None:
+    """Files of the original do not say which task they answer; where they hold boxes tells (BiRD 3)."""
+    unsaid = [each for each in predictions if not each.task]
+    found = any(read(each.annotation).boxes for each in unsaid)
+    told = ""
+    if unsaid and found != (task == Task.VISUAL_GROUNDING):
+        told = "a reference holds a box" if found else "no reference holds a box"
+    elif unsaid and task == Task.IMAGE_ANALYSIS and all(read(each.question).boxes for each in unsaid):
+        told = "every question points at a box"
+    if told:
+        raise ValueError(f"{told}, so these are no {task.upper()} predictions; check --task")
+
+
 def malformed_rate(predictions: Sequence[Prediction]) -> float:
     """The share of answers with a broken or untagged box."""
-    answers = (read(paper_rules.clean_response(prediction.response)) for prediction in predictions)
+    answers = (read(clean_response(prediction.response)) for prediction in predictions)
     return sum(not MALFORMED.isdisjoint(answer.issues) for answer in answers) / len(predictions)
-
-
-def _recall_rows(
-    by_modality: dict[Modality, list[Prediction]], recall: Callable[[str, str], Recall]
-) -> tuple[dict[str, Any], float | None]:
-    rows = {
-        modality.value: scores.total(
-            recall(each.annotation, paper_rules.clean_response(each.response))
-            for each in by_modality[modality]
-        )
-        for modality in Modality
-        if modality in by_modality
-    }
-    shown = {
-        name: {"score": row.score, "hits": row.hits, "total": row.total}
-        for name, row in rows.items()
-        if row.total
-    }
-    return shown, scores.mean_score(rows.values())
-
-
-def _text_rows(
-    by_modality: dict[Modality, list[Prediction]], rules: str
-) -> tuple[dict[str, Any], dict[str, float]]:
-    groups = {
-        modality.value: [_texts(each, rules) for each in by_modality[modality]]
-        for modality in Modality
-        if modality in by_modality
-    }
-    rows = {
-        name: {"bleu_4": found.bleu_4, "meteor": found.meteor, "rouge_l": found.rouge_l, "mbmr": found.mbmr}
-        for name, found in text_scores(groups).items()
-    }
-    keys = ("bleu_4", "meteor", "rouge_l", "mbmr")
-    return rows, {key: sum(row[key] for row in rows.values()) / len(rows) for key in keys}
-
-
-def _texts(prediction: Prediction, rules: str) -> tuple[str, str]:
-    """Reference and response as they are compared; strict rules compare words, without tags and boxes."""
-    response = paper_rules.clean_response(prediction.response)
-    if rules == "paper":
-        return prediction.annotation, response
-    return read(prediction.annotation).text, read(response).text
-
-
-def _strict_grounding(reference: str, response: str) -> Recall:
-    return scores.strict_grounding_recall(read(reference).boxes, read(response).boxes)
-
-
-def _strict_name(reference: str, response: str) -> Recall:
-    return scores.name_recall(read(reference).text, read(response).text)
-
-
-_RECALLS: dict[tuple[Task, str], Callable[[str, str], Recall]] = {
-    (Task.VISUAL_GROUNDING, "paper"): paper_rules.grounding_recall,
-    (Task.VISUAL_GROUNDING, "strict"): _strict_grounding,
-    (Task.REFERRING_CLASSIFICATION, "paper"): paper_rules.name_recall,
-    (Task.REFERRING_CLASSIFICATION, "strict"): _strict_name,
-}

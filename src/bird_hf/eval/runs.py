@@ -1,0 +1,108 @@
+"""A run: one folder with a model's answers to a whole split, and whose answers they are.
+
+    RUN_DIR/run.json         {"model": "bird", "weights_sha256": "...", "data": "med-grit", "split": "test", ...}
+    RUN_DIR/vg.jsonl         one prediction file a task, and `absent.jsonl` and `foreign.jsonl` (hallucination.py)
+    RUN_DIR/report.md        written from them, with report.json (run_report.py)
+
+A folder of prediction files from elsewhere, without run.json, is a run too: of a model that is not known.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ..data.records import SINGLE_TASKS
+from .hallucination import Missing
+from .predictions import Prediction, read_predictions, write_whole
+
+RUN_FILE = "run.json"
+KINDS = tuple(kind.value for kind in (*SINGLE_TASKS, *Missing))  # of prediction files
+
+
+@dataclass(frozen=True)
+class Run:
+    """Which model answered which split; `questions` counts them by kind."""
+
+    model: str
+    weights_sha256: str
+    data: str
+    split: str
+    questions: Mapping[str, int]
+
+
+def sha256(*files: Path) -> str:
+    """Of the bytes of files, one after the other: which weights an answer is of."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def weights_sha256(checkpoint: Path) -> str:
+    """Of a checkpoint's weights, shard by shard."""
+    shards = sorted(checkpoint.glob("*.safetensors")) or sorted(checkpoint.glob("*.bin"))
+    return sha256(*shards)
+
+
+def prediction_file(folder: Path, kind: str) -> Path:
+    return folder / f"{kind}.jsonl"
+
+
+def begin_run(folder: Path, run: Run) -> None:
+    """Make the folder, or go on in it. Raises ValueError where it holds the answers of another run."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; give the name of a folder")
+    before = read_run(folder)
+    if before is None and any(prediction_file(folder, kind).exists() for kind in KINDS):
+        raise ValueError(f"{folder} holds prediction files of an unknown model; choose another folder")
+    if before is not None and before != run:
+        name = next(name for name, value in asdict(run).items() if value != asdict(before)[name])
+        raise ValueError(
+            f"{folder} holds answers of another run ({name} {getattr(before, name)!r}, now {getattr(run, name)!r}); "
+            "remove it, or choose another folder"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / RUN_FILE, json.dumps(asdict(run), indent=1) + "\n")
+
+
+def read_run(folder: Path) -> Run | None:
+    """What run.json says; None where there is none."""
+    path = folder / RUN_FILE
+    if not path.is_file():
+        return None
+    try:
+        run = Run(**json.loads(path.read_text(encoding="utf-8")))
+        if not isinstance(run.questions, dict):
+            raise TypeError("questions must be counts by kind")
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); remove the folder and predict again") from error
+    return run
+
+
+def read_answers(folder: Path) -> dict[str, list[Prediction]]:
+    """All answers of a run by kind of prediction file.
+
+    Raises ValueError, in one line, where there are none, a file is bad, or the run is not finished.
+    """
+    run = read_run(folder)
+    wanted = [
+        kind for kind in KINDS if (run and kind in run.questions) or prediction_file(folder, kind).exists()
+    ]
+    if not wanted:
+        raise ValueError(
+            f"{folder} holds no predictions (vg.jsonl, ...); give --model and --data as well to make them"
+        )
+    answers: dict[str, list[Prediction]] = {}
+    for kind in wanted:
+        path = prediction_file(folder, kind)
+        answers[kind] = read_predictions(path, kind) if path.exists() else []
+        if run and len(answers[kind]) != run.questions.get(kind, 0):
+            raise ValueError(
+                f"{path} has {len(answers[kind])} answers to {run.questions.get(kind, 0)} questions; "
+                "give --model and --data again to finish the run"
+            )
+    return answers
