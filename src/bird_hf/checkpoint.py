@@ -23,7 +23,7 @@ def load_checkpoint(folder: str | Path, **kwargs: Any) -> tuple[BirdForCondition
     checkpoint, or its parts are missing, damaged, do not fit each other, or hold anything but tensors.
     """
     folder = Path(folder)
-    _check_folder(folder)
+    check_folder(folder)
     with _quiet():
         model = _load_model(folder, kwargs)
         processor = _load_processor(folder)
@@ -85,7 +85,8 @@ def copy_code(folder: Path) -> None:
         shutil.copyfile(file, folder / file.name)
 
 
-def _check_folder(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
+    """Raises ValueError, in one line, where a folder is no BiRD checkpoint by its files."""
     if not folder.is_dir():
         raise ValueError(
             f"{folder}: no such folder; run `bird quickstart` for the embedded checkpoint ./bird"

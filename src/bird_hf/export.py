@@ -1,0 +1,54 @@
+"""A checkpoint as a folder for the hub: weights, processor, card, and the code that opens it without bird_hf."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from tqdm import tqdm
+
+from .checkpoint import check_folder, copy_code
+from .data.publish import replace_folder
+
+# What a checkpoint consists of. Anything else in a folder (optimizer states, logs) is not part of the model.
+_PARTS = ("*.json", "*.jinja", "*.txt", "*.safetensors", "README.md", "LICENSE*", "NOTICE*")
+_NOT_OURS = {"trainer_state.json"}
+
+
+def export_checkpoint(model: Path, out: Path) -> list[Path]:
+    """Copy a checkpoint to the folder `out`, with its code; returns the files there.
+
+    The folder opens with the auto classes and `trust_remote_code=True` where bird_hf is not installed, and without
+    either where it is imported. It appears when it is whole; in an older one, files of the same names are replaced.
+    Raises ValueError where `model` is no checkpoint, or its weights are not safetensors.
+    """
+    check_folder(model)
+    if not any(model.glob("*.safetensors")):
+        raise ValueError(
+            f"{model} has no safetensors, and a .bin is not passed on; `bird convert` makes some"
+        )
+    if out.resolve() == model.resolve():
+        raise ValueError(f"{out} is the checkpoint itself; give another folder")
+    files = sorted(
+        {path for part in _PARTS for path in model.glob(part)} - {model / name for name in _NOT_OURS}
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    making = out.with_name(f".{out.name}.making")
+    shutil.rmtree(making, ignore_errors=True)
+    making.mkdir()
+    for path in tqdm(files, desc="copying", unit="file"):
+        shutil.copyfile(path, making / path.name)
+    copy_code(making)
+    names = sorted(path.name for path in making.iterdir())
+    replace_folder(making, out)
+    return [out / name for name in names]
+
+
+def push(folder: Path, repo: str, private: bool = True) -> str:
+    """Upload an exported folder to the hub, into a repository that is made where it is missing; returns its address."""
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    address = api.create_repo(repo, private=private, exist_ok=True)
+    api.upload_folder(repo_id=repo, folder_path=folder, commit_message="bird export")
+    return str(address)

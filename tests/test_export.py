@@ -1,0 +1,118 @@
+"""An exported checkpoint is whole, holds its code, and opens without the package."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bird_hf.export import export_checkpoint, push
+
+OPEN = """
+import json, sys
+if {hidden}:
+    sys.modules["bird_hf"] = None  # importing it raises
+else:
+    import bird_hf
+import torch
+from PIL import Image
+from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor
+
+folder, trust = sys.argv[1], dict(trust_remote_code=True) if {hidden} else dict()
+processor = AutoProcessor.from_pretrained(folder, **trust)
+model = AutoModelForImageTextToText.from_pretrained(folder, **trust).eval()
+body = AutoModel.from_pretrained(folder, **trust).eval()
+content = [dict(type="image", image=Image.new("RGB", (40, 30), (200, 90, 10))), dict(type="text", text="Where?")]
+inputs = processor.apply_chat_template(
+    [dict(role="user", content=content)], tokenize=True, return_dict=True, return_tensors="pt"
+)
+with torch.no_grad():
+    logits = model(**inputs).logits[0, -1, :8]
+    states = body(**inputs).last_hidden_state[0, -1, :8]
+print(json.dumps(dict(
+    module=type(model).__module__, kind=AutoConfig.from_pretrained(folder, **trust).model_type,
+    logits=logits.tolist(), states=states.tolist(),
+)))
+"""
+
+
+@pytest.fixture(scope="module")
+def exported(tiny_checkpoint, tmp_path_factory) -> Path:
+    source = tmp_path_factory.mktemp("source") / "checkpoint-7"
+    shutil.copytree(tiny_checkpoint, source)
+    for name in ("trainer_state.json", "optimizer.pt", "training_args.bin", "events.log"):
+        (source / name).write_text("{}")
+    for code in source.glob("*.py"):
+        code.write_text("raise SystemExit('code of the source is not passed on')")
+    out = tmp_path_factory.mktemp("out") / "mine"
+    export_checkpoint(source, out)
+    return out
+
+
+def test_the_model_is_there_and_what_only_training_needs_is_not(exported):
+    names = {path.name for path in exported.iterdir()}
+    assert {"config.json", "model.safetensors", "processor_config.json", "tokenizer.json"} <= names
+    assert {"modeling_bird.py", "processing_bird.py", "boxes.py", "grounding.py"} <= names
+    assert not names & {"trainer_state.json", "optimizer.pt", "training_args.bin", "events.log"}
+
+
+def test_it_opens_without_the_package_and_answers_as_with_it(exported, tmp_path):
+    answers = {}
+    for hidden in (True, False):
+        script = tmp_path / f"open_{hidden}.py"
+        script.write_text(OPEN.format(hidden=hidden))
+        ran = subprocess.run(
+            [sys.executable, script, exported], capture_output=True, text=True, cwd=tmp_path, check=False
+        )
+        assert ran.returncode == 0, ran.stderr[-2000:]
+        answers[hidden] = json.loads(ran.stdout.splitlines()[-1])
+    alone, packaged = answers[True], answers[False]
+    assert alone.pop("module").startswith("transformers_modules") and packaged.pop("module").startswith(
+        "bird_hf"
+    )
+    assert alone == packaged and alone["kind"] == "bird"
+
+
+def test_again_into_the_same_folder_what_is_not_its_own_stays(tiny_checkpoint, tmp_path):
+    out = tmp_path / "mine"
+    export_checkpoint(tiny_checkpoint, out)
+    (out / "notes.md").write_text("keep me")
+    (out / "config.json").write_text("old")
+    files = export_checkpoint(tiny_checkpoint, out)
+    assert (out / "notes.md").read_text() == "keep me" and out / "notes.md" not in files
+    assert json.loads((out / "config.json").read_text())["model_type"] == "bird"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine"]
+
+
+def test_the_folder_itself_and_a_bin_are_refused(tiny_checkpoint, tmp_path):
+    with pytest.raises(ValueError, match="is the checkpoint itself"):
+        export_checkpoint(tiny_checkpoint, tiny_checkpoint)
+    with pytest.raises(ValueError, match="no such folder"):
+        export_checkpoint(tmp_path / "nothing", tmp_path / "out")
+    source = Path(shutil.copytree(tiny_checkpoint, tmp_path / "bin"))
+    (source / "model.safetensors").rename(source / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"a \.bin is not passed on"):
+        export_checkpoint(source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_pushing_goes_through_huggingface_hub(exported, monkeypatch):
+    calls = []
+
+    class Hub:
+        def create_repo(self, repo, **options):
+            calls.append((repo, options))
+            return f"https://hub/{repo}"
+
+        def upload_folder(self, **options):
+            calls.append(options)
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    assert push(exported, "me/mine") == "https://hub/me/mine"
+    (repo, created), uploaded = calls
+    assert repo == "me/mine" and created == {"private": True, "exist_ok": True}
+    assert (uploaded["repo_id"], uploaded["folder_path"]) == ("me/mine", exported)
