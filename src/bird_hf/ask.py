@@ -78,5 +78,16 @@ def tagged_question(question: str, box: Box | None = None) -> str:
     return _POINTING.sub(lambda found: _boxed(found.group(), box), question, count=1)
 
 
+def read_box_px(text: str, name: str = "box") -> tuple[float, ...]:
+    """The four numbers of "x1,y1,x2,y2"; `name` is what the error calls the text."""
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) != 4:
+        raise ValueError(f"{name} {text!r} is not four numbers x1,y1,x2,y2 in pixels, such as 10,20,110,90")
+    return numbers
+
+
 def _boxed(phrase: str, box: Box) -> str:
     return write(phrase, [Span(phrase, 0, len(phrase), (box,))])

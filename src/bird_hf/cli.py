@@ -57,14 +57,14 @@ def ask(
     draw: Annotated[Path | None, typer.Option(help="Write the image with the boxes here (PNG).")] = None,
 ) -> None:
     """Ask about an image; prints the answer and its boxes in pixels."""
-    from .ask import ask
+    from .ask import ask, read_box_px
     from .draw import check_png_path, draw_spans, save_png
 
     if draw is not None:
         check_png_path(draw)
         if draw.exists() and image.exists() and draw.samefile(image):
             raise ValueError(f"--draw {draw} would overwrite the image; give another name")
-    answer, picture = ask(model, image, question, None if box is None else _box_pixels(box))
+    answer, picture = ask(model, image, question, None if box is None else read_box_px(box, "--box"))
     if draw is not None:
         save_png(draw_spans(picture, answer.grounded.spans), draw)
     if as_json:
@@ -95,6 +95,33 @@ def convert(
         )
 
 
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="Checkpoint folder.")],
+    folder: Annotated[Path, typer.Argument(help="Folder that receives it.", resolve_path=True)],
+    push_to: Annotated[
+        str | None, typer.Option("--push", help="Then upload it: OWNER/NAME on the hub.")
+    ] = None,
+    public: Annotated[
+        bool, typer.Option("--public", help="A new repository is public, not private.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List files and sizes, upload nothing.")] = False,
+) -> None:
+    """Make a checkpoint folder that opens without this package, and push it to the hub."""
+    from .export import export_checkpoint, push
+
+    files = export_checkpoint(model, folder)
+    for file in files:
+        typer.echo(f"{file.stat().st_size:>14,}  {file.name}")
+    typer.echo(f"{sum(file.stat().st_size for file in files):>14,}  bytes in {folder}")
+    if push_to is None:
+        return
+    if dry_run:
+        typer.echo(f"not uploaded to {push_to} (--dry-run)")
+        return
+    typer.echo(push(folder, push_to, private=not public))
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def train(
     context: typer.Context,
@@ -112,20 +139,24 @@ def train(
 def predict(
     model: Annotated[Path, typer.Option(help="Checkpoint folder.")],
     data: Annotated[Path, typer.Option(help="Med-GRIT folder.")],
-    task: Annotated[str, typer.Option(help="vg, roc, rc or mia.")],
-    out: Annotated[Path, typer.Option(help="The prediction file to write (JSON lines).")],
+    task: Annotated[str, typer.Option(help="vg, roc, rc, mia; or all, into one folder.")],
+    out: Annotated[Path, typer.Option(help="The prediction file to write (JSON lines); a folder for all.")],
     split: Annotated[str, typer.Option(help="train or test.")] = "test",
     batch_size: Annotated[int, typer.Option(min=1, help="Questions at once.")] = 32,
 ) -> None:
     """Answer every question of a split into a file, one line each. A stopped run goes on."""
-    from .checkpoint import load_checkpoint
-    from .data.publish import open_folder
-    from .eval.predict import predict_dataset
-
     if task == "chat":
-        raise ValueError("chat rows hold several questions; give --task vg, roc, rc or mia")
+        raise ValueError("chat rows hold several questions; give --task vg, roc, rc, mia or all")
     if not out.parent.is_dir():
         raise ValueError(f"--out {out}: the folder {out.parent} does not exist; create it first")
+    from .checkpoint import load_checkpoint
+    from .data.publish import open_folder
+    from .eval.predict import predict_dataset, predict_run
+
+    if task == "all":
+        counts = predict_run(model, data, out, split, batch_size)
+        typer.echo(f"{out}: answers to " + ", ".join(f"{count} {kind}" for kind, count in counts.items()))
+        return
     rows = open_folder(data, task, split)
     new = predict_dataset(*load_checkpoint(model), rows, out, batch_size)
     typer.echo(f"{out}: {len(rows)} answers, {new} of them new")
@@ -144,6 +175,46 @@ def score(
 
     scored = score_predictions(read_predictions(predictions, task), task, rules)
     typer.echo(json.dumps(scored) if as_json else as_table(scored))
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder of prediction files, or of several such folders.")],
+    model: Annotated[Path | None, typer.Option(help="Checkpoint folder, to predict first.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Med-GRIT folder, to predict first.")] = None,
+    split: Annotated[str, typer.Option(help="train or test.")] = "test",
+    rules: Annotated[str, typer.Option(help="paper (its own scripts) or strict.")] = "paper",
+    batch_size: Annotated[int, typer.Option(min=1, help="Questions at once.")] = 32,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Write the paper's Tables 3 and 1 into a folder of predictions; with --model and --data, predict them first."""
+    from .eval.run_report import write_reports
+
+    if (model is None) != (data is None):
+        raise ValueError("--model and --data go together: give both to predict, or neither")
+    if model is not None and data is not None:
+        from .eval.predict import predict_run
+
+        predict_run(model, data, run, split, batch_size)
+    found, text = write_reports(run, rules)
+    typer.echo(json.dumps(found) if as_json else text)
+
+
+@app.command()
+def demo(
+    model: Annotated[Path, typer.Option(help="Checkpoint folder.")] = Path("bird"),
+    data: Annotated[Path, typer.Option(help="Med-GRIT folder: its test images are the examples.")] = Path(
+        "med-grit"
+    ),
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the page.")] = 7860,
+    host: Annotated[
+        str, typer.Option(help="Address of the page; 127.0.0.1 is seen from here only.")
+    ] = "127.0.0.1",
+) -> None:
+    """Serve a page to ask examples or your own images in a browser. Ctrl+C ends it."""
+    from .demo import run_demo
+
+    run_demo(model, data, host, port)
 
 
 @data_app.command("sample")
@@ -186,17 +257,6 @@ def data_show(
     typer.echo(str(out))
 
 
-def _box_pixels(text: str) -> tuple[float, ...]:
-    parts = text.split(",")
-    try:
-        numbers = tuple(float(part) for part in parts)
-    except ValueError:
-        numbers = ()
-    if len(numbers) != 4:
-        raise ValueError(f"--box {text!r} is not four numbers x1,y1,x2,y2 in pixels, such as 10,20,110,90")
-    return numbers
-
-
 def _shown_boxes(grounded) -> str:
     boxes = [item.to_thousandths() for item in grounded.boxes]
     return f"  {boxes}" if boxes else ""
@@ -224,7 +284,7 @@ def main() -> None:
             raise
         message = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, ModuleNotFoundError):
-            message += "; install what this command needs: pip install 'bird-hf[train,data,medical]'"
+            message += "; install what this command needs: pip install 'bird-hf[train,data,medical,space]'"
         print(f"bird: {message}", file=sys.stderr)
         raise SystemExit(2) from None
 
