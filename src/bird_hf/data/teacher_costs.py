@@ -1,0 +1,86 @@
+"""What a chat teacher will ask and cost, before anything is spent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+
+from .chat_teacher import REPEATS, ChatSettings, converse, meta_of, request_for, tasks_of
+from .dialogues import caption_of, write_dialogue
+from .records import ImageRecord
+from .reply_store import ReplyStore, Request
+
+# English has about four characters a token; JSON, ids and other languages have fewer. Rather too many than too few.
+CHARACTERS_A_TOKEN = 3
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Requests and tokens of a run.
+
+    `kept` requests are answered by the store, for nothing. `prompt_tokens` and `reply_tokens` are those of replies as
+    long as the templates' words, none refused; `most_prompt_tokens` and `most_reply_tokens` are those of replies of
+    `max_tokens` each, all refused until the last.
+    """
+
+    images: int = 0
+    requests: int = 0
+    kept: int = 0
+    prompt_tokens: int = 0
+    reply_tokens: int = 0
+    most_prompt_tokens: int = 0
+    most_reply_tokens: int = 0
+
+    def costs(self, prompt_price: float, reply_price: float) -> tuple[float, float]:
+        """(expected, at most), in the currency of the prices, which are for a million tokens."""
+        expected = self.prompt_tokens * prompt_price + self.reply_tokens * reply_price
+        most = self.most_prompt_tokens * prompt_price + self.most_reply_tokens * reply_price
+        return expected / 1e6, most / 1e6
+
+
+def estimate(settings: ChatSettings, store: ReplyStore, records: Iterable[ImageRecord]) -> Estimate:
+    """What a run over these records asks for beyond what is kept. Sends nothing and needs no key."""
+    images = requests = kept = prompt_tokens = reply_tokens = 0
+    for record in records:
+        images += 1
+        found, missing = _requests(settings, store, record)
+        kept += found
+        for request, words in missing:
+            requests += 1
+            prompt_tokens += _tokens("".join(message["content"] for message in request.messages))
+            reply_tokens += min(_tokens(words), settings.max_tokens)
+    # A repeated request is longer by its reason: a line, within what CHARACTERS_A_TOKEN leaves.
+    tries = 1 + REPEATS
+    most = tries * prompt_tokens, tries * requests * settings.max_tokens
+    return Estimate(images, requests, kept, prompt_tokens, reply_tokens, *most)
+
+
+def _requests(
+    settings: ChatSettings, store: ReplyStore, record: ImageRecord
+) -> tuple[int, list[tuple[Request, str]]]:
+    """How many requests of an image are kept, and those still to be paid, with words as long as their replies."""
+    conversation, kept = converse(settings, record), 0
+    try:
+        request = next(conversation)
+        while reply := store.get(request.key):
+            kept += 1
+            request = conversation.send(reply)
+    except StopIteration:
+        return kept, []
+    tasks, caption = tasks_of(record), caption_of(record)
+    example = write_dialogue(record, np.random.default_rng(0), dict.fromkeys(tasks, 1), absent=0)
+    turns = [{"task": turn.task, "question": turn.question, "answer": turn.answer} for turn in example.turns]
+    words = json.dumps({"turns": turns})
+    captioning = request_for(settings, record, "caption", {}).messages[0]
+    if request.messages[0] != captioning:
+        return kept, [(request, words)]
+    data = {**meta_of(record), "caption": caption, "tasks": list(tasks)}
+    return kept, [(request, caption), (request_for(settings, record, "turns", data), words)]
+
+
+def _tokens(text: str) -> int:
+    return ceil(len(text.encode()) / CHARACTERS_A_TOKEN)
