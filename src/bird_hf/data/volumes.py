@@ -297,7 +297,7 @@ def masked_slices(
     """
     if image.voxels.shape != labels.voxels.shape or not np.allclose(image.affine, labels.affine, atol=0.01):
         raise ValueError(f"{case.case_id}: image and labels lie on different grids; resample the labels")
-    low, high = ct_window(case.window) if case.window else mr_window(image.voxels)
+    low, high = display_range(case, image)
     for axis in axes or case.axes:
         for index in range(image.voxels.shape[VOXEL_AXIS[axis]]):
             pixels = to_uint8(slice_at(image, axis, index), low, high)
@@ -305,6 +305,11 @@ def masked_slices(
                 continue
             masks, absent = objects_of(case, label_slice_at(labels, axis, index), min_area)
             yield MaskedImage(case.image_info(axis, index), pixels, masks, absent)
+
+
+def display_range(case: CaseInfo, image: Volume) -> tuple[float, float]:
+    """The values that a volume shows as black and as white: its window, or percentiles of the foreground."""
+    return ct_window(case.window) if case.window else mr_window(image.voxels)
 
 
 def objects_of(
