@@ -29,9 +29,11 @@ from bird_hf.data.records import (
     Task,
     dialogue_row,
 )
+from bird_hf.data.replies import BadReply, read_turns
 from bird_hf.data.reply_store import Reply, ReplyStore, Request
 from bird_hf.data.teacher_costs import estimate
 from bird_hf.data.teachers import Refused
+from bird_hf.data.turn_plan import Wanted, plan_turns
 from bird_hf.hub.boxes import Box
 
 Payload = dict[str, Any]
@@ -44,25 +46,30 @@ def meta_in(payload: Payload) -> dict[str, Any]:
 
 
 def good_words(payload: Payload) -> str:
-    """What an honest model writes: a caption, or a turn for each task."""
+    """What an honest model writes: a caption, or the turns that were asked for."""
     meta = meta_in(payload)
-    item = meta["objects"][0]
-    name, place = item["name"], item["place"]
-    if "tasks" not in meta:
-        return json.dumps({"caption": f"{meta['modality']} of the {meta['region']} that shows the {name}."})
-    same = "|".join(other["id"] for other in meta["objects"] if other["name"] == name)
-    turns = {
-        "vg": (f"Where is the {name}?", f"Here is the [[{name}|{same}]]."),
-        "roc": (f"What is [[this structure|{item['id']}]]?", f"It is the {name}."),
-        "rc": (f"Describe [[this region|{item['id']}]].", f"The {name}, {place}."),
-        "mia": ("Which imaging modality is this?", f"This is {meta['modality']}."),
-    }
-    return turns_json({task: turns[task] for task in meta["tasks"]})
+    if "turns" not in meta:
+        shown = meta["objects"][0]["name"]
+        return json.dumps({"caption": f"{meta['modality']} of the {meta['region']} that shows the {shown}."})
+    turns = []
+    for wanted in meta["turns"]:
+        asked, said = good_turn(meta, wanted["task"], wanted["about"])
+        turns.append({"task": wanted["task"], "question": asked, "answer": said})
+    return json.dumps({"turns": turns})
 
 
-def turns_json(turns: dict[str, tuple[str, str]]) -> str:
-    listed = [{"task": task, "question": asked, "answer": said} for task, (asked, said) in turns.items()]
-    return json.dumps({"turns": listed})
+def good_turn(meta: dict[str, Any], task: str, about: str) -> tuple[str, str]:
+    if task == "mia":
+        return "Which imaging modality is this?", f"This is {meta['modality']}."
+    if about in meta["not_in_the_image"]:
+        return f"Where is the {about}?", f"There is no {about} in this image."
+    (item, *others) = [item for item in meta["objects"] if about in (item["name"], item["id"])]
+    ids = "|".join(other["id"] for other in [item, *others])
+    return {
+        "vg": (f"Where is the {about}?", f"Here is the [[{about}|{ids}]]."),
+        "roc": (f"What is [[this structure|{about}]]?", f"It is the {item['name']}."),
+        "rc": (f"Describe [[this region|{about}]].", f"The {item['name']}, {item['place']}."),
+    }[task]
 
 
 def changed(payload: Payload, **turns: tuple[str, str]) -> str:
@@ -199,44 +206,33 @@ def only(teacher: ChatTeacher, image: ImageRecord) -> Dialogue | Refused:
 
 class TestGoodReplies:
     def test_a_caption_is_asked_first_and_then_a_turn_for_each_task(self, teacher, server):
-        dialogue = only(teacher, record(*ALL))
+        dialogue = only(teacher, record(LEFT, RIGHT))
         assert [turn.task for turn in dialogue.turns] == ["vg", "roc", "rc", "mia"]
         assert dialogue.record.caption == "a CT image of the abdomen that shows the left kidney."
         assert dialogue.teacher == teacher.name == "scripted"
         first, second = map(meta_in, server.calls)
-        assert "tasks" not in first and second["caption"] == dialogue.record.caption
+        assert "turns" not in first and second["caption"] == dialogue.record.caption
 
     def test_code_puts_the_boxes_in(self, teacher):
-        turns = {turn.task: turn for turn in only(teacher, record(*ALL)).turns}
+        image = record(LEFT)
+        turns = {turn.task: turn for turn in only(teacher, image).turns}
         (answer,) = turns[Task.VISUAL_GROUNDING].answer_spans
         assert answer.phrase == "left kidney" and answer.boxes == (LEFT.box,)
         (question,) = turns[Task.REFERRING_CAPTION].question_spans
         assert question.phrase == "this region" and question.boxes == (LEFT.box,)
-        rows = dialogue_row(only(teacher, record(*ALL)))
-        assert rows["messages"][1]["content"] == (
+        row = dialogue_row(only(teacher, image))
+        assert row["messages"][1]["content"] == (
             "Here is the <ref>left kidney</ref><box>(700,600),(900,800)</box>."
         )
 
-    def test_all_instances_of_a_name_are_one_answer_in_reading_order(self, teacher, server):
-        pointer = ("Where is each cyst?", "Each [[cyst|cyst_2|cyst_0|cyst_1]] is marked.")
-        server.script = lambda payload, _: Answer(changed(payload, vg=pointer))
-        turn = only(teacher, record(*ALL)).turns[0]
-        assert turn.answer_spans[0].boxes == tuple(item.box for item in CYSTS)
-        assert {*turn.instance_ids} == {item.instance_id for item in CYSTS}
-
-    def test_what_is_absent_may_be_asked_for_and_denied(self, teacher, server):
-        asked = {"vg": ("Where is the spleen?", "There is no spleen in this image.")}
-        server.script = lambda payload, _: Answer(
-            changed(payload, **asked, mia=("Is there a spleen?", "No."))
-        )
-        turns = only(teacher, record(*ALL)).turns
-        assert turns[0].instance_ids == turns[3].instance_ids == ("spleen_0",)
-        assert not turns[0].answer_spans
-
-    @pytest.mark.parametrize("modality", [Modality.PET, Modality.FUNDUS])
-    def test_one_class_is_not_classified(self, teacher, modality):
-        shown = only(teacher, record(CYSTS[0], modality=modality, axis=Axis.PLANAR, slice_index=None))
-        assert Task.REFERRING_CLASSIFICATION not in [turn.task for turn in shown.turns]
+    def test_every_turn_is_about_what_the_plan_says(self, teacher):
+        images = records(12)
+        for image, dialogue in zip(images, teacher.dialogues(images), strict=True):
+            plan = plan_turns(image, 0)
+            assert [turn.task for turn in dialogue.turns] == [wanted.task for wanted in plan]
+            for wanted, turn in zip(plan, dialogue.turns, strict=True):
+                about = {item.instance_id for item in ALL if wanted.about in (item.label, item.instance_id)}
+                assert {*turn.instance_ids} == about
 
     def test_results_come_in_the_order_of_the_records_and_calls_are_bounded(self, server, tmp_path):
         server.script = lambda payload, number: Answer(good_words(payload), delay=0.05 if number % 3 else 0.2)
@@ -312,6 +308,18 @@ class TestFaultyReplies:
             # sides
             ("vg", VG, "Here is the [[left kidney|right_kidney_0]].", "do not name what they point at"),
             ("vg", VG, "Here is the [[right kidney|right_kidney_0]].", "must point at every left kidney"),
+            (
+                "vg",
+                "Where is the right kidney?",
+                "Here is the [[left kidney|left_kidney_0]].",
+                "asks for 'left kidney'",
+            ),
+            (
+                "rc",
+                "Describe [[this|right_kidney_0]].",
+                "The right kidney.",
+                "points at 'left_kidney_0' alone",
+            ),
             ("roc", ROC, "It is the right kidney.", "must name 'left kidney'"),
             ("rc", RC, "The left kidney, on the patient's right.", "'right' does not hold .* wrong side"),
             ("rc", RC, "The left kidney, anterior to the spine.", "'spine' is not in the meta information"),
@@ -361,7 +369,7 @@ class TestFaultyReplies:
                 "It is the left kidney.",
                 "gives the name",
             ),
-            ("roc", "What is this structure?", "It is the left kidney.", "points at exactly one object"),
+            ("roc", "What is this structure?", "It is the left kidney.", "points at 'left_kidney_0' alone"),
             ("roc", ROC, "The left kidney, or a cyst.", "must name 'left kidney' alone"),
             ("vg", VG, "It is [[here|left_kidney_0]].", "without its name"),
             ("vg", VG, "Here is the [[left kidney|left_kidney_0].", "markup"),
@@ -379,11 +387,61 @@ class TestFaultyReplies:
             ("mia", "What is this CT?", "A CT image. " * 100, "at most 1000 characters"),
         ],
     )
-    def test_a_false_turn_is_refused_with_its_reason(self, teacher, server, task, question, answer, reason):
+    def test_a_false_turn_is_refused_with_its_reason(self, task, question, answer, reason):
+        about = {"roc": "left_kidney_0", "rc": "left_kidney_0", "mia": ""}.get(task, "left kidney")
+        about = next((name for name in ("cyst", "spleen") if task == "vg" and name in question), about)
+        words = json.dumps({"turns": [{"task": task, "question": question, "answer": answer}]})
+        with pytest.raises(BadReply, match=reason):
+            read_turns(record(*ALL), [Wanted(Task(task), about)], words)
+
+    @pytest.mark.parametrize(
+        ("question", "answer", "ids"),
+        [
+            ("Is there a spleen?", "No.", {"spleen_0"}),
+            (
+                "Is there a spleen?",
+                "No, there is no spleen, but the left kidney is visible.",
+                {"spleen_0", "left_kidney_0"},
+            ),
+            ("How many cysts are there?", "There are three.", {"cyst_0", "cyst_1", "cyst_2"}),
+            ("How many spleens can be seen?", "None.", {"spleen_0"}),
+            ("On which side of the patient is the left kidney?", "On the patient's left.", {"left_kidney_0"}),
+            (
+                "What does this CT show?",
+                "Both the left kidney and the right kidney.",
+                {"left_kidney_0", "right_kidney_0"},
+            ),
+        ],
+    )
+    def test_a_true_turn_is_taken(self, question, answer, ids):
+        words = json.dumps({"turns": [{"task": "mia", "question": question, "answer": answer}]})
+        (turn,) = read_turns(record(*ALL), [Wanted(Task.IMAGE_ANALYSIS)], words)
+        assert (turn.question, turn.answer, {*turn.instance_ids}) == (question, answer, ids)
+
+    def test_boxes_of_one_answer_come_in_reading_order(self):
+        answer = "Each [[cyst|cyst_2|cyst_0]] is marked, and [[this cyst|cyst_1]] too."
+        words = json.dumps({"turns": [{"task": "vg", "question": "Where is each cyst?", "answer": answer}]})
+        (turn,) = read_turns(record(*ALL), [Wanted(Task.VISUAL_GROUNDING, "cyst")], words)
+        assert [span.boxes for span in turn.answer_spans] == [(CYSTS[0].box, CYSTS[2].box), (CYSTS[1].box,)]
+
+    @pytest.mark.parametrize(
+        ("task", "question", "answer", "reason"),
+        [
+            ("vg", "Where is it?", "Here is the [[left kidney|kidney_9]].", "unknown id 'kidney_9'"),
+            (
+                "rc",
+                "Describe [[this|left_kidney_0]].",
+                "The left kidney, on the patient's right.",
+                "wrong side",
+            ),
+            ("mia", "Which modality is this?", "This is a PET image.", "'pet' is not the modality"),
+            ("mia", "Is there a tumor?", "Yes, a large tumor.", "'tumor' is not in the meta information"),
+        ],
+    )
+    def test_a_turn_that_stays_false_drops_the_image(self, teacher, server, task, question, answer, reason):
         server.script = lambda payload, _: Answer(changed(payload, **{task: (question, answer)}))
-        refused = only(teacher, record(*ALL))
-        assert isinstance(refused, Refused)
-        assert re.search(reason, refused.reason)
+        refused = only(teacher, record(LEFT))
+        assert refused.image_id == "ct_00--set--case--x_0003" and reason in refused.reason
         assert len(server.calls) == 1 + 3  # the caption, then the turns and twice again
 
     @pytest.mark.parametrize(
@@ -430,14 +488,12 @@ class TestFaultyReplies:
         assert isinstance(only(teacher, record(*ALL)), Dialogue)
         assert "'pet' is not the modality" in meta_in(server.calls[1])["refused_because"][0]
 
-    def test_turns_of_other_tasks_are_refused(self, teacher, server):
-        def script(payload, _):
-            words = json.loads(good_words(payload))
-            words.get("turns", []).pop() if "turns" in words else None
-            return Answer(json.dumps(words))
-
-        server.script = script
-        assert "exactly one turn for each" in only(teacher, record(*ALL)).reason
+    def test_turns_that_were_not_asked_for_are_refused(self):
+        words = json.dumps(
+            {"turns": [{"task": "mia", "question": "What is this CT?", "answer": "A CT image."}] * 2}
+        )
+        with pytest.raises(BadReply, match="turns for mia were asked for in this order, not for mia, mia"):
+            read_turns(record(*ALL), [Wanted(Task.IMAGE_ANALYSIS)], words)
 
     def test_instructions_in_a_name_change_nothing(self, teacher, server):
         """A model that obeys the label is refused; the words of the label are never taken for a claim of ours."""
@@ -560,6 +616,33 @@ class TestNothingIsPaidTwice:
             only(teacher, record(*ALL))
 
 
+class TestPlan:
+    def test_every_second_image_is_asked_for_what_is_not_there(self):
+        plans = [plan_turns(image, 0) for image in records(400)]
+        absent = sum(Wanted(Task.VISUAL_GROUNDING, "spleen") in plan for plan in plans)
+        assert 160 < absent < 240
+        assert {len(plan) for plan in plans} == {4, 5}
+
+    def test_every_object_gets_its_turn(self):
+        plans = [plan_turns(image, 0) for image in records(200)]
+        about = {wanted.about for plan in plans for wanted in plan if wanted.task is Task.REFERRING_CAPTION}
+        assert about == {item.instance_id for item in ALL if item.present}
+
+    def test_the_missing_half_of_a_pair_is_what_is_asked_for(self):
+        """Left and right are the hardest to tell apart."""
+        gone = (NO_SPLEEN, replace(RIGHT, box=None))
+        plans = [plan_turns(record(LEFT, *gone, name=str(place)), 0) for place in range(50)]
+        asked = {wanted.about for plan in plans for wanted in plan if wanted.task is Task.VISUAL_GROUNDING}
+        assert asked == {"left kidney", "right kidney"}
+
+    @pytest.mark.parametrize("modality", [Modality.PET, Modality.FUNDUS])
+    def test_one_class_is_not_classified(self, modality):
+        plan = plan_turns(record(CYSTS[0], modality=modality, axis=Axis.PLANAR, slice_index=None), 0)
+        assert Task.REFERRING_CLASSIFICATION not in [wanted.task for wanted in plan]
+        plan = plan_turns(record(LEFT, RIGHT, modality=modality), 0)
+        assert Task.REFERRING_CLASSIFICATION in [wanted.task for wanted in plan]
+
+
 class TestEstimate:
     def test_nothing_is_sent_and_what_is_kept_costs_nothing(self, teacher, server, monkeypatch):
         settings, store = teacher.settings, teacher.store
@@ -568,7 +651,7 @@ class TestEstimate:
         list(teacher.dialogues(records(1)))
         after = estimate(settings, store, records(4))
         assert (after.requests, after.kept) == (6, 2)
-        assert after.prompt_tokens == before.prompt_tokens * 3 // 4
+        assert after.prompt_tokens == pytest.approx(before.prompt_tokens * 3 / 4, rel=0.05)
         done = estimate(settings, store, records(1))
         assert done.requests == done.prompt_tokens == done.most_reply_tokens == 0
 

@@ -1,19 +1,18 @@
 """The teacher of the paper: a chat model behind an OpenAI-compatible endpoint (BiRD 3, steps ii and iii).
 
 It is sent meta information, never pixels, file names or coordinates. First it writes a caption, then one question and
-answer for each task; `replies.py` reads and checks what comes back. A faulty reply is asked for again, at most twice,
-with the reason. `converse` is that exchange without a network; the rest is sending, keeping and waiting.
+answer for each turn of the plan; `replies.py` reads and checks what comes back. A faulty reply is asked for again, at
+most twice, with the reason. `converse` is that exchange without a network; the rest is sending, keeping and waiting.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -22,10 +21,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .claims import BadReply, check_names
 from .dialogues import MODALITY_NAMES, askable_absent, place_of
-from .records import SINGLE_TASKS, Axis, Dialogue, ImageRecord, Modality, Task
+from .records import Axis, Dialogue, ImageRecord
 from .replies import read_caption, read_turns
 from .reply_store import Reply, ReplyStore, Request
+from .sampling import draw_of
 from .teachers import Refused
+from .turn_plan import Wanted, plan_turns
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -62,14 +63,6 @@ class ChatSettings:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
 
 
-def tasks_of(record: ImageRecord) -> tuple[Task, ...]:
-    """The tasks of an image. PET and fundus have one class, so there is nothing to classify (BiRD, Table 3)."""
-    one_class = len({item.label for item in record.present}) < 2
-    if record.info.modality in (Modality.PET, Modality.FUNDUS) and one_class:
-        return tuple(task for task in SINGLE_TASKS if task is not Task.REFERRING_CLASSIFICATION)
-    return SINGLE_TASKS
-
-
 def meta_of(record: ImageRecord) -> dict[str, Any]:
     """The meta information that a teacher sees: words, shares and ids, no coordinates and no file names."""
     info = record.info
@@ -92,16 +85,21 @@ def meta_of(record: ImageRecord) -> dict[str, Any]:
     return meta
 
 
+def turns_data(meta: dict[str, Any], caption: str, plan: Sequence[Wanted]) -> dict[str, Any]:
+    """What is sent for the turns: the meta information, the caption, and what each turn is about."""
+    turns = [{"task": turn.task.value, "about": turn.about or "the image"} for turn in plan]
+    return {**meta, "caption": caption, "turns": turns}
+
+
 def request_for(settings: ChatSettings, record: ImageRecord, prompt: str, data: dict[str, Any]) -> Request:
     """A request: the words of `prompts/<prompt>.md`, and the data between marks that no name in it can write."""
     document = json.dumps(data, ensure_ascii=False, indent=1)
     document = document.replace("<", r"\u003c").replace(">", r"\u003e")
     # A seed an image: two images with the same meta information get words of their own.
-    digest = hashlib.sha256(f"{settings.seed}:{record.info.image_id}".encode()).digest()
     more: dict[str, Any] = {
         "max_completion_tokens": settings.max_tokens,
         "response_format": {"type": "json_object"},
-        "seed": int.from_bytes(digest[:4]) >> 1,
+        "seed": draw_of(settings.seed, record.info.image_id) >> 32,  # some servers take 31 bits
     }
     if settings.temperature is not None:
         more["temperature"] = settings.temperature
@@ -119,13 +117,13 @@ def converse(settings: ChatSettings, record: ImageRecord) -> _Conversation:
         if not record.present:
             raise BadReply("no object is in the image")
         check_names(record)
-        meta, tasks = meta_of(record), tasks_of(record)
+        meta, plan = meta_of(record), plan_turns(record, settings.seed)
         caption = yield from _agree(
             settings, record, "caption", meta, lambda words: read_caption(record, words)
         )
-        data = {**meta, "caption": caption, "tasks": list(tasks)}
+        data = turns_data(meta, caption, plan)
         turns = yield from _agree(
-            settings, record, "turns", data, lambda words: read_turns(record, tasks, words)
+            settings, record, "turns", data, lambda words: read_turns(record, plan, words)
         )
     except BadReply as fault:
         return Refused(record.info.image_id, str(fault))

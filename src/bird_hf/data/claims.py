@@ -208,7 +208,7 @@ class Facts:
 
     def _check_presence(self, asked: str, said: str) -> None:
         """What is absent is denied, and nothing else is."""
-        fallback = self._marked_labels(said) or self._marked_labels(asked)
+        fallback = self._marked_labels(asked) or self._marked_labels(said)  # of a bare "No"
         for clause in _CLAUSE.split(said):
             labels = self._marked_labels(clause)
             missing = [label for label in labels if label not in self.counts] + self._missing_things(clause)

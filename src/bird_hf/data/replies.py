@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ..hub.grounding import Span, read
 from .claims import BadReply, Facts, cut, plain
 from .records import ImageRecord, Instance, Task, Turn
+from .turn_plan import Wanted
 
 LONGEST_REPLY = 20_000  # characters; four turns take about 1,000
 
@@ -41,7 +42,7 @@ class TurnReply(BaseModel):
 
 
 class TurnsReply(BaseModel):
-    """The paper's step iii: one question and answer for each task."""
+    """The paper's step iii: questions and answers, one for each turn that was asked for."""
 
     model_config = ConfigDict(extra="forbid")
     turns: list[TurnReply] = Field(min_length=1, max_length=8)
@@ -65,15 +66,16 @@ def read_caption(record: ImageRecord, content: str) -> str:
     return caption
 
 
-def read_turns(record: ImageRecord, tasks: Sequence[Task], content: str) -> tuple[Turn, ...]:
-    """One turn for each of `tasks`, in their order. Raises BadReply."""
+def read_turns(record: ImageRecord, plan: Sequence[Wanted], content: str) -> tuple[Turn, ...]:
+    """The turns of a plan, in its order. Raises BadReply."""
     replies = _typed(TurnsReply, content).turns
-    by_task = {reply.task: reply for reply in replies}
-    if len(by_task) != len(replies) or {*by_task} != {*tasks}:
-        wanted, given = ", ".join(tasks), ", ".join(reply.task for reply in replies)
-        raise BadReply(f"exactly one turn for each of {wanted} was asked for, not {given}")
+    wanted, given = [turn.task.value for turn in plan], [reply.task.value for reply in replies]
+    if wanted != given:
+        raise BadReply(
+            f"turns for {', '.join(wanted)} were asked for in this order, not for {', '.join(given)}"
+        )
     facts = Facts(record)
-    return tuple(_read_turn(facts, by_task[task]) for task in tasks)
+    return tuple(_read_turn(facts, turn, reply) for turn, reply in zip(plan, replies, strict=True))
 
 
 _Reply = TypeVar("_Reply", bound=BaseModel)
@@ -92,49 +94,47 @@ def _typed(kind: type[_Reply], content: str) -> _Reply:
         raise BadReply(f"{cut(place)}: {first['msg'][:120]}") from None
 
 
-def _read_turn(facts: Facts, reply: TurnReply) -> Turn:
+def _read_turn(facts: Facts, wanted: Wanted, reply: TurnReply) -> Turn:
     try:
         question, answer = _resolve(facts, reply.question), _resolve(facts, reply.answer)
         facts.check(answer.text, question.text, (*question.ids, *answer.ids))
-        match reply.task:
+        match wanted.task:
             case Task.VISUAL_GROUNDING:
-                ids = _check_grounding(facts, question, answer)
+                ids = _check_grounding(facts, wanted.about, question, answer)
             case Task.REFERRING_CLASSIFICATION | Task.REFERRING_CAPTION:
-                ids = _check_referring(facts, question, answer, reply.task)
+                ids = _check_referring(facts, wanted, question, answer)
             case _:
                 ids = _check_words_alone(facts, question, answer)
     except BadReply as fault:
         raise BadReply(f"{reply.task}: {fault}") from None
-    return Turn(reply.task, question.text, answer.text, question.spans, answer.spans, ids)
+    return Turn(wanted.task, question.text, answer.text, question.spans, answer.spans, ids)
 
 
-def _check_grounding(facts: Facts, question: _Pointed, answer: _Pointed) -> tuple[str, ...]:
-    """VG: the answer points at all instances of what the question names, and at nothing else."""
-    asked = facts.labels_in(question.text)
-    if question.ids or not asked:
-        raise BadReply("the question names what it looks for, and points at nothing")
-    wanted = facts.instances(asked)
-    missing = {item.instance_id for item in wanted if item.present} ^ {*answer.ids}
-    if missing:
+def _check_grounding(facts: Facts, label: str, question: _Pointed, answer: _Pointed) -> tuple[str, ...]:
+    """VG: the question names one kind of object; the answer points at all of them, if any are there."""
+    if question.ids or facts.labels_in(question.text) != [plain(label)]:
         raise BadReply(
-            f"the answer must point at every {', '.join(asked)} and at nothing else: {cut(min(missing))!r}"
+            f"the question asks for {cut(label)!r} by name, for nothing else, and points at nothing"
         )
+    wanted = facts.instances([plain(label)])
+    if {item.instance_id for item in wanted if item.present} != {*answer.ids}:
+        raise BadReply(f"the answer must point at every {cut(label)} and at nothing else")
     for span in answer.spans:
         if not facts.labels_in(span.phrase):
             raise BadReply(f"the words {cut(span.phrase)!r} point at an object without its name")
     return tuple(item.instance_id for item in wanted)
 
 
-def _check_referring(facts: Facts, question: _Pointed, answer: _Pointed, task: Task) -> tuple[str, ...]:
+def _check_referring(facts: Facts, wanted: Wanted, question: _Pointed, answer: _Pointed) -> tuple[str, ...]:
     """ROC and RC: the question points at one object without naming it, the answer names it."""
-    if len(question.ids) != 1 or answer.ids:
-        raise BadReply("the question points at exactly one object, and the answer at nothing")
-    label = plain(facts.by_id[question.ids[0]].label)
+    if question.ids != (wanted.about,) or answer.ids:
+        raise BadReply(f"the question points at {cut(wanted.about)!r} alone, and the answer at nothing")
+    label = plain(facts.by_id[wanted.about].label)
     told = ({*re.findall(r"\w{3,}", label)} - _POINTING) & {*re.findall(r"\w{3,}", plain(question.text))}
     if told or facts.labels_in(question.text):
         raise BadReply(f"the question gives the name {cut(label)!r} away")
     named = facts.labels_in(answer.text)
-    if label not in named or (task is Task.REFERRING_CLASSIFICATION and named != [label]):
+    if label not in named or (wanted.task is Task.REFERRING_CLASSIFICATION and named != [label]):
         raise BadReply(f"the answer must name {cut(label)!r}" + (" alone" if label in named else ""))
     return question.ids
 

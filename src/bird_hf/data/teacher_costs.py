@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
 
-from .chat_teacher import REPEATS, ChatSettings, converse, meta_of, request_for, tasks_of
+from .chat_teacher import REPEATS, ChatSettings, converse, meta_of, request_for, turns_data
 from .dialogues import caption_of, write_dialogue
 from .records import ImageRecord
 from .reply_store import ReplyStore, Request
+from .turn_plan import plan_turns
 
 # English has about four characters a token; JSON, ids and other languages have fewer. Rather too many than too few.
 CHARACTERS_A_TOKEN = 3
@@ -71,14 +73,15 @@ def _requests(
             request = conversation.send(reply)
     except StopIteration:
         return kept, []
-    tasks, caption = tasks_of(record), caption_of(record)
-    example = write_dialogue(record, np.random.default_rng(0), dict.fromkeys(tasks, 1), absent=0)
+    plan, caption = plan_turns(record, settings.seed), caption_of(record)
+    wanted = Counter(turn.task for turn in plan)
+    example = write_dialogue(record, np.random.default_rng(0), wanted, absent=0)
     turns = [{"task": turn.task, "question": turn.question, "answer": turn.answer} for turn in example.turns]
     words = json.dumps({"turns": turns})
     captioning = request_for(settings, record, "caption", {}).messages[0]
     if request.messages[0] != captioning:
         return kept, [(request, words)]
-    data = {**meta_of(record), "caption": caption, "tasks": list(tasks)}
+    data = turns_data(meta_of(record), caption, plan)
     return kept, [(request, caption), (request_for(settings, record, "turns", data), words)]
 
 
