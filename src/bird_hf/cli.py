@@ -240,6 +240,84 @@ def data_phantoms(
     typer.echo(f"{pictures} images and {masks} masks in {out}")
 
 
+@data_app.command("build")
+def data_build(
+    src: Annotated[Path, typer.Argument(help="SA-Med2D (folder or .zip), or a folder with labels.yaml.")],
+    out: OutFolder = Path("med-grit"),
+    teacher: Annotated[str, typer.Option(help="Who writes the words: templates.")] = "templates",
+    limit: Annotated[int, typer.Option(min=1, help="Images wanted.")] = 60_000,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that read images; 0 is one a core.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of sampling, split and words.")] = 0,
+    pixels: Annotated[
+        bool | None, typer.Option("--pixels/--no-pixels", help="Rows hold images; by default where free.")
+    ] = None,
+) -> None:
+    """Build Med-GRIT from images and masks. A stopped build goes on when it is called again."""
+    from .data.build import BuildSettings, build
+    from .data.build_publish import drop_table, image_table
+
+    settings = BuildSettings(limit=limit, seed=seed, teacher=teacher, pixels=pixels)
+    manifest = build(src, out, settings, workers or os.cpu_count() or 1)
+    typer.echo(f"{image_table(manifest)}\n\n{drop_table(manifest)}\n")
+    for task, counts in manifest["rows"].items():
+        typer.echo(f"{task}: " + ", ".join(f"{count} {split}" for split, count in counts.items()))
+
+
+@data_app.command("import")
+def data_import(
+    src: Annotated[list[Path], typer.Argument(help="Original Med-GRIT JSON files, or folders of them.")],
+    images: Annotated[Path, typer.Option(help="Folder that holds ID.png of every entry.")],
+    out: OutFolder = Path("med-grit"),
+    split: Annotated[
+        str | None, typer.Option(help="train, validation or test: of files whose names say none.")
+    ] = None,
+    pixels: Annotated[bool, typer.Option(help="Whether rows carry the images.")] = True,
+) -> None:
+    """Original Med-GRIT files (VG, RO, GC, MII) and their images -> a Med-GRIT folder."""
+    from .data.original_import import import_original
+
+    for task, counts in import_original(src, images, out, split, pixels).items():
+        typer.echo(f"{task}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
+
+
+@data_app.command("export")
+def data_export(
+    data: Annotated[Path, typer.Argument(help="A Med-GRIT folder.")],
+    out: OutFolder,
+    images: Annotated[bool, typer.Option(help="Whether to write the rows' pixels too.")] = True,
+) -> None:
+    """A Med-GRIT folder -> original Med-GRIT files and images, in a new folder."""
+    from .data.original_export import export_original
+
+    for name, turns in export_original(data, out, images).items():
+        typer.echo(f"{out / name}: {turns} turns")
+
+
+@data_app.command("stats")
+def data_stats(
+    data: Annotated[Path, typer.Argument(help="A Med-GRIT folder.")] = Path("med-grit"),
+    out: OutFolder = Path("stats"),
+) -> None:
+    """Count turns, images, boxes and labels: tables (Markdown, JSON) and figures."""
+    from .statistics_report import write_statistics
+
+    for path in write_statistics(data, out):
+        typer.echo(str(path))
+
+
+@data_app.command("audit")
+def data_audit(
+    data: Annotated[Path, typer.Argument(help="A Med-GRIT folder.")] = Path("med-grit"),
+    out: Annotated[Path, typer.Option(help="The report to write (HTML).")] = Path("audit.html"),
+) -> None:
+    """Flag suspect labels, words and pictures in a report with thumbnails; nothing is dropped."""
+    from .audit_page import write_audit
+
+    for suspicion, count in write_audit(data, out).items():
+        typer.echo(f"{suspicion}: {count}")
+    typer.echo(str(out))
+
+
 @data_app.command("show")
 def data_show(
     data: Annotated[Path, typer.Argument(help="A Med-GRIT folder.")] = Path("med-grit"),

@@ -1,0 +1,145 @@
+"""The original Med-GRIT files: what their names and their entries say.
+
+    [{"id": "ct_00--...--z_0134",
+      "conversations": [["Picture 1: <img>PATH</img>\\nWhere is the liver?", "<ref>Liver</ref> is at <box>..."], ...]},
+     ...]
+
+A file holds one task and one split; its name says which (VG, RO, GC, MII; train, test). The image of an entry is
+ID.png in a folder of images: what stands between <img> and </img> is kept as text and never opened.
+
+What rows have no place for (the words before a question, the turns of an entry, further keys) is kept in the
+folder's `original/`, so that an export gives back the same JSON. The original form itself has no place for a
+region, a caption, a case, absent objects, areas, boxes finer than thousandths, the teacher, `synthetic`, or turns of
+several tasks in order (`chat`): an export leaves them out, and an import has them from the file name, from the words,
+or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .file_names import check_plain_stem, info_of
+from .records import SINGLE_TASKS, Task
+
+WORD_OF = {
+    Task.VISUAL_GROUNDING: "VG",
+    Task.REFERRING_CLASSIFICATION: "RO",
+    Task.REFERRING_CAPTION: "GC",
+    Task.IMAGE_ANALYSIS: "MII",
+}
+_SPELLINGS = {word: task for task, word in WORD_OF.items()}
+_SPELLINGS |= {"ROC": Task.REFERRING_CLASSIFICATION, "RC": Task.REFERRING_CAPTION, "MIA": Task.IMAGE_ANALYSIS}
+_SPLITS = ("train", "validation", "test")
+
+# The words before a question: `Picture 1: <img>PATH</img>` and what follows up to the question.
+_OPENING = re.compile(r"[^<]*+<img>[^<]*+</img>\s*+")
+_CONTROL = re.compile(r"</?img>|<imgpad>|<\|(?:im_start|im_end|endoftext|extra_\d{1,3})\|>")
+PLAIN_NAME = re.compile(r"[^./\\:\x00-\x1f][^/\\:\x00-\x1f]{0,239}\.json")
+
+
+@dataclass(frozen=True)
+class Source:
+    """An original file, and what its name says of it."""
+
+    path: Path
+    task: Task
+    split: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An entry of an original file: what comes before each question, the turns, and other keys."""
+
+    image_id: str
+    openings: tuple[str, ...]
+    turns: tuple[tuple[str, str], ...]
+    rest: Mapping[str, Any]
+
+    def line(self) -> str:
+        """What rows have no place for, as a line of `original/`."""
+        return to_json({"id": self.image_id, "openings": self.openings, "rest": self.rest})
+
+
+def find_sources(paths: Sequence[Path], split: str | None = None) -> list[Source]:
+    """The original files among `paths`, in the order of tasks and splits.
+
+    Raises ValueError where a name says no task or split, or two files hold the same.
+    """
+    files = [file for path in paths for file in (sorted(path.glob("*.json")) if path.is_dir() else [path])]
+    if not files:
+        raise ValueError(f"{', '.join(map(str, paths))}: no .json files there")
+    found: dict[tuple[Task, str], Source] = {}
+    for path in files:
+        if not path.is_file():
+            raise ValueError(f"{path}: no such file")
+        if not PLAIN_NAME.fullmatch(path.name):
+            raise ValueError(f"{path}: original files are named NAME.json")
+        source = Source(path, _task_of(path), _split_of(path, split))
+        if other := found.get((source.task, source.split)):
+            raise ValueError(
+                f"{other.path.name} and {path.name} both hold {source.split} turns of {source.task}; import one of them"
+            )
+        found[source.task, source.split] = source
+    return sorted(found.values(), key=lambda each: (SINGLE_TASKS.index(each.task), _SPLITS.index(each.split)))
+
+
+def _task_of(path: Path) -> Task:
+    tasks = {_SPELLINGS[word] for word in re.findall(r"[A-Za-z]+", path.stem) if word in _SPELLINGS}
+    if len(tasks) != 1:
+        raise ValueError(f"{path}: its name must say one task, one of the words {', '.join(_SPELLINGS)}")
+    return tasks.pop()
+
+
+def _split_of(path: Path, given: str | None) -> str:
+    words = {"val": "validation"} | {name: name for name in _SPLITS}
+    said = {words[word] for word in re.findall(r"[a-z]+", path.stem.lower()) if word in words}
+    if len(said) == 1:
+        return said.pop()
+    if given in _SPLITS and not said:
+        return str(given)
+    raise ValueError(
+        f"{path}: its name must say one of {', '.join(_SPLITS)}; give --split where it says none"
+    )
+
+
+def read_entry(value: Any) -> Entry:
+    """An entry as it stands in a file; raises ValueError where it has another form, or holds control tokens."""
+    if not isinstance(value, dict) or not isinstance(value.get("id"), str):
+        raise ValueError("it must be an object with a text `id` and a list `conversations`")
+    check_plain_stem(value["id"])
+    info_of(value["id"])  # or it raises
+    pairs = value.get("conversations")
+    if not isinstance(pairs, list) or not pairs:
+        raise ValueError("`conversations` must be a list of [question, answer], at least one")
+    openings, turns = [], []
+    for place, pair in enumerate(pairs, start=1):
+        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
+            raise ValueError(f"turn {place} must be [question, answer], two texts")
+        opening = match.group() if (match := _OPENING.match(pair[0])) else ""
+        turn = (pair[0][len(opening) :], pair[1])
+        for text in (opening, *turn):
+            _check_encodable(text)
+        if token := next((found for text in turn if (found := _CONTROL.search(text))), None):
+            raise ValueError(f"turn {place} holds {token.group()!r}, which is no text of a turn")
+        openings.append(opening)
+        turns.append(turn)
+    rest = {key: item for key, item in value.items() if key not in ("id", "conversations")}
+    _check_encodable(to_json(rest))
+    return Entry(value["id"], tuple(openings), tuple(turns), rest)
+
+
+def _check_encodable(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("it holds half of a character (a lone surrogate)") from None
+
+
+def to_json(value: Any) -> str:
+    """One line; raises ValueError for numbers beyond those of JSON, such as 1e999."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)

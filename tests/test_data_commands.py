@@ -1,0 +1,82 @@
+"""`bird data import | export | stats | audit` from the command line: what they print, write and refuse."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("datasets")
+
+from bird_hf import cli
+
+ID = "ct_00--CHAOS--case7--z_0134"
+ENTRIES = [
+    {
+        "id": ID,
+        "conversations": [
+            [
+                "Picture 1: <img>x.png</img>\nWhere is the liver?",
+                "<ref>Liver</ref>: <box>(0,0),(1000,990)</box>",
+            ]
+        ],
+    }
+]
+
+
+@pytest.fixture
+def bird(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    """Runs the console script in this process, in a folder with VG_test.json and images/."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "VG_test.json").write_text(json.dumps(ENTRIES))
+    (tmp_path / "images").mkdir()
+    Image.fromarray(np.eye(64, dtype=np.uint8) * 200).save(tmp_path / "images" / f"{ID}.png")
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["bird", "data", *arguments])
+        capsys.readouterr()
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def test_a_file_goes_in_is_looked_at_and_comes_out_again(bird, tmp_path):
+    assert bird("import", "VG_test.json", "--images", "images") == (0, "vg: 1 test\nchat: 1 test\n", "")
+    code, out, _ = bird("audit", "med-grit")
+    assert code == 0 and "covers_all: 1\n" in out and "tiny: 0\n" in out and out.endswith("audit.html\n")
+    assert (tmp_path / "audit.html").is_file()
+    pytest.importorskip("matplotlib")
+    code, out, _ = bird("stats", "med-grit", "--out", "stats")
+    assert code == 0 and len(out.splitlines()) == 4 and all(Path(line).is_file() for line in out.splitlines())
+    code, out, _ = bird("export", "med-grit", "--out", "back")
+    assert (code, out) == (0, f"{tmp_path / 'back' / 'VG_test.json'}: 1 turns\n")
+    assert json.loads((tmp_path / "back" / "VG_test.json").read_text()) == ENTRIES
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["import", "no.json", "--images", "images"], "no.json: no such file"),
+        (["import", "VG_test.json", "--images", "nowhere"], "nowhere is no folder"),
+        (["export", "nowhere", "--out", "back"], "nowhere is no Med-GRIT folder"),
+        (["stats", "nowhere"], "nowhere is no Med-GRIT folder"),
+        (["audit", "nowhere"], "nowhere is no Med-GRIT folder"),
+        (["audit", "nowhere", "--out", "audit.pdf"], "give a name that ends in .html"),
+    ],
+)
+def test_what_cannot_be_done_ends_in_one_line(bird, tmp_path, arguments, complaint):
+    before = sorted(tmp_path.rglob("*"))
+    code, out, err = bird(*arguments)
+    assert (code, out) == (2, "")
+    assert complaint in err and err.startswith("bird: ") and err.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
