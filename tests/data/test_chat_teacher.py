@@ -10,16 +10,21 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bird_hf.data.chat_teacher import ChatSettings, ChatTeacher, converse, meta_of, request_for
+from bird_hf.data.dialogues import caption_of, write_dialogue
+from bird_hf.data.masks import record_of
+from bird_hf.data.phantoms import draw_phantom
 from bird_hf.data.records import (
+    SINGLE_TASKS,
     Axis,
     Dialogue,
     ImageInfo,
@@ -29,12 +34,14 @@ from bird_hf.data.records import (
     Task,
     dialogue_row,
 )
-from bird_hf.data.replies import BadReply, read_turns
+from bird_hf.data.replies import BadReply, read_caption, read_turns
 from bird_hf.data.reply_store import Reply, ReplyStore, Request
+from bird_hf.data.teacher_batches import BatchTeacher
 from bird_hf.data.teacher_costs import estimate
 from bird_hf.data.teachers import Refused
 from bird_hf.data.turn_plan import Wanted, plan_turns
 from bird_hf.hub.boxes import Box
+from bird_hf.hub.grounding import Span
 
 Payload = dict[str, Any]
 
@@ -109,6 +116,7 @@ class ChatServer:
         self.script: Callable[[Payload, int], Answer] = lambda payload, number: Answer(good_words(payload))
         self.calls: list[Payload] = []
         self.keys: set[str] = set()
+        self.batches = BatchOffice(self)
         self.most_at_once = self._now = 0
         self._lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -138,9 +146,17 @@ class ChatServer:
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
-                payload = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                content = self.rfile.read(int(self.headers["content-length"]))
                 server.keys.add(self.headers["authorization"])
-                answer = server.answer(payload)
+                if self.path.endswith("/chat/completions"):
+                    self.send(server.answer(json.loads(content)))
+                else:
+                    self.send(Answer(body=server.batches.post(self.path, content)))
+
+            def do_GET(self) -> None:
+                self.send(Answer(body=server.batches.get(self.path)))
+
+            def send(self, answer: Answer) -> None:
                 body = answer.document().encode()
                 self.send_response(answer.status)
                 for name, value in {"content-type": "application/json", **answer.headers}.items():
@@ -154,6 +170,46 @@ class ChatServer:
                 """Quiet."""
 
         return Handler
+
+
+class BatchOffice:
+    """The server's files and batches. A batch is answered by the server's script, and is done at the second look."""
+
+    def __init__(self, server: ChatServer) -> None:
+        self.server = server
+        self.files: dict[str, str] = {}
+        self.batches: list[dict[str, Any]] = []
+        self.lost = 0  # how many requests of each batch expire without a reply
+
+    def post(self, path: str, content: bytes) -> str:
+        if path.endswith("/files"):
+            lines = [line for line in content.decode().splitlines() if line.startswith("{")]
+            return json.dumps({"id": self._keep("\n".join(lines)), "object": "file", "purpose": "batch"})
+        asked = json.loads(content)
+        rows = map(json.loads, self.files[asked["input_file_id"]].splitlines())
+        replies = [self._row(row) for row in rows][self.lost :]
+        batch = {"id": f"batch_{len(self.batches)}", "object": "batch", "status": "in_progress", **asked}
+        self.batches.append({**batch, "created_at": 0, "output_file_id": self._keep("\n".join(replies))})
+        return json.dumps({**batch, "created_at": 0})
+
+    def get(self, path: str) -> str:
+        if "/files/" in path:
+            return self.files[path.split("/")[-2]]
+        for batch in self.batches:
+            batch["status"] = "completed"
+        wanted = [batch for batch in self.batches if path.endswith(batch["id"])]
+        return json.dumps(
+            wanted[0] if wanted else {"object": "list", "data": self.batches, "has_more": False}
+        )
+
+    def _row(self, row: dict[str, Any]) -> str:
+        answer = self.server.answer(row["body"])
+        response = {"status_code": answer.status, "body": json.loads(answer.document())}
+        return json.dumps({"custom_id": row["custom_id"], "response": response})
+
+    def _keep(self, content: str) -> str:
+        self.files[f"file_{len(self.files)}"] = content
+        return f"file_{len(self.files) - 1}"
 
 
 KEY = "sk-a-key-that-nobody-may-see"
@@ -288,6 +344,13 @@ class TestWhatIsSent:
         assert first.key != request_for(ChatSettings("m"), image, "turns", meta_of(image)).key
 
 
+def pointed(text: str, spans: Sequence[Span], ids: Sequence[str]) -> str:
+    """A text as a model writes it, with pointers for spans."""
+    for span in reversed(spans):
+        text = f"{text[: span.start]}[[{span.phrase}|{'|'.join(ids)}]]{text[span.end :]}"
+    return text
+
+
 VG, ROC, RC = (
     "Where is the left kidney?",
     "What is [[this structure|left_kidney_0]]?",
@@ -417,6 +480,26 @@ class TestFaultyReplies:
         words = json.dumps({"turns": [{"task": "mia", "question": question, "answer": answer}]})
         (turn,) = read_turns(record(*ALL), [Wanted(Task.IMAGE_ANALYSIS)], words)
         assert (turn.question, turn.answer, {*turn.instance_ids}) == (question, answer, ids)
+
+    @pytest.mark.parametrize("modality", list(Modality))
+    def test_what_the_templates_say_is_taken(self, modality):
+        """Their words are true, whatever is drawn; only a pointer is put where a box is."""
+        for seed in range(6):
+            image = record_of(draw_phantom(modality, seed, 128))
+            rng, here = np.random.default_rng(seed), {item.instance_id for item in image.present}
+            written = write_dialogue(image, rng, dict.fromkeys(SINGLE_TASKS, 3), absent=1)
+            assert read_caption(image, json.dumps({"caption": caption_of(image)})) == caption_of(image)
+            for turn in written.turns:
+                asked = pointed(turn.question, turn.question_spans, turn.instance_ids)
+                said = pointed(
+                    turn.answer, turn.answer_spans, [name for name in turn.instance_ids if name in here]
+                )
+                words = json.dumps({"turns": [{"task": turn.task, "question": asked, "answer": said}]})
+                labels = {item.instance_id: item.label for item in image.instances}
+                about = turn.instance_ids[0] if turn.instance_ids else ""
+                about = labels[about] if turn.task is Task.VISUAL_GROUNDING else about
+                (again,) = read_turns(image, [Wanted(turn.task, about)], words)
+                assert again.tagged() == turn.tagged()
 
     def test_boxes_of_one_answer_come_in_reading_order(self):
         answer = "Each [[cyst|cyst_2|cyst_0]] is marked, and [[this cyst|cyst_1]] too."
@@ -614,6 +697,66 @@ class TestNothingIsPaidTwice:
         path.write_text("{")
         with pytest.raises(ValueError, match=rf"{path.name}: not a stored reply"):
             only(teacher, record(*ALL))
+
+
+class TestBatches:
+    def teacher(self, server: ChatServer, folder: Path, images: int = 100) -> BatchTeacher:
+        settings = ChatSettings("scripted", base_url=server.url, max_retries=0, timeout=20.0)
+        return BatchTeacher(settings, folder / "replies", poll=0.01, images=images)
+
+    def test_results_are_those_of_single_calls(self, server, tmp_path):
+        wrong = ("Which modality is this?", "This is a PET image.")
+        server.script = lambda payload, number: Answer(
+            good_words(payload) if "refused_because" in meta_in(payload) else changed(payload, mia=wrong)
+        )
+        images = [*records(3), record(NO_SPLEEN)]
+        batched = list(self.teacher(server, tmp_path / "batches").dialogues(images))
+        assert len(server.batches.batches) == 3 and len(server.calls) == 9  # captions, turns, turns again
+        assert batched == list(teacher_for(server, tmp_path / "calls").dialogues(images))
+
+    def test_images_go_in_groups_and_nothing_is_asked_twice(self, server, tmp_path):
+        first = list(self.teacher(server, tmp_path, images=2).dialogues(records(5)))
+        assert len(server.batches.batches) == 6 and len(server.calls) == 10
+        assert list(self.teacher(server, tmp_path).dialogues(records(5))) == first
+        assert len(server.batches.batches) == 6
+
+    def test_a_killed_run_collects_the_batch_that_it_left(self, server, tmp_path, monkeypatch):
+        def killed(*_):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr("bird_hf.data.reply_store.ReplyStore.put", killed)
+            with pytest.raises(KeyboardInterrupt):
+                list(self.teacher(server, tmp_path).dialogues(records(2)))
+        assert len(server.batches.batches) == 1 and len(server.calls) == 2
+        assert len(list(self.teacher(server, tmp_path).dialogues(records(2)))) == 2
+        assert len(server.batches.batches) == 2 and len(server.calls) == 4
+
+    def test_what_expires_is_handed_in_again(self, server, tmp_path):
+        server.batches.lost = 1
+        results = self.teacher(server, tmp_path).dialogues(records(3))
+        with pytest.raises(ValueError, match="came back without a reply"):
+            list(results)  # the last of three is lost every time
+        server.batches.lost = 0
+        assert len(list(self.teacher(server, tmp_path).dialogues(records(3)))) == 3
+
+    def test_a_batch_of_another_store_is_left_alone(self, server, tmp_path):
+        list(self.teacher(server, tmp_path / "one").dialogues(records(1)))
+        list(self.teacher(server, tmp_path / "two").dialogues(records(1)))
+        assert len(server.calls) == 4
+
+    def test_an_id_that_is_no_key_is_no_path(self, server, tmp_path):
+        list(self.teacher(server, tmp_path).dialogues(records(1)))
+        for name in [name for name, text in server.batches.files.items() if "response" in text]:
+            row = {**json.loads(server.batches.files[name]), "custom_id": "../../evil"}
+            server.batches.files[name] = json.dumps(row)
+        for path in tmp_path.rglob("*.*"):
+            path.unlink(missing_ok=True) if path.is_file() else None
+        before = {*tmp_path.parent.rglob("evil*")}
+        server.script = lambda payload, number: Answer("oops", 500)
+        with pytest.raises(ValueError, match="status 500"):
+            list(self.teacher(server, tmp_path).dialogues(records(1)))
+        assert {*tmp_path.parent.rglob("evil*")} == before == set()
 
 
 class TestPlan:

@@ -35,7 +35,7 @@ REPEATS = 2  # how often a faulty reply is asked for again
 
 _log = logging.getLogger(__name__)
 _Read = TypeVar("_Read")
-_Conversation = Generator[Request, Reply, Dialogue | Refused]
+Conversation = Generator[Request, Reply, Dialogue | Refused]
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def request_for(settings: ChatSettings, record: ImageRecord, prompt: str, data: 
     return Request(settings.model, messages, more)
 
 
-def converse(settings: ChatSettings, record: ImageRecord) -> _Conversation:
+def converse(settings: ChatSettings, record: ImageRecord) -> Conversation:
     """The exchange about one image: yields requests, is sent replies, returns what came of it."""
     try:
         if not record.present:
@@ -248,14 +248,18 @@ def connect(settings: ChatSettings) -> AsyncOpenAI:
         import openai
     except ImportError:
         raise ValueError("a chat teacher needs openai: pip install 'bird-hf[data]'") from None
+    no_key = (
+        "no API key for the teacher: set OPENAI_API_KEY (any word for a server of your own that wants none)"
+    )
     try:
-        return openai.AsyncOpenAI(
+        client = openai.AsyncOpenAI(
             base_url=settings.base_url, max_retries=settings.max_retries, timeout=settings.timeout
         )
     except openai.OpenAIError:
-        raise ValueError(
-            "no API key for the teacher: set OPENAI_API_KEY (any word for a server of your own that wants none)"
-        ) from None
+        raise ValueError(no_key) from None
+    if not client.api_key:
+        raise ValueError(no_key)
+    return client
 
 
 async def _call(client: AsyncOpenAI, request: Request) -> Reply:
@@ -267,14 +271,16 @@ async def _call(client: AsyncOpenAI, request: Request) -> Reply:
     except openai.BadRequestError as error:
         if error.code == "content_filter":  # a refusal of this image alone, and one that stays
             return Reply(error.status_code, error.response.text)
-        raise ValueError(_failure(client, error)) from None
+        raise ValueError(failure_of(client, error)) from None
     except openai.OpenAIError as error:
-        raise ValueError(_failure(client, error)) from None
+        raise ValueError(failure_of(client, error)) from None
     return Reply(200, answer.http_response.text)
 
 
-def _failure(client: AsyncOpenAI, error: Exception) -> str:
+def failure_of(client: AsyncOpenAI, error: Exception) -> str:
     """One line about a failed call, without the key that some servers repeat."""
-    cause = " ".join(str(error).split()).replace(client.api_key, "***")[:200]
+    cause = "".join(filter(str.isprintable, " ".join(str(error).split()))).replace(client.api_key, "***")[
+        :200
+    ]
     host = client.base_url.host
     return f"the teacher at {host} does not answer: {cause}; replies so far are kept, run again to go on"

@@ -132,15 +132,14 @@ class Facts:
         `ids`: the instances that they point at. A caption is an answer without a question.
         """
         asked, said = self._mark(question), self._mark(answer)
-        turn = [*self._marked_labels(asked), *self._marked_labels(said)]
-        subject = self.instances(turn) + [self.by_id[name] for name in ids]
+        turn = self._about([*self._marked_labels(asked), *self._marked_labels(said)], ids)
         for marked in (asked, said):
             self._check_form(marked)
             self._check_kind(marked)
             self._check_things(marked)
             for sentence in _SENTENCE.split(marked):
-                named = self.instances(self._marked_labels(sentence))
-                self._check_sentence(sentence, [item for item in named or subject if item.present])
+                named = self._about(self._marked_labels(sentence), ids)
+                self._check_sentence(sentence, named or turn)
         self._check_presence(asked, said)
         self._check_counts(asked, said, ids)
 
@@ -151,6 +150,13 @@ class Facts:
             (plain(info.region) in words) or _PLANE.search(words) or _MODALITY[info.modality].search(words)
         )
         return bool(known or self.labels_in(text) or _THINGS.search(words))
+
+    def _about(self, labels: Sequence[str], ids: Sequence[str]) -> list[Instance]:
+        """The objects that words are about: those pointed at, and of names without one all that are there."""
+        pointed = [self.by_id[name] for name in ids]
+        done = {plain(item.label) for item in pointed}
+        mine = [item for item in pointed if not labels or plain(item.label) in labels]
+        return mine + [item for item in self.instances({*labels} - done) if item.present]
 
     def _mark(self, text: str) -> str:
         """The text with every name as one private character, so that what is in a name is no claim."""
