@@ -51,7 +51,9 @@ def bird(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
 
 
 def test_a_file_goes_in_is_looked_at_and_comes_out_again(bird, tmp_path):
-    assert bird("import", "VG_test.json", "--images", "images") == (0, "vg: 1 test\nchat: 1 test\n", "")
+    code, out, _ = bird("import", "VG_test.json", "--images", "images")
+    assert (code, out) == (0, "vg: 1 test\nchat: 1 test\n")
+    assert sorted(path.name for path in Path("med-grit").iterdir()) == ["README.md", "data", "original"]
     code, out, _ = bird("audit", "med-grit")
     assert code == 0 and "covers_all: 1\n" in out and "tiny: 0\n" in out and out.endswith("audit.html\n")
     assert (tmp_path / "audit.html").is_file()

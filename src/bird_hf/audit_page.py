@@ -81,7 +81,8 @@ def write_audit(folder: Path, out: Path, shown: int = SHOWN) -> dict[Suspicion, 
 def _page(name: str, counts: Counter[Suspicion], figures: dict[Suspicion, list[str]]) -> str:
     summary = []
     for kind in Suspicion:
-        cells = (f"{counts[kind]:,}", f'<a href="#{kind}">{_title(kind)}</a>', escape(EXPLAINED[kind]))
+        title = f'<a href="#{kind}">{_title(kind)}</a>' if figures[kind] else _title(kind)
+        cells = (f"{counts[kind]:,}", title, escape(EXPLAINED[kind]))
         summary.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     sections = [_section(kind, counts[kind], shown) for kind, shown in figures.items() if shown]
     return _PAGE.format(name=escape(name), summary="\n".join(summary), sections="\n".join(sections))

@@ -210,6 +210,7 @@ class TestRefusals:
             (entry_with(id="../../etc/ct_1"), r"entry 1: '../../etc/ct_1' is no plain file name"),
             (entry_with(id="ct_\u0000"), "no plain file name"),
             (entry_with(id="liver_1"), "begins with no modality"),
+            (entry_with(id="ct_" + "肝" * 200), "entry 1: .*File name too long"),
             (entry_with(id="ct_none"), r"entry 1: image .*ct_none.png is missing"),
             (entry_with(id="ct_out"), r"ct_out.png is a link that leads out of"),
             (entry_with(id="ct_broken"), r"ct_broken.png: the image is not a readable image"),

@@ -27,6 +27,7 @@ from .shards import Row, shards_of, stream_rows
 COVERS = 0.95  # of the image: more is nearly everything
 TINY_PX = 3  # the shorter side of a box: less is nearly nothing
 SAME_BOX = 0.85  # IoU of two boxes of one label: more is one object twice
+_COMPARED = 300  # boxes of a row that are compared in pairs: a hostile row may hold millions
 
 
 class Suspicion(StrEnum):
@@ -162,7 +163,7 @@ def check_objects(row: Row, place: Place) -> Iterator[Finding]:
             yield finding(Suspicion.COVERS_ALL, f"{label}: {box.area:.1%} of the image", (label, box))
         if min(width, height) < TINY_PX:
             yield finding(Suspicion.TINY, f"{label}: {width:.1f} x {height:.1f} pixels", (label, box))
-    for (label, box), (other_label, other) in combinations(boxes, 2):
+    for (label, box), (other_label, other) in combinations(boxes[:_COMPARED], 2):
         if label == other_label and box.iou(other) >= SAME_BOX:
             yield finding(Suspicion.TWICE, f"{label}: IoU {box.iou(other):.2f}", (label, box), (label, other))
     for left, right in _twins(row, boxes):

@@ -141,5 +141,8 @@ def _check_encodable(text: str) -> None:
 
 
 def to_json(value: Any) -> str:
-    """One line; raises ValueError for numbers beyond those of JSON, such as 1e999."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    """One line; raises ValueError for numbers beyond those of JSON, such as 1e999, and for very deep nesting."""
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None

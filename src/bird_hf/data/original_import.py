@@ -10,6 +10,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from ..hub.grounding import Span, read
 from ..hub.pixels import open_image
 from .file_names import info_of
@@ -58,7 +60,7 @@ def import_original(
     making = out.with_name(f".{out.name}.making")
     shutil.rmtree(making, ignore_errors=True)
     (making / "original").mkdir(parents=True)
-    index = _TurnIndex(making / "turns.sqlite")
+    index = _TurnIndex()
     try:
         shelf = _ImageShelf(images, pixels)
         counts: dict[str, dict[str, int]] = {}
@@ -71,7 +73,6 @@ def import_original(
         for name in dict.fromkeys(source.split for source in sources):
             chat = write_stream(index.chat_rows(name, shelf), making / "data" / Task.CHAT.value, name)
             counts.setdefault(Task.CHAT.value, {})[name] = chat
-        index.close()
         write_card(making, counts, _CARD)
         replace_folder(making, out)
     finally:
@@ -84,12 +85,13 @@ def _rows(source: Source, shelf: _ImageShelf, index: _TurnIndex, originals: Path
     """The rows of a file; what they have no place for goes into `originals`, their turns into the index."""
     with (originals / f"{source.split}-{source.task.value}.jsonl").open("w", encoding="utf-8") as kept:
         kept.write(to_json({"file": source.path.name}) + "\n")
-        for number, value in read_list(source.path):
+        entries = tqdm(read_list(source.path), desc=source.path.name, unit="entry")
+        for number, value in entries:
             try:
                 entry = read_entry(value)
                 size, cell = shelf.take(entry.image_id)
                 kept.write(entry.line() + "\n")
-            except ValueError as error:
+            except (ValueError, OSError) as error:
                 raise ValueError(f"{source.path}, entry {number}: {error}") from error
             index.add(source, entry)
             for words in entry.turns:
@@ -127,10 +129,8 @@ class _ImageShelf:
 class _TurnIndex:
     """All turns on disk, because those of an image stand in several files and `chat` wants them together."""
 
-    def __init__(self, path: Path) -> None:
-        self.base = sqlite3.connect(path)
-        self.base.execute("PRAGMA journal_mode = OFF")
-        self.base.execute("PRAGMA synchronous = OFF")
+    def __init__(self) -> None:
+        self.base = sqlite3.connect("")  # a private file that is gone with its connection
         self.base.execute(
             "CREATE TABLE turns (split TEXT, image TEXT, task TEXT, question TEXT, answer TEXT)"
         )
@@ -147,7 +147,8 @@ class _TurnIndex:
             " WHERE split = :split ORDER BY first, turns.rowid",
             {"split": split},
         )
-        for image_id, turns in groupby(found, key=lambda row: row[0]):
+        images = groupby(found, key=lambda row: row[0])
+        for image_id, turns in tqdm(images, desc=f"{split} chats", unit="image"):
             size, cell = shelf.take(image_id)
             words = [(Task(task), (question, answer)) for _, task, question, answer in turns]
             yield dialogue_row(_dialogue(image_id, size, words), cell) | {"task": Task.CHAT.value}
