@@ -244,7 +244,11 @@ def data_phantoms(
 def data_build(
     src: Annotated[Path, typer.Argument(help="SA-Med2D (folder or .zip), or a folder with labels.yaml.")],
     out: OutFolder = Path("med-grit"),
-    teacher: Annotated[str, typer.Option(help="Who writes the words: templates.")] = "templates",
+    teacher: Annotated[
+        str, typer.Option(help="Who writes the words: templates (offline), or openai (a chat model).")
+    ] = "templates",
+    model: Annotated[str | None, typer.Option(help="The chat model; its key is OPENAI_API_KEY.")] = None,
+    base_url: Annotated[str | None, typer.Option(help="Its endpoint, if not OpenAI's own.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Images wanted.")] = 60_000,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read images; 0 is one a core.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of sampling, split and words.")] = 0,
@@ -255,9 +259,11 @@ def data_build(
     """Build Med-GRIT from images and masks. A stopped build goes on when it is called again."""
     from .data.build import BuildSettings, build
     from .data.build_publish import drop_table, image_table
+    from .data.teachers import open_teacher
 
-    settings = BuildSettings(limit=limit, seed=seed, teacher=teacher, pixels=pixels)
-    manifest = build(src, out, settings, workers or os.cpu_count() or 1)
+    words = open_teacher(teacher, seed, out / ".build" / "replies", model, base_url)
+    settings = BuildSettings(limit=limit, seed=seed, teacher=words.name, pixels=pixels)
+    manifest = build(src, out, settings, workers or os.cpu_count() or 1, words)
     typer.echo(f"{image_table(manifest)}\n\n{drop_table(manifest)}\n")
     for task, counts in manifest["rows"].items():
         typer.echo(f"{task}: " + ", ".join(f"{count} {split}" for split, count in counts.items()))

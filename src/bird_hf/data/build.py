@@ -32,6 +32,7 @@ from .teachers import Refused, Teacher, TemplateTeacher
 from .workers import batched, in_workers
 
 _LOG = logging.getLogger(__name__)
+_KEY = "key.json"  # of the state: source and settings
 _CHUNK = 32  # images that a worker reads at a time, and that are committed together
 _SPARE = 1.25  # images that are read for each that is wanted: some are faulty, some look like others
 _ONE_CLASS = (Modality.PET, Modality.FUNDUS)  # BiRD 3: no classification where there is but one class
@@ -41,8 +42,8 @@ _ONE_CLASS = (Modality.PET, Modality.FUNDUS)  # BiRD 3: no classification where 
 class BuildSettings:
     """What a dataset depends on, besides its source.
 
-    limit: images wanted. min_area: share of an image below which an object is not asked for. pixels: whether rows
-    hold the images; None leaves it to the source's licence.
+    limit: images wanted. teacher: the name of who writes the words. min_area: share of an image below which an object
+    is not asked for. pixels: whether rows hold the images; None leaves it to the source's licence.
     """
 
     limit: int = 60_000  # BiRD 3: about 60 K images
@@ -70,8 +71,8 @@ def build(
 ) -> dict:
     """Build the dataset of a source into the folder `out`; returns the manifest, which stands there, too.
 
-    teacher: who writes the words, if not the one of the settings' name. Raises ValueError, in one line, where the
-    source is none, another build is at work in `out`, or the split leaks.
+    teacher: who writes the words, templates by default; `settings.teacher` is its name. Raises ValueError, in one line,
+    where the source is none, another build is at work in `out`, or the split leaks.
     """
     source = open_source(src)
     _check_out(out)
@@ -91,7 +92,7 @@ def build(
 
 def _check_out(out: Path) -> None:
     """Only a folder of an earlier build is written over."""
-    if (out / ".build").is_dir():
+    if (out / ".build" / _KEY).is_file():
         return
     for name in ("README.md", "data", "manifest.json"):
         if (out / name).exists():
@@ -119,7 +120,7 @@ def _only_build(scratch: Path) -> Iterator[None]:
 def _open_state(scratch: Path, src: Path, settings: BuildSettings) -> BuildState:
     """The state of this source and these settings; that of others is thrown away."""
     key = json.dumps({"source": fingerprint(src), "settings": asdict(settings)}, sort_keys=True)
-    key_file, folder = scratch / "key.json", scratch / "state"
+    key_file, folder = scratch / _KEY, scratch / "state"
     if not key_file.is_file() or key_file.read_text(encoding="utf-8") != key:
         key_file.unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)

@@ -71,6 +71,8 @@ class CocoFile:
                 raise FaultyImageError(Drop.UNNAMED_CLASS, f"category {category}")
             try:
                 masks.append((name, mask_of(segmentation, shape)))
+            except FaultyImageError:
+                raise
             except (ValueError, KeyError, TypeError, OverflowError) as error:
                 raise FaultyImageError(Drop.UNREADABLE_MASK, str(error)) from error
         return masks

@@ -14,10 +14,12 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from ..hub.pixels import MAX_PIXELS, MAX_SIDE_PX, open_image
+from ..hub.pixels import MAX_PIXELS, MAX_SIDE_PX, MIN_SIDE_PX, open_image
 
 # A border that is set nearly all round, around a hole that is not: foreground and background have changed places.
 _INVERTED_BORDER = 0.95
+# Where a PNG says that it is to be turned, or what is transparent in it.
+_TURNED_OR_CLEAR = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp", "transparency"}
 _MASK_FORMATS = ("PNG", "BMP", "TIFF", "GIF")  # lossless ones
 
 
@@ -58,24 +60,41 @@ class FaultyImageError(ValueError):
 
 def read_pixels(content: bytes) -> np.ndarray:
     """An image file's bytes -> (H, W, 3) uint8, or (H, W) where it is grey. Raises FaultyImageError."""
-    try:
-        pixels = np.asarray(open_image(content))
-    except ValueError as error:
-        raise FaultyImageError(Drop.UNREADABLE_IMAGE, str(error)) from error
-    red = pixels[..., 0]
-    if np.array_equal(red, pixels[..., 1]) and np.array_equal(red, pixels[..., 2]):
-        pixels = np.ascontiguousarray(red)
+    pixels = _plain_grey(content)
+    if pixels is None:
+        try:
+            pixels = np.asarray(open_image(content))
+        except ValueError as error:
+            raise FaultyImageError(Drop.UNREADABLE_IMAGE, str(error)) from error
+        # The first comparison, of a few rows, is enough for most pictures in colour.
+        if all((some == some[..., :1]).all() for some in (pixels[::16], pixels)):
+            pixels = np.ascontiguousarray(pixels[..., 0])
     check_pixels(pixels)
     return pixels
 
 
+def _plain_grey(content: bytes) -> np.ndarray | None:
+    """(H, W) of an 8-bit grey PNG, most of what there is, which `open_image` would only copy; else None."""
+    try:
+        image = Image.open(io.BytesIO(content), formats=("PNG",))
+        small = max(image.size) <= MAX_SIDE_PX and image.width * image.height <= MAX_PIXELS
+        if image.mode != "L" or not small or min(image.size) < MIN_SIDE_PX:
+            return None
+        pixels = np.asarray(image)
+    except Exception:  # `open_image` says what is wrong
+        return None
+    return None if _TURNED_OR_CLEAR & image.info.keys() else pixels
+
+
 def check_pixels(pixels: np.ndarray) -> None:
     """Raises FaultyImageError where an image shows nothing, or is a mask itself."""
-    low = pixels.min()
-    if low == (high := pixels.max()):
+    low, high = pixels.min(), pixels.max()
+    if low == high:
         raise FaultyImageError(Drop.BLANK_IMAGE)
-    if ((pixels == low) | (pixels == high)).all():
-        raise FaultyImageError(Drop.IMAGE_IS_MASK)
+    for some in (pixels[::16, ::16], pixels):  # a few pixels of most pictures show that they are no mask
+        if not ((some == low) | (some == high)).all():
+            return
+    raise FaultyImageError(Drop.IMAGE_IS_MASK)
 
 
 def read_values(content: bytes) -> np.ndarray:
@@ -99,8 +118,8 @@ def read_mask(content: bytes) -> np.ndarray:
     values = read_values(content)
     if values.dtype == np.bool_:
         return values
-    mask = values != 0
-    if mask.any() and not (values[mask] == values.max()).all():
+    mask = values == (values.max() or 1)
+    if np.count_nonzero(mask) != np.count_nonzero(values):
         raise FaultyImageError(Drop.NOT_BINARY)
     return mask
 
@@ -149,6 +168,6 @@ def check_union(masks: Iterable[tuple[str, np.ndarray]]) -> None:
         parts = [other for other in merged if other != label and areas[other] < areas[label]]
         if sum(areas[other] for other in parts) < areas[label]:
             continue
-        inside = [merged[other] for other in parts if not (merged[other] & ~mask).any()]
+        inside = [merged[other] for other in parts if np.count_nonzero(merged[other] & mask) == areas[other]]
         if len(inside) > 1 and np.array_equal(np.logical_or.reduce(inside), mask):
             raise FaultyImageError(Drop.UNION_CLASS, label)

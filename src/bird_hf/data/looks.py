@@ -12,13 +12,14 @@ from PIL import Image
 HASH_SIDE = 16
 # Of 256 bits. Below it are copies, other sizes of one picture, and slices next to each other.
 MAX_DISTANCE = 10
+_LEAST_RISE = 0.5  # grey levels: even ground stays even when it is stored anew
 
 
 def look_of(pixels: np.ndarray) -> bytes:
     """The hash of a picture (H, W) or (H, W, 3) uint8: 32 bytes."""
-    small = Image.fromarray(pixels).convert("L").resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BOX)
-    grey = np.asarray(small)
-    return np.packbits(grey[:, 1:] > grey[:, :-1]).tobytes()
+    grey = Image.fromarray(pixels).convert("L").convert("F")
+    small = np.asarray(grey.resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BICUBIC))
+    return np.packbits(np.diff(small, axis=1) > _LEAST_RISE).tobytes()
 
 
 class Looks:

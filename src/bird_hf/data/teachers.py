@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -37,6 +38,23 @@ class Teacher(Protocol):
 
     def dialogues(self, records: Iterable[ImageRecord]) -> Iterator[Dialogue | Refused]:
         """One result a record, in the order of the records, which are taken as they are needed."""
+
+
+def open_teacher(
+    name: str, seed: int, store: Path, model: str | None = None, base_url: str | None = None
+) -> Teacher:
+    """The teacher of a name: `templates`, or `openai`, a chat model behind any compatible endpoint.
+
+    store: the folder that keeps every reply of a chat model. Raises ValueError for an unknown name, or where a chat
+    model has none.
+    """
+    if name == "templates":
+        return TemplateTeacher(seed)
+    if name != "openai":
+        raise ValueError(f"teacher {name!r} is unknown; use templates or openai")
+    from .chat_teacher import ChatSettings, ChatTeacher
+
+    return ChatTeacher(ChatSettings(model=model or "", base_url=base_url, seed=seed), store)
 
 
 class TemplateTeacher:
