@@ -425,6 +425,23 @@ class TestFaultyReplies:
             ("vg", VG, "<box>(700,600),(900,800)</box>", "tags and coordinates"),
             ("vg", VG, "<ref>[[left kidney|left_kidney_0]]</ref> is there.", "tags and coordinates"),
             ("rc", RC, "The left kidney, seven hundred from the edge.", "wrong count"),
+            # more than is known
+            ("mia", "What does this CT show?", "The cysts are malignant.", "'malignant' is not in the meta"),
+            (
+                "mia",
+                "What does this CT show?",
+                "A left kidney with nephritis.",
+                "'nephritis' is not in the meta",
+            ),
+            ("mia", "What does this CT show?", "A chest with the left kidney.", "'chest' is not in the meta"),
+            ("mia", "Where is the cyst of this CT?", "The cyst is at the top.", "'top' does not hold"),
+            ("mia", "What does this CT show?", "A norm\u0430l left kidney.", "no Latin letter"),
+            (
+                "mia",
+                "Is there a spleen?",
+                "The spleen is not only there but large.",
+                "'spleen' is said to be there",
+            ),
             # form
             (
                 "roc",

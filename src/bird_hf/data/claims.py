@@ -20,21 +20,24 @@ LONGEST_NAME = 80  # characters of a label; what is longer is no name
 
 _MODALITY_WORDS = {
     Modality.CT: r"ct|computed tomograph\w*|cat scans?",
-    Modality.MR: r"mri?s?|magnetic resonance",
+    Modality.MR: r"mri?s?|magnetic[ -]resonance",
     Modality.X_RAY: r"x[ -]?rays?|radiograph\w*|mammogra\w*",
-    Modality.PET: r"pet|positron emission",
+    Modality.PET: r"pet|positron",
     Modality.ENDOSCOPY: r"(?:endo|colono|gastro|broncho)scop\w*",
     Modality.DERMOSCOPY: r"derm(?:at)?oscop\w*",
     Modality.FUNDUS: r"fundus|fundoscop\w*|ophthalmoscop\w*",
     Modality.ULTRASOUND: r"ultraso\w+|sonogra\w*|echo(?:cardio)?gra\w*",
-    None: r"oct|optical coherence|spect|scintigra\w*|histolog\w*|microscop\w*|angiogra\w*|fluoroscop\w*",
+    None: r"oct|optical[ -]coherence|spect|scintigra\w*|histolog\w*|microscop\w*|angiogra\w*|fluoroscop\w*",
 }
 _MODALITY = {kind: re.compile(rf"\b(?:{words})\b") for kind, words in _MODALITY_WORDS.items()}
 _PLANE = re.compile(r"\b(?:axial|coronal|sagittal)\b")
-_DIRECTION = re.compile(r"\b(?:left|right|anterior|posterior|superior|inferior)\b")
+_DIRECTION = re.compile(
+    r"\b(?:left|right|anterior|posterior|superior|inferior|medial|lateral|dorsal|ventral|cranial|caudal|upper|lower|top"
+    r"|bottom)\b"
+)
 _CLOCK = re.compile(r"\b(\w+) o'clock")
 
-# Organs and findings that a model likes to add. A word of this list must stand in the meta information.
+# Organs, regions, findings and judgements that a model likes to add: such a word must stand in the meta information.
 _THINGS = re.compile(
     r"\b(?:(?:kidney|liver|spleen|pancreas|stomach|bowel|intestine|colon|rectum|bladder|gallbladder|prostate|uterus"
     r"|ovar(?:y|ie)|heart|aorta|atrium|ventricle|lung|trachea|o?esophagus|thyroid|breast|brain|thalamus|cerebellum"
@@ -42,10 +45,12 @@ _THINGS = re.compile(
     r"|lymph node|tumou?r|lesion|nodule|mass|cyst|polyp|metastas[ie]s|cancer|carcinoma|melanoma|glioma"
     r"|malignanc(?:y|ie)|fracture|ha?emorrhage|ha?ematoma|infarct|stroke|o?edema|effusion|pneumothorax|pneumonia"
     r"|covid|stone|calculus|calculi|aneurysm|abscess|fat|nerve)(?:e?s)?|calcifications?|opacit(?:y|ies)"
-    r"|abnormalit(?:y|ies)|patholog(?:y|ies)|diseases?|instruments?|catheters?|implants?)\b"
+    r"|abnormalit(?:y|ies)|patholog(?:y|ies)|diseases?|instruments?|catheters?|implants?"
+    r"|chest|thorax|abdomen|head|neck|skin|knee|hand|foot|adrenal|gallstones?|normal|abnormal|healthy|benign|malignant"
+    r"|\w{3,}(?:itis|osis|omas?|pathy|plasia|trophy))\b"
 )
 _DENIAL = re.compile(
-    r"\b(?:no|not|none|never|neither|nor|nothing|without|absent|absence|cannot|lacks?|missing|free of)\b|n't\b"
+    r"\b(?:no|not(?! only)|none|never|neither|nor|nothing|without|absent|absence|cannot|lacks?|missing|free of)\b|n't\b"
 )
 _SENTENCE = re.compile(r"[.;!?]+")
 _CLAUSE = re.compile(r"[.;:!?,]+|\b(?:but|while|whereas|however|although|though|yet)\b")
@@ -67,6 +72,7 @@ _NOTHING = {"no", "none"}  # numbers only where the question counts
 _MARKUP = set("<>[]{}|\\`*#_@^~=")
 _GIVEAWAYS = re.compile(
     r"meta ?-?(?:information|data)|language model|\bas an ai\b|://|\bwww\b|instance id|placeholder"
+    r"|\bignore\b|instructions?\b"
 )
 _FIRST_NAME_MARK = 0xE000  # private use: not printable, so no reply holds one
 
@@ -167,6 +173,9 @@ class Facts:
         return [self.labels[place] for place in places if 0 <= place < len(self.labels)]
 
     def _check_form(self, marked: str) -> None:
+        for letter in marked:  # a Cyrillic "a" would hide a word from every list
+            if letter.isalpha() and not unicodedata.name(letter, "").startswith(("LATIN", "GREEK")):
+                raise BadReply(f"{letter!r} is no Latin letter; write English")
         if found := _MARKUP & {*marked}:
             raise BadReply(f"the character {min(found)!r} is markup; write plain text")
         if found := _GIVEAWAYS.search(marked):
