@@ -380,6 +380,8 @@ def test_a_polygon_covers_the_pixels_whose_centres_it_holds() -> None:
         (ABOUT.replace("Lung_R", "class2"), "unnamed_class"),
         (ABOUT + "window: skin", "window must be one of"),
         (ABOUT + "axes: [2d]", "axes must be of"),
+        (ABOUT + "detail: ../t1", "must be letters and digits"),
+        (ABOUT.replace("true", "'no'"), "must be true or false"),
         (ABOUT.replace("[0-9]+)", "("), "labels.yaml"),
         ("{", "is no YAML"),
     ],

@@ -128,12 +128,13 @@ def check_mask(mask: np.ndarray, shape: tuple[int, ...]) -> None:
     """Raises FaultyImageError where a mask (H, W) bool of an image of that shape cannot be trusted."""
     if mask.shape != shape[:2]:
         raise FaultyImageError(Drop.SHAPE_MISMATCH, f"mask {mask.shape}, image {shape[:2]}")
-    rows, columns = np.asarray(mask.any(axis=1)), np.asarray(mask.any(axis=0))
-    if not rows.any():
+    rows = np.flatnonzero(mask.any(axis=1))
+    if not rows.size:
         raise FaultyImageError(Drop.EMPTY_MASK)
-    if rows.all() and columns.all():
+    columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(axis=0))
+    if (rows.size, columns.size) == mask.shape:
         _check_border(mask)
-    if (_has_gap(rows) or _has_gap(columns) or rows.sum() == columns.sum() == 1) and _has_lone_pixel(mask):
+    if (_has_gap(rows) or _has_gap(columns) or rows.size == columns.size == 1) and _has_lone_pixel(mask):
         raise FaultyImageError(Drop.FRAGMENT)
 
 
@@ -145,9 +146,8 @@ def _check_border(mask: np.ndarray) -> None:
         raise FaultyImageError(Drop.INVERTED_MASK)
 
 
-def _has_gap(line: np.ndarray) -> bool:
-    """Whether what a mask covers of an axis is interrupted: only then can a stray pixel move the box far."""
-    covered = np.flatnonzero(line)
+def _has_gap(covered: np.ndarray) -> bool:
+    """Whether the rows (columns) that a mask covers are interrupted: only then can a stray pixel move the box far."""
     return bool(covered[-1] - covered[0] + 1 != covered.size)
 
 

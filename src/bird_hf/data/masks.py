@@ -15,9 +15,10 @@ def box_of(mask: np.ndarray) -> Box:
 
     mask: (H, W) bool. A one-pixel object is one pixel wide and high. Raises ValueError for an empty mask.
     """
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    rows = np.flatnonzero(mask.any(axis=1))
     if not rows.size:
         raise ValueError(f"mask of shape {mask.shape} is empty; an object without pixels has no box")
+    columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(axis=0))
     height, width = mask.shape
     corners = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
     return Box.from_pixels(corners, (width, height))

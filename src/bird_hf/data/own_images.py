@@ -20,6 +20,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -47,6 +48,7 @@ DESCRIPTION = "labels.yaml"
 _VOLUMES = (".nii.gz", ".nii", ".nrrd")
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp")
 _MOST_VALUES = 2**16
+_TEXTS = ("dataset", "region", "detail", "annotations")
 _PLAIN = re.compile(r"[^\W_][\w. +-]{0,60}")
 
 
@@ -86,7 +88,8 @@ class Description:
         if self.patient is None:
             return f"{self.dataset}/{patient_of(self.dataset, original)}"
         found = re.search(self.patient, original)
-        return f"{self.dataset}/{found.group(1) if found else original}"
+        patient = found.group(1) if found and found.re.groups else None
+        return f"{self.dataset}/{patient or original}"
 
     def picture_info(self, original: str) -> ImageInfo:
         """The record of a picture that is no slice, named as SA-Med2D names it."""
@@ -130,40 +133,39 @@ def read_description(path: Path) -> Description:
         raise ValueError(
             f"{path} must hold dataset, modality and region, and may hold {', '.join(sorted(known))}"
         )
-    for name in ("dataset", "region"):
-        if not _PLAIN.fullmatch(str(entries[name])) or "--" in str(entries[name]):
-            raise ValueError(f"{path}: {name} {entries[name]!r} must be a plain name of up to 60 letters")
     try:
-        labels = {
-            int(value): clean_label(str(entries["dataset"]), str(name))
-            for value, name in dict(entries.get("labels", {})).items()
-        }
-        if len({*labels.values()}) < len(labels) or any(not 0 < value < _MOST_VALUES for value in labels):
-            raise ValueError("labels must be different names with values from 1 to 65,535")
-        lesions = tuple(
-            clean_label(str(entries["dataset"]), str(name)) for name in entries.get("lesions", ())
-        )
-        if not {*lesions} <= {*labels.values()} and "annotations" not in entries:
-            raise ValueError("lesions must be among the labels")
-        re.compile(entries.get("patient") or "()")
-        if entries.get("window") not in (None, *CT_WINDOWS):
-            raise ValueError(f"window must be one of {', '.join(CT_WINDOWS)}")
-        axes = tuple(Axis(axis) for axis in entries.get("axes", [Axis.AXIAL]))
-        if not {*axes} <= {*VOXEL_AXIS}:
-            raise ValueError(f"axes must be of {', '.join(VOXEL_AXIS)}")
-        modality = Modality(entries["modality"])
+        return _description(entries)
     except (ValueError, TypeError, re.error) as error:
         raise ValueError(f"{path}: {error}") from error
-    texts = {
-        name: str(entries[name]) for name in ("dataset", "region", "detail", "annotations") if name in entries
-    }
-    return Description(
-        **texts | {name: entries[name] for name in ("exhaustive", "patient", "window") if name in entries},
-        modality=modality,
-        labels=labels,
-        lesions=lesions,
-        axes=axes,
-    )
+
+
+def _description(entries: Mapping[str, Any]) -> Description:
+    """Raises ValueError, TypeError or re.error where a field is not what it must be."""
+    for name in ("dataset", "region"):
+        if not _PLAIN.fullmatch(str(entries[name])) or "--" in str(entries[name]):
+            raise ValueError(f"{name} {entries[name]!r} must be a plain name of up to 60 letters")
+    if not re.fullmatch("[A-Za-z0-9]*", str(entries.get("detail", ""))):
+        raise ValueError(f"detail {entries['detail']!r} must be letters and digits, such as t1c")
+    if not isinstance(entries.get("exhaustive", False), bool):
+        raise ValueError(f"exhaustive {entries['exhaustive']!r} must be true or false")
+    dataset = str(entries["dataset"])
+    named = dict(entries.get("labels", {}))
+    labels = {int(value): clean_label(dataset, str(name)) for value, name in named.items()}
+    if len({*labels.values()}) < len(labels) or any(not 0 < value < _MOST_VALUES for value in labels):
+        raise ValueError(f"labels must be different names with values from 1 to {_MOST_VALUES - 1:,}")
+    lesions = tuple(clean_label(dataset, str(name)) for name in entries.get("lesions", ()))
+    if not {*lesions} <= {*labels.values()}:
+        raise ValueError("lesions must be among the labels")
+    if entries.get("window") not in (None, *CT_WINDOWS):
+        raise ValueError(f"window must be one of {', '.join(CT_WINDOWS)}")
+    axes = tuple(Axis(axis) for axis in entries.get("axes", [Axis.AXIAL]))
+    if not {*axes} <= {*VOXEL_AXIS}:
+        raise ValueError(f"axes must be of {', '.join(VOXEL_AXIS)}")
+    re.compile(entries.get("patient") or "()")
+    modality = Modality(entries["modality"])
+    given = {name: entries[name] for name in ("exhaustive", "patient", "window") if name in entries}
+    given |= {name: str(entries[name]) for name in _TEXTS if name in entries}
+    return Description(**given, modality=modality, labels=labels, lesions=lesions, axes=axes)
 
 
 class LabelledImages:
