@@ -255,15 +255,36 @@ def data_build(
     pixels: Annotated[
         bool | None, typer.Option("--pixels/--no-pixels", help="Rows hold images; by default where free.")
     ] = None,
+    batch: Annotated[bool, typer.Option("--batch", help="Ask the chat model through its Batch API.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Count the chat model's tokens, ask nothing.")
+    ] = False,
+    prompt_price: Annotated[
+        float, typer.Option(min=0, help="Of a million prompt tokens, for --dry-run.")
+    ] = 0.0,
+    reply_price: Annotated[
+        float, typer.Option(min=0, help="Of a million reply tokens, for --dry-run.")
+    ] = 0.0,
 ) -> None:
     """Build Med-GRIT from images and masks. A stopped build goes on when it is called again."""
-    from .data.build import BuildSettings, build
+    from .data.build import BuildSettings, before_words, build
     from .data.build_publish import drop_table, image_table
-    from .data.teachers import open_teacher
+    from .data.teachers import TemplateTeacher, open_teacher
 
-    words = open_teacher(teacher, seed, out / ".build" / "replies", model, base_url)
+    words = open_teacher(teacher, seed, out / ".build" / "replies", model, base_url, batch)
     settings = BuildSettings(limit=limit, seed=seed, teacher=words.name, pixels=pixels)
-    manifest = build(src, out, settings, workers or os.cpu_count() or 1, words)
+    workers = workers or os.cpu_count() or 1
+    if dry_run:
+        if isinstance(words, TemplateTeacher):
+            raise ValueError("--dry-run counts what a chat model costs, and templates cost nothing; drop it")
+        from .data.teacher_costs import as_table, estimate
+
+        found = before_words(
+            src, out, settings, workers, lambda records: estimate(words.settings, words.store, records)
+        )
+        typer.echo(as_table(found, prompt_price, reply_price))
+        return
+    manifest = build(src, out, settings, workers, words)
     typer.echo(f"{image_table(manifest)}\n\n{drop_table(manifest)}\n")
     for task, counts in manifest["rows"].items():
         typer.echo(f"{task}: " + ", ".join(f"{count} {split}" for split, count in counts.items()))

@@ -19,10 +19,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bird_hf import cli
 from bird_hf.data.chat_teacher import ChatSettings, ChatTeacher, converse, meta_of, request_for
 from bird_hf.data.dialogues import caption_of, write_dialogue
 from bird_hf.data.masks import record_of
 from bird_hf.data.phantoms import draw_phantom
+from bird_hf.data.publish import open_folder
 from bird_hf.data.records import (
     SINGLE_TASKS,
     Axis,
@@ -36,7 +38,8 @@ from bird_hf.data.records import (
 )
 from bird_hf.data.replies import BadReply, read_caption, read_turns
 from bird_hf.data.reply_store import Reply, ReplyStore, Request
-from bird_hf.data.teacher_batches import BatchTeacher
+from bird_hf.data.sa_med2d import write_phantoms
+from bird_hf.data.teacher_batches import ROUND, BatchTeacher
 from bird_hf.data.teacher_costs import estimate
 from bird_hf.data.teachers import Refused
 from bird_hf.data.turn_plan import Wanted, plan_turns
@@ -856,3 +859,51 @@ def test_a_draft_that_was_never_renamed_is_no_reply(tmp_path):
 def test_settings_that_cannot_work_are_refused(setting, value):
     with pytest.raises(ValueError, match="model name" if setting == "model" else setting):
         ChatSettings(**{"model": "m", setting: value})
+
+
+class TestInABuild:
+    """`bird data build --teacher openai`, on phantoms."""
+
+    @pytest.fixture
+    def bird(self, server, tmp_path, monkeypatch, capsys):
+        write_phantoms(tmp_path / "source", 1, 0, 64)
+        chosen = ["--teacher", "openai", "--model", "scripted", "--base-url", server.url, "--workers", "1"]
+
+        def run(*arguments: str) -> tuple[int, str, str]:
+            given = ["bird", "data", "build", str(tmp_path / "source"), "--out", str(tmp_path / "out")]
+            monkeypatch.setattr(sys, "argv", [*given, *chosen, *arguments])
+            capsys.readouterr()
+            code = 0
+            try:
+                cli.main()
+            except SystemExit as stop:
+                code = int(stop.code or 0)
+            return code, *capsys.readouterr()
+
+        return run
+
+    def test_a_dry_run_counts_and_asks_nothing_and_the_build_goes_on_from_it(self, bird, server, tmp_path):
+        code, out, _ = bird("--dry-run", "--prompt-price", "2", "--reply-price", "8")
+        assert code == 0 and out.startswith("8 images, 16 requests, 0 more are answered already\n")
+        expected, most = (line.split(" | ") for line in out.splitlines()[-2:])
+        prompt, reply, cost = (float(cell.strip(" |").replace(",", "")) for cell in expected[1:])
+        assert cost == pytest.approx((2 * prompt + 8 * reply) / 1e6, abs=0.005)
+        assert float(most[1].replace(",", "")) > prompt
+        assert not server.calls and not (tmp_path / "out" / "data").exists()
+        code, out, _ = bird()
+        assert code == 0 and len(server.calls) >= 16
+        rows = open_folder(tmp_path / "out", "chat", "train")
+        assert set(rows["teacher"]) == {"scripted"}
+        asked = len(server.calls)
+        assert bird()[0] == 0 and len(server.calls) == asked  # nothing is paid twice
+        assert bird("--dry-run")[1].startswith("0 images, 0 requests")
+
+    def test_the_batch_api_gives_the_same_rows(self, bird, server, tmp_path, monkeypatch):
+        monkeypatch.setattr(BatchTeacher.__init__, "__defaults__", (0.01, ROUND))  # a pause of no minute
+        assert bird("--batch")[0] == 0
+        assert server.batches.batches
+        assert set(open_folder(tmp_path / "out", "chat", "train")["teacher"]) == {"scripted"}
+
+    def test_templates_have_nothing_to_estimate(self, bird):
+        code, _, err = bird("--teacher", "templates", "--dry-run")
+        assert code == 2 and "templates cost nothing" in err and err.count("\n") == 1

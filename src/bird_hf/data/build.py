@@ -10,11 +10,12 @@ import json
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
+from typing import TypeVar
 
 from tqdm import tqdm
 
@@ -31,6 +32,7 @@ from .split import TEST_SHARE, Placed, check_no_leak, split_cases
 from .teachers import Refused, Teacher, TemplateTeacher
 from .workers import batched, in_workers
 
+Result = TypeVar("Result")
 _LOG = logging.getLogger(__name__)
 _KEY = "key.json"  # of the state: source and settings
 _CHUNK = 32  # images that a worker reads at a time, and that are committed together
@@ -81,13 +83,38 @@ def build(
     with _only_build(scratch), closing(_open_state(scratch, src, settings)) as state:
         if state.is_done("publish") and (manifest := published(out)) is not None:
             return manifest
-        _list(state, source, settings)
-        _read(state, source, src, settings, workers)
-        _choose(state, settings)
+        _prepare(state, source, src, settings, workers)
         _write_words(state, teacher or TemplateTeacher(settings.seed))
         manifest = write_dataset(state, source.kind, asdict(settings), out, scratch / "med-grit")
         state.finish("publish")
         return manifest
+
+
+def before_words(
+    src: Path,
+    out: Path,
+    settings: BuildSettings,
+    workers: int,
+    use: Callable[[Iterator[ImageRecord]], Result],
+) -> Result:
+    """Do what `build` does before any word is written, and hand `use` the records that wait for theirs.
+
+    Nothing is published; a build in the same folder goes on from here. Raises ValueError as `build` does.
+    """
+    source = open_source(src)
+    _check_out(out)
+    scratch = out / ".build"
+    scratch.mkdir(parents=True, exist_ok=True)
+    with _only_build(scratch), closing(_open_state(scratch, src, settings)) as state:
+        _prepare(state, source, src, settings, workers)
+        return use(_unwritten(state))
+
+
+def _prepare(state: BuildState, source: Source, src: Path, settings: BuildSettings, workers: int) -> None:
+    """Every stage before the words."""
+    _list(state, source, settings)
+    _read(state, source, src, settings, workers)
+    _choose(state, settings)
 
 
 def _check_out(out: Path) -> None:
@@ -243,7 +270,7 @@ def _write_words(state: BuildState, teacher: Teacher) -> None:
         return
     lonely = _one_class_modalities(state)
     total, done = state.count("chosen"), state.count("words")
-    answers = teacher.dialogues(_records(state, "WHERE image_id NOT IN (SELECT image_id FROM words)"))
+    answers = teacher.dialogues(_unwritten(state))
     with tqdm(total=total, initial=done, desc="writing", unit="image") as bar:
         for batch in batched(answers, _CHUNK):
             state.database.execute("BEGIN")
@@ -253,6 +280,10 @@ def _write_words(state: BuildState, teacher: Teacher) -> None:
             state.database.execute("COMMIT")
             bar.update(len(batch))
     state.finish("words")
+
+
+def _unwritten(state: BuildState) -> Iterator[ImageRecord]:
+    return _records(state, "WHERE image_id NOT IN (SELECT image_id FROM words)")
 
 
 def _records(state: BuildState, where: str = "") -> Iterator[ImageRecord]:

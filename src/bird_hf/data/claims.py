@@ -178,8 +178,8 @@ class Facts:
                 raise BadReply(f"{letter!r} is no Latin letter; write English")
         if found := _MARKUP & {*marked}:
             raise BadReply(f"the character {min(found)!r} is markup; write plain text")
-        if found := _GIVEAWAYS.search(marked):
-            raise BadReply(f"{found[0]!r} does not belong in words about an image")
+        if giveaway := _GIVEAWAYS.search(marked):
+            raise BadReply(f"{giveaway[0]!r} does not belong in words about an image")
 
     def _check_kind(self, marked: str) -> None:
         info = self.record.info

@@ -61,6 +61,25 @@ def estimate(settings: ChatSettings, store: ReplyStore, records: Iterable[ImageR
     return Estimate(images, requests, kept, prompt_tokens, reply_tokens, *most)
 
 
+def as_table(found: Estimate, prompt_price: float, reply_price: float) -> str:
+    """An estimate as Markdown; the costs are left out where no price is given."""
+    lines = [
+        f"{found.images:,} images, {found.requests:,} requests, {found.kept:,} more are answered already",
+        "",
+        "| | prompt tokens | reply tokens | cost |",
+        "|---|---|---|---|",
+    ]
+    tokens = {
+        "expected": (found.prompt_tokens, found.reply_tokens),
+        "at most": (found.most_prompt_tokens, found.most_reply_tokens),
+    }
+    costs = found.costs(prompt_price, reply_price)
+    for (name, (prompt, reply)), cost in zip(tokens.items(), costs, strict=True):
+        shown = f"{cost:,.2f}" if prompt_price or reply_price else "no price given"
+        lines.append(f"| {name} | {prompt:,} | {reply:,} | {shown} |")
+    return "\n".join(lines)
+
+
 def _requests(
     settings: ChatSettings, store: ReplyStore, record: ImageRecord
 ) -> tuple[int, list[tuple[Request, str]]]:

@@ -41,20 +41,27 @@ class Teacher(Protocol):
 
 
 def open_teacher(
-    name: str, seed: int, store: Path, model: str | None = None, base_url: str | None = None
+    name: str,
+    seed: int,
+    store: Path,
+    model: str | None = None,
+    base_url: str | None = None,
+    batch: bool = False,
 ) -> Teacher:
     """The teacher of a name: `templates`, or `openai`, a chat model behind any compatible endpoint.
 
-    store: the folder that keeps every reply of a chat model. Raises ValueError for an unknown name, or where a chat
-    model has none.
+    store: the folder that keeps every reply of a chat model. batch: ask it through its Batch API. Raises ValueError for
+    an unknown name, or where a chat model has none.
     """
     if name == "templates":
         return TemplateTeacher(seed)
     if name != "openai":
         raise ValueError(f"teacher {name!r} is unknown; use templates or openai")
     from .chat_teacher import ChatSettings, ChatTeacher
+    from .teacher_batches import BatchTeacher
 
-    return ChatTeacher(ChatSettings(model=model or "", base_url=base_url, seed=seed), store)
+    settings = ChatSettings(model=model or "", base_url=base_url, seed=seed)
+    return BatchTeacher(settings, store) if batch else ChatTeacher(settings, store)
 
 
 class TemplateTeacher:
