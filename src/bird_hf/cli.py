@@ -171,8 +171,9 @@ def score(
 ) -> None:
     """Score a prediction file by modality, as Tables 1 and 3 of the paper are scored."""
     from .eval.predictions import read_predictions
-    from .eval.report import as_table, score_predictions
+    from .eval.report import as_table, check_task, score_predictions
 
+    check_task(task)  # before the file is looked for: no file would help
     scored = score_predictions(read_predictions(predictions, task), task, rules)
     typer.echo(json.dumps(scored) if as_json else as_table(scored))
 

@@ -25,10 +25,7 @@ def score_predictions(
     """
     if rules not in get_args(Rules):
         raise ValueError(f"rules {rules!r} are unknown; use {' or '.join(get_args(Rules))}")
-    if task not in (Task.VISUAL_GROUNDING, Task.REFERRING_CLASSIFICATION, Task.IMAGE_ANALYSIS):
-        raise ValueError(
-            f"task {str(task)!r} cannot be scored: vg, roc and mia can; rc waits for its measure, SPICE"
-        )
+    check_task(task)
     _check_boxes(predictions, Task(task))
     responses = [each.response for each in predictions]
     references = [each.annotation for each in predictions]
@@ -49,6 +46,14 @@ def score_predictions(
         "n_modalities": len(modalities),
         "malformed_rate": malformed_rate(predictions),
     }
+
+
+def check_task(task: Task | str) -> None:
+    """Raises ValueError where nothing scores a task."""
+    if task not in (Task.VISUAL_GROUNDING, Task.REFERRING_CLASSIFICATION, Task.IMAGE_ANALYSIS):
+        raise ValueError(
+            f"task {str(task)!r} cannot be scored: vg, roc and mia can; rc waits for its measure, SPICE"
+        )
 
 
 def as_table(scored: dict[str, Any]) -> str:
