@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -223,8 +224,7 @@ def data_sample(out: OutFolder = Path("med-grit")) -> None:
     """Render the embedded sample: real slices and phantoms, all four tasks, as Parquet."""
     from .data.sample_set import write_sample
 
-    for task, counts in write_sample(out).items():
-        typer.echo(f"{task}: " + ", ".join(f"{count} {split}" for split, count in counts.items()))
+    _echo_rows(write_sample(out))
 
 
 @data_app.command("phantoms")
@@ -257,38 +257,27 @@ def data_build(
         bool | None, typer.Option("--pixels/--no-pixels", help="Rows hold images; by default where free.")
     ] = None,
     batch: Annotated[bool, typer.Option("--batch", help="Ask the chat model through its Batch API.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Count the chat model's tokens, ask nothing.")
-    ] = False,
-    prompt_price: Annotated[
-        float, typer.Option(min=0, help="Of a million prompt tokens, for --dry-run.")
-    ] = 0.0,
-    reply_price: Annotated[
-        float, typer.Option(min=0, help="Of a million reply tokens, for --dry-run.")
-    ] = 0.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count its tokens, ask nothing.")] = False,
+    prompt_price: Annotated[float, typer.Option(min=0, help="Of a million, for --dry-run.")] = 0.0,
+    reply_price: Annotated[float, typer.Option(min=0, help="Of a million, for --dry-run.")] = 0.0,
 ) -> None:
     """Build Med-GRIT from images and masks. A stopped build goes on when it is called again."""
-    from .data.build import BuildSettings, before_words, build
+    from .data.build import BuildSettings, build
     from .data.build_publish import drop_table, image_table
-    from .data.teachers import TemplateTeacher, open_teacher
+    from .data.teachers import open_teacher
 
     words = open_teacher(teacher, seed, out / ".build" / "replies", model, base_url, batch)
     settings = BuildSettings(limit=limit, seed=seed, teacher=words.name, pixels=pixels)
     workers = workers or os.cpu_count() or 1
     if dry_run:
-        if isinstance(words, TemplateTeacher):
-            raise ValueError("--dry-run counts what a chat model costs, and templates cost nothing; drop it")
-        from .data.teacher_costs import as_table, estimate
+        from .data.teacher_costs import as_table, estimate_build
 
-        found = before_words(
-            src, out, settings, workers, lambda records: estimate(words.settings, words.store, records)
-        )
+        found = estimate_build(src, out, settings, workers, words)
         typer.echo(as_table(found, prompt_price, reply_price))
         return
     manifest = build(src, out, settings, workers, words)
     typer.echo(f"{image_table(manifest)}\n\n{drop_table(manifest)}\n")
-    for task, counts in manifest["rows"].items():
-        typer.echo(f"{task}: " + ", ".join(f"{count} {split}" for split, count in counts.items()))
+    _echo_rows(manifest["rows"])
 
 
 @data_app.command("import")
@@ -304,8 +293,7 @@ def data_import(
     """Original Med-GRIT files (VG, RO, GC, MII) and their images -> a Med-GRIT folder."""
     from .data.original_import import import_original
 
-    for task, counts in import_original(src, images, out, split, pixels).items():
-        typer.echo(f"{task}: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
+    _echo_rows(import_original(src, images, out, split, pixels))
 
 
 @data_app.command("export")
@@ -361,6 +349,12 @@ def data_show(
     check_png_path(out)
     save_png(contact_sheet_of(data, task, split, count), out)
     typer.echo(str(out))
+
+
+def _echo_rows(rows: Mapping[str, Mapping[str, int]]) -> None:
+    """How many rows a dataset has: a line a config."""
+    for task, counts in rows.items():
+        typer.echo(f"{task}: " + ", ".join(f"{count} {split}" for split, count in counts.items()))
 
 
 def _shown_boxes(grounded) -> str:

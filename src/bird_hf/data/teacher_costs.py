@@ -7,13 +7,17 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil
+from pathlib import Path
 
 import numpy as np
 
-from .chat_teacher import REPEATS, ChatSettings, converse, meta_of, request_for, turns_data
+from .build import BuildSettings, before_words
+from .chat_teacher import REPEATS, ChatSettings, ChatTeacher, converse, meta_of, request_for, turns_data
 from .dialogues import caption_of, write_dialogue
 from .records import ImageRecord
 from .reply_store import ReplyStore, Request
+from .teacher_batches import BatchTeacher
+from .teachers import Teacher
 from .turn_plan import plan_turns
 
 # English has about four characters a token; JSON, ids and other languages have fewer. Rather too many than too few.
@@ -59,6 +63,17 @@ def estimate(settings: ChatSettings, store: ReplyStore, records: Iterable[ImageR
     tries = 1 + REPEATS
     most = tries * prompt_tokens, tries * requests * settings.max_tokens
     return Estimate(images, requests, kept, prompt_tokens, reply_tokens, *most)
+
+
+def estimate_build(src: Path, out: Path, settings: BuildSettings, workers: int, teacher: Teacher) -> Estimate:
+    """What `build` with a chat teacher still has to ask for; images are read and chosen as it would.
+
+    Raises ValueError as `build` does, and where the teacher is no chat model.
+    """
+    if not isinstance(teacher, ChatTeacher | BatchTeacher):
+        raise ValueError("--dry-run counts what a chat model costs, and templates cost nothing; drop it")
+    chat, store = teacher.settings, teacher.store
+    return before_words(src, out, settings, workers, lambda records: estimate(chat, store, records))
 
 
 def as_table(found: Estimate, prompt_price: float, reply_price: float) -> str:
