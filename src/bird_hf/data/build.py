@@ -7,7 +7,6 @@ not. What it publishes depends on the source, the settings and the seed: on no p
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -33,7 +32,6 @@ from .teachers import Refused, Teacher, TemplateTeacher
 from .workers import batched, in_workers
 
 Result = TypeVar("Result")
-_LOG = logging.getLogger(__name__)
 _KEY = "key.json"  # of the state: source and settings
 _CHUNK = 32  # images that a worker reads at a time, and that are committed together
 _SPARE = 1.25  # images that are read for each that is wanted: some are faulty, some look like others
