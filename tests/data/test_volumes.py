@@ -17,13 +17,14 @@ from bird_hf.data.volumes import (
     CaseInfo,
     Volume,
     canonical,
+    ct_window,
     label_slice_at,
     masked_slices,
     mr_window,
     objects_of,
     read_volume,
     slice_at,
-    window_ct,
+    to_uint8,
 )
 
 EYE = np.eye(3)
@@ -178,11 +179,13 @@ def test_a_plane_or_slice_that_is_not_there_is_named() -> None:
 
 def test_ct_windows_are_the_stated_ones() -> None:
     hu = np.array([-1350, -600, 150, -160, 40, 240])
-    assert window_ct(hu, "lung").tolist()[:3] == [0, 128, 255]
-    assert window_ct(hu, "soft tissue").tolist()[3:] == [0, 128, 255]
-    assert window_ct(hu, "mediastinum").tolist() == window_ct(hu, "soft tissue").tolist()
+    assert to_uint8(hu, *ct_window("lung")).tolist()[:3] == [0, 128, 255]
+    assert to_uint8(hu, *ct_window("soft tissue")).tolist()[3:] == [0, 128, 255]
+    assert (
+        to_uint8(hu, *ct_window("mediastinum")).tolist() == to_uint8(hu, *ct_window("soft tissue")).tolist()
+    )
     with pytest.raises(ValueError, match="choose one of lung"):
-        window_ct(hu, "stomach")
+        to_uint8(hu, *ct_window("stomach"))
 
 
 def test_mr_window_ignores_background_and_outliers() -> None:

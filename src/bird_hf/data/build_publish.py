@@ -13,6 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from .build_state import BuildState
+from .faults import Drop
 from .publish import Rows, replace_folder, write_card, write_shard
 from .records import SCHEMA_VERSION, Task
 
@@ -117,10 +118,10 @@ def dropped(state: BuildState) -> dict[str, int]:
         state,
         "SELECT reason, COUNT(*) FROM (SELECT reason FROM left_out UNION ALL "
         "SELECT fault FROM reads WHERE fault NOT NULL UNION ALL "
-        "SELECT 'refused_by_teacher' FROM words WHERE refused NOT NULL) GROUP BY reason",
+        f"SELECT '{Drop.REFUSED_BY_TEACHER}' FROM words WHERE refused NOT NULL) GROUP BY reason",
     )
     rest = _listed(state) - sum(counts.values()) - state.count("words WHERE refused IS NULL")
-    return counts | ({"not_sampled": rest} if rest else {})
+    return counts | ({Drop.NOT_SAMPLED.value: rest} if rest else {})
 
 
 def _listed(state: BuildState) -> int:

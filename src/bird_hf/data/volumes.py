@@ -226,11 +226,6 @@ def ct_window(name: str) -> tuple[float, float]:
     return level - width / 2, level + width / 2
 
 
-def window_ct(hu: np.ndarray, name: str) -> np.ndarray:
-    """Hounsfield units, any shape -> uint8 grey in a window of CT_WINDOWS."""
-    return to_uint8(hu, *ct_window(name))
-
-
 def mr_window(voxels: np.ndarray, percentiles: tuple[float, float] = (0.5, 99.5)) -> tuple[float, float]:
     """The values that MR shows as black and white: percentiles of all above a tenth of the mean."""
     sample = voxels.ravel()[:: max(1, voxels.size // 1_000_000)].astype(np.float32)
@@ -240,11 +235,6 @@ def mr_window(voxels: np.ndarray, percentiles: tuple[float, float] = (0.5, 99.5)
         return 0.0, 1.0
     low, high = np.percentile(foreground, percentiles)
     return float(low), float(high)
-
-
-def window_mr(voxels: np.ndarray, percentiles: tuple[float, float] = (0.5, 99.5)) -> np.ndarray:
-    """MR values, any shape -> uint8 grey between percentiles of the foreground."""
-    return to_uint8(voxels, *mr_window(voxels, percentiles))
 
 
 def slice_at(volume: Volume, axis: Axis, index: int) -> np.ndarray:
