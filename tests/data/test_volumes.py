@@ -215,7 +215,7 @@ def test_a_label_in_two_pieces_is_one_object_and_a_lesion_two() -> None:
     labels = np.zeros((40, 40), np.uint8)
     labels[2:6, 2:6] = labels[20:24, 2:6] = 1
     labels[2:6, 20:24] = labels[20:24, 20:24] = 3
-    masks, absent = objects_of(sides_case(), labels)
+    masks, absent = objects_of(sides_case(), labels, Axis.AXIAL)
     assert [name for name, _ in masks] == ["left kidney", "tumor", "tumor"]
     assert absent == ("right kidney",)
 
@@ -223,12 +223,20 @@ def test_a_label_in_two_pieces_is_one_object_and_a_lesion_two() -> None:
 def test_a_speck_is_neither_present_nor_absent() -> None:
     labels = np.zeros((100, 100), np.uint8)
     labels[0, :5] = 1
-    masks, absent = objects_of(sides_case(), labels, min_area=0.001)
+    masks, absent = objects_of(sides_case(), labels, Axis.AXIAL, min_area=0.001)
     assert masks == () and absent == ("right kidney", "tumor")
 
 
+@pytest.mark.parametrize("size", [4, 1], ids=["object", "speck"])
+def test_a_sagittal_picture_does_not_call_the_twin_absent(size) -> None:
+    labels = np.zeros((20, 20), np.uint8)
+    labels[5 : 5 + size, 5 : 5 + size] = 1
+    assert objects_of(sides_case(), labels, Axis.SAGITTAL, 0.01)[1] == ("tumor",)
+    assert objects_of(sides_case(), labels, Axis.AXIAL, 0.01)[1] == ("right kidney", "tumor")
+
+
 def test_nothing_is_absent_where_labels_are_not_exhaustive() -> None:
-    assert objects_of(sides_case(exhaustive=False), np.zeros((9, 9), np.uint8)) == ((), ())
+    assert objects_of(sides_case(exhaustive=False), np.zeros((9, 9), np.uint8), Axis.AXIAL) == ((), ())
 
 
 def test_labels_on_another_grid_are_refused() -> None:
@@ -258,7 +266,7 @@ def test_left_thalamus_lies_on_the_pictures_right(name: str) -> None:
     middle = np.argwhere(labels.voxels == 77).mean(axis=0).astype(int)
     for axis, index in ((Axis.AXIAL, middle[2]), (Axis.CORONAL, middle[1])):
         plane = label_slice_at(labels, axis, int(index))
-        masks = dict(objects_of(case, plane)[0])
+        masks = dict(objects_of(case, plane, axis)[0])
         left, right = (np.nonzero(masks[f"{side} thalamus"])[1].mean() for side in ("left", "right"))
         assert right < plane.shape[1] / 2 < left
 
@@ -268,7 +276,7 @@ def test_a_sagittal_head_looks_to_the_left_and_stands_up() -> None:
     labels = load_case(case)[1]
     index = int(np.argwhere(labels.voxels == 77)[:, 0].mean())
     plane = label_slice_at(labels, Axis.SAGITTAL, index)
-    masks = dict(objects_of(case, plane, min_area=0)[0])
+    masks = dict(objects_of(case, plane, Axis.SAGITTAL, min_area=0)[0])
     front, back = masks["left medial superior frontal gyrus"], masks["left calcarine cortex"]
     assert np.nonzero(front)[1].mean() < np.nonzero(back)[1].mean()
     below = next(mask for name, mask in masks.items() if name.startswith("left cerebellum"))

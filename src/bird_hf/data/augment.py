@@ -110,7 +110,7 @@ class SliceSampler:
         case = self.case
         if axis is not Axis.SAGITTAL and rng.random() < self.settings.mirror:
             pixels, labels, case = pixels[:, ::-1], labels[:, ::-1], self.mirrored
-        masks, absent = objects_of(case, labels, min_area)
+        masks, absent = objects_of(case, labels, axis, min_area)
         info = case.image_info(axis, plane.index, suffix=f"_aug{number:06d}")
         return MaskedImage(info, np.ascontiguousarray(pixels), masks, absent)
 

@@ -193,7 +193,7 @@ class LabelledImages:
             raise FaultyImageError(Drop.SHAPE_MISMATCH, f"mask {values.shape}, image {pixels.shape[:2]}")
         _check_label_map(values)
         case = self._about.case_of(candidate.info.image_id)
-        return checked(candidate.info, pixels, *objects_of(case, values, min_area=0))
+        return checked(candidate.info, pixels, *objects_of(case, values, candidate.info.axis, min_area=0))
 
 
 class LabelledVolumes:
@@ -232,7 +232,8 @@ class LabelledVolumes:
         assert info.slice_index is not None
         case, at = self._about.case_of(stem), (info.axis, info.slice_index)
         pixels = to_uint8(slice_at(image, *at), *self._range)
-        return checked(info, pixels, *objects_of(case, label_slice_at(labels, *at), min_area=0))
+        objects = objects_of(case, label_slice_at(labels, *at), info.axis, min_area=0)
+        return checked(info, pixels, *objects)
 
     def _info(self, stem: str, axis: Axis, index: int) -> ImageInfo:
         info = self._about.case_of(stem).image_info(axis, index)

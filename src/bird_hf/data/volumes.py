@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
+from .names import other_side
 from .records import Axis, ImageInfo, MaskedImage, Modality
 
 MAX_VOXELS = 2**28  # 268 million: a 512 x 512 CT of 1,024 slices
@@ -293,7 +294,7 @@ def masked_slices(
             pixels = to_uint8(slice_at(image, axis, index), low, high)
             if pixels.max() == pixels.min():
                 continue
-            masks, absent = objects_of(case, label_slice_at(labels, axis, index), min_area)
+            masks, absent = objects_of(case, label_slice_at(labels, axis, index), axis, min_area)
             yield MaskedImage(case.image_info(axis, index), pixels, masks, absent)
 
 
@@ -303,9 +304,13 @@ def display_range(case: CaseInfo, image: Volume) -> tuple[float, float]:
 
 
 def objects_of(
-    case: CaseInfo, label_map: np.ndarray, min_area: float = MIN_AREA
+    case: CaseInfo, label_map: np.ndarray, axis: Axis, min_area: float = MIN_AREA
 ) -> tuple[tuple[tuple[str, np.ndarray], ...], tuple[str, ...]]:
-    """The masks and the absent names of a label map (H, W) in display orientation."""
+    """The masks and the absent names of a label map (H, W) in display orientation.
+
+    A sagittal picture does not tell its own side: a name whose twin of the other side is in the picture, be it with a
+    speck that no record mentions, is not called absent there, since nobody could know from the pixels.
+    """
     counts = np.bincount(label_map.ravel().astype(np.int64), minlength=max(case.labels) + 1)
     least = max(1.0, min_area * label_map.size)
     masks: list[tuple[str, np.ndarray]] = []
@@ -317,6 +322,8 @@ def objects_of(
     if not case.exhaustive:
         return tuple(masks), ()
     seen = {name for value, name in case.labels.items() if counts[value]}
+    if axis is Axis.SAGITTAL:
+        seen |= {other_side(name) for name in seen}
     return tuple(masks), tuple(name for name in case.labels.values() if name not in seen)
 
 
