@@ -1,9 +1,11 @@
 """Qwen-VL folders become BiRD folders, or one line says why not."""
 
+import base64
 import json
 import os
 import pickle
 import shutil
+from collections import namedtuple
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,8 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
+from typer.testing import CliRunner
 
 import bird_hf.convert as converter
+from bird_hf.cli import app
 from bird_hf.convert import convert, read_tokenizer
 from bird_hf.hub.modeling_bird import BirdForConditionalGeneration
 from bird_hf.hub.processing_bird import CONTROL_TOKENS
@@ -96,19 +100,64 @@ def test_sharded_safetensors_give_the_same_model(source, tmp_path, original, ref
     assert_same_weights(tmp_path / "bird", reference)
 
 
+def write_pickles(source, tensors, zipped=True):
+    """The tensors in two .bin files, in turns, with the index that lists them."""
+    (source / "model.safetensors").unlink()
+    placed = {}
+    names = sorted(tensors)
+    for number, part in enumerate((names[::2], names[1::2]), start=1):
+        file = f"pytorch_model-0000{number}-of-00002.bin"
+        numbers = {name: tensors[name] for name in part}
+        torch.save(numbers, source / file, _use_new_zipfile_serialization=zipped)
+        placed |= dict.fromkeys(part, file)
+    index = json.dumps({"metadata": {}, "weight_map": placed})
+    (source / "pytorch_model.bin.index.json").write_text(index)
+
+
 @pytest.mark.parametrize("zipped", [True, False])
 def test_sharded_pickles_of_tensors_give_the_same_model(source, tmp_path, original, reference, zipped):
-    (source / "model.safetensors").unlink()
-    names = sorted(original)
-    for index, part in enumerate((names[::2], names[1::2]), start=1):
-        path = source / f"pytorch_model-0000{index}-of-00002.bin"
-        torch.save({name: original[name] for name in part}, path, _use_new_zipfile_serialization=zipped)
+    write_pickles(source, original, zipped)
     convert(source, tmp_path / "bird")
     assert_same_weights(tmp_path / "bird", reference)
 
 
+def test_only_the_files_of_an_index_are_read(source, tmp_path, original, reference):
+    write_pickles(source, original)
+    torch.save({"transformer.old": torch.ones(1)}, source / "pytorch_model-00009-of-00009.bin")
+    convert(source, tmp_path / "bird")
+    assert_same_weights(tmp_path / "bird", reference)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_weights_are_written_in_the_dtype_that_is_asked_for(tmp_path, reference, dtype):
+    made = convert(GOLDEN, tmp_path / "bird", dtype=dtype)
+    assert made.dtype == dtype
+    assert json.loads((tmp_path / "bird" / "config.json").read_text())["dtype"] == dtype
+    found = load_file(tmp_path / "bird" / "model.safetensors")
+    assert all(torch.equal(found[name], reference[name].to(getattr(torch, dtype))) for name in reference)
+
+
+def test_the_command_prints_the_blocks_and_what_is_missing(tmp_path, reference):
+    ran = CliRunner().invoke(app, ["convert", str(GOLDEN), str(tmp_path / "bird")])
+    assert ran.exit_code == 0
+    total = sum(tensor.numel() for tensor in reference.values())
+    assert f"{total / 1e6:,.1f} M parameters in bfloat16" in ran.stdout
+    for block in ("vision transformer", "resampler", "projector", "language model"):
+        assert f"  {block}: " in ran.stdout
+    assert "the source has no qwen.tiktoken" in ran.stderr
+
+
+def test_a_card_and_the_sources_licence_are_written(source, tmp_path):
+    (source / "LICENSE").write_text("as they gave it")
+    convert(source, tmp_path / "bird")
+    card = (tmp_path / "bird" / "README.md").read_text()
+    assert "2 layers, 256 wide, 512 tokens" in card
+    assert "Not a medical device" in card and "$" not in card
+    assert (tmp_path / "bird" / "LICENSE").read_text() == "as they gave it"
+
+
 def test_a_large_model_is_written_in_several_files(tmp_path, monkeypatch, reference):
-    monkeypatch.setattr(converter, "SHARD_NUMBERS", 500_000)
+    monkeypatch.setattr("bird_hf.convert.shards.SHARD_BYTES", 1_000_000)
     convert(GOLDEN, tmp_path / "bird")
     shards = sorted(path.name for path in (tmp_path / "bird").glob("*.safetensors"))
     assert len(shards) > 3
@@ -125,13 +174,19 @@ def test_stored_rotary_frequencies_are_passed_over(source, tmp_path, reference):
 # --- refusals ------------------------------------------------------------------------------------------------
 
 
-def refusal(src, dst):
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()} if folder.exists() else {}
+
+
+def refusal(src, dst, **options):
+    before = contents(src)
     with pytest.raises(ValueError) as caught:
-        convert(src, dst)
+        convert(src, dst, **options)
     message = str(caught.value)
     assert "\n" not in message
     assert not dst.exists()
     assert not [path for path in dst.parent.iterdir() if path.name.startswith(".")]
+    assert contents(src) == before
     return message
 
 
@@ -161,7 +216,7 @@ def test_another_configuration_is_refused(source, tmp_path, changes, complaint):
 
 def test_a_configuration_that_is_no_json_is_refused(source, tmp_path):
     (source / "config.json").write_text("{")
-    assert "is not a Qwen-VL configuration" in refusal(source, tmp_path / "bird")
+    assert "config.json is not a configuration" in refusal(source, tmp_path / "bird")
 
 
 def test_missing_tensors_are_named(source, tmp_path):
@@ -174,7 +229,7 @@ def test_unexpected_tensors_are_named_and_counted(source, tmp_path):
     edit_weights(source, lambda tensors: tensors.update(extra))
     message = refusal(source, tmp_path / "bird")
     assert "7 tensors that are not Qwen-VL's: transformer.extra.0" in message
-    assert message.endswith("and 2 more")
+    assert "and 2 more" in message
 
 
 @pytest.mark.parametrize(
@@ -204,6 +259,76 @@ def test_a_pickle_that_is_more_than_tensors_is_refused_and_not_run(source, tmp_p
     )
     assert "does not load as plain tensors" in refusal(source, tmp_path / "bird")
     assert not (tmp_path / "pwned").exists()
+
+
+def test_a_pickle_that_is_cut_short_is_refused(source, tmp_path, original):
+    write_pickles(source, original)
+    path = source / "pytorch_model-00002-of-00002.bin"
+    path.write_bytes(path.read_bytes()[:10_000])
+    assert f"{path} is cut short" in refusal(source, tmp_path / "bird")
+
+
+def test_a_file_of_the_index_that_is_not_there_is_named(source, tmp_path, original):
+    write_pickles(source, original)
+    (source / "pytorch_model-00001-of-00002.bin").unlink()
+    message = refusal(source, tmp_path / "bird")
+    assert "lacks 1 files that pytorch_model.bin.index.json lists: pytorch_model-00001-of-00002.bin" in message
+
+
+@pytest.mark.parametrize(
+    ("index", "complaint"),
+    [
+        ("[]", "is no index of weights"),
+        ("{", "is no index of weights"),
+        ('{"weight_map": {"a": 3}}', "is no index of weights"),
+        ('{"weight_map": {"a": "../model.safetensors"}}', "names a file outside its folder: ../model.safetensors"),
+    ],
+)
+def test_an_index_that_is_none_is_refused(source, tmp_path, index, complaint):
+    (source / "model.safetensors.index.json").write_text(index)
+    assert complaint in refusal(source, tmp_path / "bird")
+
+
+def test_a_tensor_that_stands_in_two_files_is_named(source, tmp_path, original):
+    name = "transformer.ln_f.weight"
+    save_file({name: original[name]}, source / "more.safetensors")
+    assert f"holds tensors that another file holds too: {name}" in refusal(source, tmp_path / "bird")
+
+
+def test_weights_of_another_model_are_named_as_such(source, tmp_path):
+    save_file({"model.layers.0.mlp.gate_proj.weight": torch.ones(2)}, source / "model.safetensors")
+    message = refusal(source, tmp_path / "bird")
+    assert "is of an unknown layout: it holds model.layers.0.mlp.gate_proj.weight" in message
+
+
+def test_quantized_numbers_are_refused(source, tmp_path):
+    name = "transformer.h.0.mlp.w1.weight"
+    edit_weights(source, lambda tensors: tensors.update({name: tensors[name].to(torch.int8)}))
+    assert f"{name} is stored as I8; only plain floats convert" in refusal(source, tmp_path / "bird")
+
+
+def test_numbers_that_float16_cannot_hold_are_named(source, tmp_path):
+    name = "transformer.visual.proj"
+    edit_weights(source, lambda tensors: tensors[name].fill_(1e6))
+    message = refusal(source, tmp_path / "bird", dtype="float16")
+    assert f"{name} holds numbers that float16 cannot" in message
+
+
+def test_a_dtype_that_is_none_is_refused(tmp_path):
+    assert "dtype 'int3' is unknown" in refusal(GOLDEN, tmp_path / "bird", dtype="int3")
+
+
+def test_a_vocabulary_without_room_for_image_slots_is_refused(source, tmp_path):
+    edit_config(source, vocab_size=402)
+    message = refusal(source, tmp_path / "bird")
+    assert "image slots are token 402, but the vocabulary has 402 tokens" in message
+
+
+def test_a_disk_that_is_too_small_is_found_before_writing(tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage(10**9, 10**9 - 5 * 10**6, 5 * 10**6))
+    message = refusal(GOLDEN, tmp_path / "bird")
+    assert "needs 0.04 GB and its disk has 0.01 GB free" in message
 
 
 def test_a_truncated_file_is_refused(source, tmp_path):
@@ -279,7 +404,7 @@ def test_a_file_of_something_else_is_refused(tmp_path):
 
 def test_a_source_with_a_vocabulary_gives_a_processor_too(source, tmp_path, original):
     """Bytes as the whole vocabulary: image slots then follow 256 ranks and the control tokens before them."""
-    ranks = [f"{converter.base64.b64encode(bytes([byte])).decode()} {byte}" for byte in range(256)]
+    ranks = [f"{base64.b64encode(bytes([byte])).decode()} {byte}" for byte in range(256)]
     (source / "qwen.tiktoken").write_text("\n".join(ranks))
     message = refusal(source, tmp_path / "bird")
     assert "qwen.tiktoken puts <imgpad> at 472, config.json at 402" in message

@@ -76,19 +76,28 @@ def ask(
 
 @app.command()
 def convert(
-    src: Annotated[Path, typer.Argument(help="Checkpoint in the original Qwen-VL layout.")],
+    src: Annotated[
+        Path, typer.Argument(help="Folder in the original Qwen-VL layout; with --vision, Qwen-7B's.")
+    ],
     dst: Annotated[Path, typer.Argument(help="Folder that receives the BiRD checkpoint.")],
+    vision: Annotated[
+        Path | None,
+        typer.Option(help="OpenCLIP file or folder whose vision tower SRC gets, and a new resampler."),
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="bfloat16, float16 or float32; the source's unless given.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the new resampler.")] = 0,
 ) -> None:
-    """Convert original Qwen-VL weights into a BiRD checkpoint."""
+    """Convert original Qwen-VL weights into a BiRD checkpoint, or assemble one. A stopped run goes on."""
     from .convert import convert
 
-    made = convert(src, dst)
-    typer.echo(f"{made.path}: {made.num_parameters / 1e6:,.1f} M parameters")
-    if not made.has_processor:
-        typer.echo(
-            f"{src} has no qwen.tiktoken, so no tokenizer and processor were written: model and config only",
-            err=True,
-        )
+    made = convert(src, dst, vision=vision, dtype=dtype, seed=seed)
+    typer.echo(f"{made.path}: {made.num_parameters / 1e6:,.1f} M parameters in {made.dtype}")
+    for block, size in made.blocks.items():
+        typer.echo(f"  {block}: {size / 1e6:,.1f} M")
+    for remark in made.remarks:
+        typer.echo(remark, err=True)
 
 
 @app.command()

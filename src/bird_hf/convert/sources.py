@@ -1,0 +1,211 @@
+"""What a BiRD checkpoint is made from: a Qwen-VL folder, or a Qwen-7B folder and an OpenCLIP tower.
+
+A source is checked as a whole before anything is written: every tensor is there, none is left over, and each is
+cut into the shape that the model has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from transformers import Qwen2Tokenizer
+
+from ..hub.configuration_bird import BirdConfig
+from ..hub.modeling_bird import BirdModel
+from ..hub.processing_bird import IMAGE_TOKEN
+from .layouts import (
+    OPEN_CLIP_LEFT_OUT,
+    OPEN_CLIP_TEXT,
+    Piece,
+    language_pieces,
+    model_shapes,
+    open_clip_pieces,
+    qwen_vision_pieces,
+)
+from .source_configs import assembled_config, read_config, read_tower
+from .tokenizer import RANKS_FILE, read_tokenizer
+from .weight_files import (
+    DTYPE_NAMES,
+    DTYPES,
+    OPEN_CLIP_FILES,
+    StoredTensor,
+    Weights,
+    find_files,
+    open_weights,
+    some,
+)
+
+_EMBEDDING = "transformer.wte.weight"
+_ENDS = (
+    1 << 20
+)  # bytes at both ends of a file: a safetensors header is at the front, a zip's table at the back
+_NO_TOKENIZER = (
+    f"no tokenizer and processor, because the source has no {RANKS_FILE}: model and configuration only"
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checked source: names and shapes; of its numbers nothing is in memory.
+
+    folder: the language model's. origin: what it is, in words. remarks: what a user must know of the model that is
+    made from it.
+    """
+
+    folder: Path
+    origin: str
+    files: tuple[Path, ...]
+    config: BirdConfig
+    weights: Weights
+    pieces: tuple[Piece, ...]
+    shapes: dict[str, tuple[int, ...]]
+    tokenizer: Qwen2Tokenizer | None
+    remarks: tuple[str, ...]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the word embeddings; float64, which no model runs in, becomes float32."""
+        dtype = DTYPES[self.weights[_EMBEDDING].dtype]
+        return torch.float32 if dtype == torch.float64 else dtype
+
+    def identity(self) -> str:
+        """A digest that other files, or the same ones changed, do not have."""
+        digest = hashlib.sha256(json.dumps([self.config.to_dict(), self.remarks], default=str).encode())
+        for piece in self.pieces:
+            digest.update(f"{piece.source} -> {piece.target}\n".encode())
+        for path in self.files:
+            status = path.stat()
+            digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+            with path.open("rb") as file:
+                digest.update(file.read(_ENDS))
+                file.seek(max(0, status.st_size - _ENDS))
+                digest.update(file.read(_ENDS))
+        return digest.hexdigest()
+
+
+def open_qwen_vl(folder: Path) -> Source:
+    """A folder in Qwen-VL's original layout. Raises ValueError, in one line, for what is wrong with it."""
+    config = read_config(folder)
+    files = find_files(folder)
+    weights = _without_frequencies(open_weights(files))
+    pieces = (*language_pieces(config), *qwen_vision_pieces(config))
+    _check_names(weights, pieces, folder, "Qwen-VL")
+    shapes = _check_shapes(weights, pieces, config, folder)
+    tokenizer = _tokenizer(folder)
+    if tokenizer and (found := tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)) != config.image_token_id:
+        raise ValueError(
+            f"{folder}: {RANKS_FILE} puts {IMAGE_TOKEN} at {found}, config.json at {config.image_token_id}"
+        )
+    remarks = () if tokenizer else (_NO_TOKENIZER,)
+    return Source(
+        folder, "Qwen-VL's layout", tuple(files), config, weights, pieces, shapes, tokenizer, remarks
+    )
+
+
+def open_parts(folder: Path, vision: Path, seed: int) -> Source:
+    """A Qwen-7B folder and an OpenCLIP tower (file or folder); resampler and projector are drawn by `seed`."""
+    if not vision.exists():
+        raise ValueError(f"{vision}: no such file or folder; give an OpenCLIP checkpoint")
+    vision_files = [vision] if vision.is_file() else find_files(vision, OPEN_CLIP_FILES)
+    tower = open_weights(vision_files)
+    tower_config = read_tower(vision, tower)
+    tokenizer = _tokenizer(folder)
+    slot = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN) if tokenizer else None
+    config = assembled_config(folder, tower_config, slot)
+    files = find_files(folder)
+    text = _without_frequencies(open_weights(files))
+
+    text_pieces, tower_pieces = tuple(language_pieces(config)), tuple(open_clip_pieces(config))
+    _check_names(text, text_pieces, folder, "Qwen-7B")
+    left_out = tuple(name for name in OPEN_CLIP_LEFT_OUT if tower.pop(name, None))
+    tower = {name: stored for name, stored in tower.items() if not name.startswith(OPEN_CLIP_TEXT)}
+    _check_names(tower, tower_pieces, vision, "OpenCLIP")
+    _check_shapes(text, text_pieces, config, folder)
+    shapes = _check_shapes(tower, tower_pieces, config, vision)
+
+    new = _new_parts(config, seed, DTYPES[text[_EMBEDDING].dtype])
+    pieces = (*text_pieces, *tower_pieces, *(Piece(name, name) for name in new))
+    remarks = (
+        f"resampler and projector are new (drawn at random, seed {seed}): train them before you ask anything",
+        f"left out of the OpenCLIP tower, because BiRD has no place for it: {', '.join(left_out)}, "
+        "the class token's position",
+        *(() if tokenizer else (_NO_TOKENIZER,)),
+    )
+    return Source(
+        folder,
+        "Qwen-7B and an OpenCLIP vision tower",
+        (*files, *vision_files),
+        config,
+        text | tower | new,
+        pieces,
+        shapes,
+        tokenizer,
+        remarks,
+    )
+
+
+def _tokenizer(folder: Path) -> Qwen2Tokenizer | None:
+    path = folder / RANKS_FILE
+    return read_tokenizer(path) if path.exists() else None
+
+
+def _without_frequencies(weights: Weights) -> Weights:
+    """Rotary frequencies are computed, and only some versions stored them."""
+    return {name: stored for name, stored in weights.items() if not name.endswith("rotary_emb.inv_freq")}
+
+
+def _new_parts(config: BirdConfig, seed: int, dtype: torch.dtype) -> Weights:
+    """Resampler and projector as a new model has them. They are drawn in a model without layers."""
+    vision = config.vision_config.to_dict() | {"num_hidden_layers": 0}
+    text = config.text_config.to_dict() | {"num_hidden_layers": 0, "vocab_size": 1, "layer_types": None}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        drawn = BirdModel(BirdConfig(vision_config=vision, text_config=text, image_token_id=0)).state_dict()
+    return {
+        f"model.{name}": StoredTensor(tuple(tensor.shape), DTYPE_NAMES[dtype], partial(tensor.to, dtype))
+        for name, tensor in drawn.items()
+        if name.startswith(("resampler.", "projector."))
+    }
+
+
+def _check_names(weights: Weights, pieces: tuple[Piece, ...], where: Path, layout: str) -> None:
+    wanted = {piece.source for piece in pieces}
+    if not wanted & weights.keys():
+        raise ValueError(
+            f"{where} is of an unknown layout: it holds {some(weights) or 'nothing'}, and no tensor of {layout}'s"
+        )
+    if missing := wanted - weights.keys():
+        raise ValueError(f"{where} lacks {len(missing)} tensors: {some(missing)}; is the download complete?")
+    if unexpected := weights.keys() - wanted:
+        raise ValueError(
+            f"{where} holds {len(unexpected)} tensors that are not {layout}'s: {some(unexpected)}; "
+            "give the original checkpoint"
+        )
+
+
+def _check_shapes(
+    weights: Weights, pieces: tuple[Piece, ...], config: BirdConfig, where: Path
+) -> dict[str, tuple[int, ...]]:
+    """The model's shapes, after a look at whether these pieces have them."""
+    shapes = model_shapes(config)
+    wrong = []
+    for piece in pieces:
+        stored = weights[piece.source]
+        if stored.dtype not in DTYPES:
+            raise ValueError(
+                f"{where}: {piece.source} is stored as {stored.dtype}; only plain floats convert"
+            )
+        try:
+            cut = tuple(piece.cut(torch.empty(stored.shape, device="meta")).shape)
+        except (RuntimeError, IndexError):
+            cut = ()
+        if cut != shapes[piece.target]:
+            wrong.append(f"{piece.source} is {stored.shape}, which does not make {shapes[piece.target]}")
+    if wrong:
+        raise ValueError(f"{where} has misshapen tensors: {some(wrong)}; is config.json of this checkpoint?")
+    return shapes
