@@ -62,10 +62,10 @@ TINY = QWEN_VL | {
     "hidden_size": 256,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
-    "intermediate_size": 1344,
+    "intermediate_size": 1280,
     # 256 bytes are the vocabulary, and the control tokens before <img>
     "visual": QWEN_VL["visual"]
-    | {"heads": 4, "image_start_id": 470, "layers": 3, "output_dim": 256, "width": 128},
+    | {"heads": 4, "image_start_id": 470, "layers": 3, "mlp_ratio": 4.0, "output_dim": 256, "width": 128},
 }
 STAGES = ("make", "convert", "bfloat16", "int8", "int4")
 
@@ -205,42 +205,40 @@ class TokenTimes:
         pass
 
 
+def quantization(weights: str) -> dict[str, Any]:
+    """What `from_pretrained` is given for weights of that kind. bitsandbytes computes both on a CPU."""
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it repeats that it casts
+    if weights == "int8":
+        return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
+    if weights == "int4":
+        settings = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.bfloat16}
+        return {"quantization_config": BitsAndBytesConfig(load_in_4bit=True, **settings)}
+    return {}
+
+
 def ask(bird: Path, weights: str, tokens: int) -> dict[str, Any]:
     """Load with weights of that kind, and answer one question about one image."""
     import torch
     from PIL import Image
-    from transformers import BitsAndBytesConfig
 
     from bird_hf.checkpoint import load_checkpoint
 
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it repeats that it casts
-    quantization = {
-        "bfloat16": {},
-        "int8": {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)},
-        "int4": {
-            "quantization_config": BitsAndBytesConfig(
-                load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
-            )
-        },
-    }[weights]
     start = time.perf_counter()
-    model, processor = load_checkpoint(bird, dtype=torch.bfloat16, **quantization)
+    model, processor = load_checkpoint(bird, dtype=torch.bfloat16, **quantization(weights))
     loaded = time.perf_counter() - start
     image = Image.radial_gradient("L").resize((640, 480))
     content = [{"type": "image", "image": image}, {"type": "text", "text": "Where is the liver?"}]
+    chat = [{"role": "user", "content": content}]
     inputs = processor.apply_chat_template(
-        [{"role": "user", "content": content}],
-        tokenize=True,
-        return_dict=True,
-        return_tensors="pt",
-        add_generation_prompt=True,
+        chat, tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True
     )
-    times = TokenTimes()
+    times, length = TokenTimes(), {"max_new_tokens": tokens, "min_new_tokens": tokens}
     start = time.perf_counter()
     with torch.no_grad():
-        ids = model.generate(
-            **inputs, do_sample=False, max_new_tokens=tokens, min_new_tokens=tokens, streamer=times
-        )
+        ids = model.generate(**inputs, **length, do_sample=False, streamer=times)
     prompt = inputs["input_ids"].shape[1]
     return {
         "bytes": model.get_memory_footprint(),
@@ -270,8 +268,10 @@ class PeakMemory:
         self.resident = self._status("VmHWM")  # which the kernel keeps, without sampling
 
     def _sample(self) -> None:
-        while not self._done.wait(0.05):
+        while True:
             self.anonymous = max(self.anonymous, self._status("RssAnon"))
+            if self._done.wait(0.05):
+                return
 
     @staticmethod
     def _status(field: str) -> int:
@@ -320,37 +320,39 @@ def as_markdown(report: dict[str, Any]) -> str:
     layers, of = config["num_hidden_layers"], QWEN_VL["num_hidden_layers"]
     size = "at its full size" if config == QWEN_VL else f"at full width, with {layers} of {of} layers"
     blocks = ", ".join(f"{name} {count / 1e9:.3f} B" for name, count in stages["convert"]["blocks"].items())
-    within = stages["bfloat16"]["peak_resident"] <= MEMORY_LIMIT
-    lines = [
-        f"# BiRD {size}: bytes, memory, time",
-        "",
-        "Made by `benchmarks/full_size.py`: a random checkpoint in Qwen-VL's layout, converted by `bird convert`, then",
-        "loaded and asked one question about one image. What it answers means nothing; what it costs does.",
-        "",
-        f"Stored numbers: {blocks}. {report['reason']}",
-        f"Machine: {host['cpus']} CPUs, {gib(host['memory'])} GiB, no GPU; torch {host['torch']}, transformers",
-        f"{host['transformers']}. Each row is a process of its own. Pages of mapped files count as memory while they are",
-        "mapped, though the system can take them back; anonymous memory it cannot.",
-        "",
-        "| stage | weights, GB | peak memory, GiB | peak of anonymous memory, GiB | seconds | tokens a second |",
-        "|---|---|---|---|---|---|",
-    ]
+    within = "stayed" if stages["bfloat16"]["peak_resident"] <= MEMORY_LIMIT else "did NOT stay"
+    waits = ", ".join(f"{stages[kind]['first_token_seconds']:.1f} s ({kind})" for kind in STAGES[2:])
+    return f"""# BiRD {size}: bytes, memory, time
+
+Made by `benchmarks/full_size.py`: a random checkpoint in Qwen-VL's layout, converted by `bird convert`, then loaded and
+asked one question about one image. What it answers means nothing; what it costs does. {report["reason"]}
+
+Stored numbers: {blocks}.
+
+Machine: {host["cpus"]} CPUs, {gib(host["memory"])} GiB, no GPU; torch {host["torch"]}, transformers {host["transformers"]}.
+Each row is a process of its own. Pages of mapped files count as memory while they are mapped, though the system can take
+them back; anonymous memory it cannot.
+
+| stage | weights, GB | peak memory, GiB | peak of anonymous memory, GiB | seconds | tokens a second |
+|---|---|---|---|---|---|
+{rows(stages)}
+
+Seconds of the last three rows are those of loading. The prompt had {stages["bfloat16"]["prompt_tokens"]} tokens, most of them
+the image's; the first word came after {waits}. int8 and int4 (nf4) are bitsandbytes', on the CPU.
+bfloat16 {within} inside 24 GiB.
+"""
+
+
+def rows(stages: dict[str, dict[str, Any]]) -> str:
+    """A line of the table for each stage."""
+    lines = []
     for stage, row in stages.items():
+        name = stage if stage in ("make", "convert") else f"load and ask, {stage}"
+        memory = f"{gib(row['peak_resident'])} | {gib(row['peak_anonymous'])}"
         seconds = row.get("load_seconds", row["seconds"])
         speed = f"{row['tokens_per_second']:.2f}" if "tokens_per_second" in row else "-"
-        memory = f"{gib(row['peak_resident'])} | {gib(row['peak_anonymous'])}"
-        name = stage if stage in ("make", "convert") else f"load and ask, {stage}"
         lines.append(f"| {name} | {row['bytes'] / 1e9:.2f} | {memory} | {seconds:.1f} | {speed} |")
-    prompt = stages["bfloat16"]["prompt_tokens"]
-    lines += [
-        "",
-        f"Seconds of the last three rows are those of loading. The prompt had {prompt} tokens, the image's among them; the",
-        "first word came after "
-        + ", ".join(f"{stages[kind]['first_token_seconds']:.1f} s ({kind})" for kind in STAGES[2:])
-        + ". int8 and int4 (nf4) are",
-        f"bitsandbytes' on the CPU. bfloat16 {'stayed' if within else 'did NOT stay'} inside 24 GiB.",
-    ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def gib(count: int) -> str:
@@ -384,7 +386,9 @@ def main() -> None:
     parser.add_argument("--layers", type=int, help="of the language model; all unless given")
     parser.add_argument("--tokens", type=int, default=16, help="to answer")
     parser.add_argument("--keep", action="store_true", help="keep the checkpoints")
-    parser.add_argument("--tiny", action="store_true", help="a trial run: narrow, few layers, nothing in docs")
+    parser.add_argument(
+        "--tiny", action="store_true", help="a trial run: narrow, few layers, nothing in docs"
+    )
     parser.add_argument("--task", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if task := options.task:
@@ -393,6 +397,8 @@ def main() -> None:
         return
     config, reason = choose_config(options)
     work = options.folder / "bird-full-size"
+    if work.exists():
+        raise SystemExit(f"{work} is there already, from a run that was killed or kept; delete it first")
     work.mkdir()
     try:
         stages = {stage: run_alone(stage, config, work, options.tokens) for stage in STAGES}

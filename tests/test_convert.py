@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import pickle
+import resource
 import shutil
 from collections import namedtuple
 from importlib.util import find_spec
@@ -15,7 +16,6 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
-import bird_hf.convert as converter
 from bird_hf.cli import app
 from bird_hf.convert import convert, read_tokenizer
 from bird_hf.hub.modeling_bird import BirdForConditionalGeneration
@@ -272,7 +272,9 @@ def test_a_file_of_the_index_that_is_not_there_is_named(source, tmp_path, origin
     write_pickles(source, original)
     (source / "pytorch_model-00001-of-00002.bin").unlink()
     message = refusal(source, tmp_path / "bird")
-    assert "lacks 1 files that pytorch_model.bin.index.json lists: pytorch_model-00001-of-00002.bin" in message
+    assert (
+        "lacks 1 files that pytorch_model.bin.index.json lists: pytorch_model-00001-of-00002.bin" in message
+    )
 
 
 @pytest.mark.parametrize(
@@ -281,7 +283,10 @@ def test_a_file_of_the_index_that_is_not_there_is_named(source, tmp_path, origin
         ("[]", "is no index of weights"),
         ("{", "is no index of weights"),
         ('{"weight_map": {"a": 3}}', "is no index of weights"),
-        ('{"weight_map": {"a": "../model.safetensors"}}', "names a file outside its folder: ../model.safetensors"),
+        (
+            '{"weight_map": {"a": "../model.safetensors"}}',
+            "names a file outside its folder: ../model.safetensors",
+        ),
     ],
 )
 def test_an_index_that_is_none_is_refused(source, tmp_path, index, complaint):
@@ -344,12 +349,15 @@ def test_a_folder_with_something_in_it_is_not_overwritten(tmp_path):
     assert (tmp_path / "mine.txt").read_text() == "keep me"
 
 
-def test_a_failure_half_way_leaves_nothing(tmp_path, monkeypatch):
-    def fail(*args):
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(converter, "_write_rest", fail)
-    assert "cannot be written (No space left on device)" in refusal(GOLDEN, tmp_path / "bird")
+def test_a_write_that_fails_half_way_leaves_nothing(tmp_path):
+    """The system refuses to let a file grow beyond 1 MB, as it refuses on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
+    try:
+        message = refusal(GOLDEN, tmp_path / "bird")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "cannot be written ([Errno 27] File too large); check space and permissions" in message
 
 
 # --- the tokenizer -------------------------------------------------------------------------------------------

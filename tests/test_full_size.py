@@ -31,7 +31,10 @@ def test_it_takes_as_many_layers_as_the_disk_has_room_for(benchmark, free, layer
     found = benchmark.layers_that_fit(benchmark.QWEN_VL, int(free))
     assert found == layers
     if found:
-        assert 2 * benchmark.num_bytes(benchmark.with_layers(benchmark.QWEN_VL, found)) + benchmark.MARGIN <= free
+        assert (
+            2 * benchmark.num_bytes(benchmark.with_layers(benchmark.QWEN_VL, found)) + benchmark.MARGIN
+            <= free
+        )
 
 
 def test_files_of_its_source_stay_below_their_limit(benchmark):
@@ -51,7 +54,12 @@ def test_every_stage_runs_in_small_and_becomes_a_row(benchmark, tmp_path, monkey
     for row in stages.values():
         assert row["peak_resident"] >= row["peak_anonymous"] > 0
     assert all(len(stages[kind]["answer_ids"]) == 3 for kind in ("bfloat16", "int8", "int4"))
-    report = {"config": benchmark.TINY, "reason": "A trial.", "machine": benchmark.machine(), "stages": stages}
+    report = {
+        "config": benchmark.TINY,
+        "reason": "A trial.",
+        "machine": benchmark.machine(),
+        "stages": stages,
+    }
     page = benchmark.as_markdown(json.loads(json.dumps(report)))
     assert page.count("\n| ") == 6
     assert "with 2 of 32 layers" in page and "A trial." in page

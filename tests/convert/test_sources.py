@@ -55,7 +55,10 @@ def open_clip_tensors():
         linear |= {f"{block}.{norm}": (WIDTH,) for norm in ("ln_1", "ln_2")}
         linear |= {f"{block}.attn.out_proj": (WIDTH, WIDTH)}
         linear |= {f"{block}.mlp.c_fc": (INNER, WIDTH), f"{block}.mlp.c_proj": (WIDTH, INNER)}
-        shapes |= {f"{block}.attn.in_proj_weight": (3 * WIDTH, WIDTH), f"{block}.attn.in_proj_bias": (3 * WIDTH,)}
+        shapes |= {
+            f"{block}.attn.in_proj_weight": (3 * WIDTH, WIDTH),
+            f"{block}.attn.in_proj_bias": (3 * WIDTH,),
+        }
     for name, shape in linear.items():
         shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
     tensors = {name: 0.2 * torch.randn(shape, generator=draw) for name, shape in shapes.items()}
@@ -67,7 +70,13 @@ def open_clip(tmp_path_factory):
     """As the hub has them: open_clip_pytorch_model.bin, and a configuration beside it."""
     folder = tmp_path_factory.mktemp("open_clip")
     torch.save(open_clip_tensors(), folder / "open_clip_pytorch_model.bin")
-    vision = {"image_size": 56, "layers": LAYERS, "width": WIDTH, "head_width": WIDTH // HEADS, "patch_size": 14}
+    vision = {
+        "image_size": 56,
+        "layers": LAYERS,
+        "width": WIDTH,
+        "head_width": WIDTH // HEADS,
+        "patch_size": 14,
+    }
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": {"vision_cfg": vision}}))
     return folder
 
@@ -117,7 +126,7 @@ def test_the_language_model_is_the_one_of_the_text_checkpoint(assembled, tmp_pat
     convert(GOLDEN, tmp_path / "bird", dtype="float32")
     expected = load_file(tmp_path / "bird" / "model.safetensors")
     found = load_file(assembled / "model.safetensors")
-    assert found.keys() != expected.keys() or len(found) > 90
+    assert found.keys() == expected.keys()
     names = [name for name in expected if name.startswith(("model.language_model.", "lm_head."))]
     assert len(names) > 20
     assert all(torch.equal(found[name], expected[name]) for name in names)
@@ -125,7 +134,7 @@ def test_the_language_model_is_the_one_of_the_text_checkpoint(assembled, tmp_pat
 
 def test_resampler_and_projector_are_new_and_follow_the_seed(assembled, text, open_clip, tmp_path):
     found = load_file(assembled / "model.safetensors")
-    assert torch.equal(found["model.resampler.positions"], sine_cosine_grid(256, 256).bfloat16().float())
+    assert torch.equal(found["model.resampler.positions"], sine_cosine_grid(256, 256))
     assert 0.015 < found["model.resampler.query"].std() < 0.025
     assert 0.015 < found["model.projector.linear.weight"].std() < 0.025
     for seed in (0, 1):

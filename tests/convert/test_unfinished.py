@@ -107,24 +107,23 @@ def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(source, tmp_path):
 
 
 def interrupt(monkeypatch, source, dst):
-    """Ctrl+C after the first file."""
+    """Ctrl+C after the first file, of several."""
     monkeypatch.setattr("bird_hf.convert.shards.SHARD_BYTES", 1_000_000)
     write = converter.write_shard
 
-    def write_one(*args):
-        monkeypatch.setattr(converter, "write_shard", stop)
+    def finished():
+        return list(dst.parent.glob(f".{dst.name}.making/checkpoint/*.safetensors"))
+
+    def write_once(*args):
+        if finished():
+            raise KeyboardInterrupt
         write(*args)
 
-    def stop(*args):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(converter, "write_shard", write_one)
-        with pytest.raises(KeyboardInterrupt):
-            convert(source, dst)
-    monkeypatch.setattr(converter, "write_shard", write)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(converter, "write_shard", write_once)
+        convert(source, dst)
+    assert finished()
     assert not dst.exists()
-    assert [path.name for path in dst.parent.glob(f".{dst.name}.making/checkpoint/*.safetensors")]
 
 
 def weights_of(folder):

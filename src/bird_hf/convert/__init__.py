@@ -77,20 +77,15 @@ def convert(
         raise ValueError(f"dtype {dtype!r} is unknown; use {', '.join(_DTYPES)}")
     source = open_qwen_vl(src) if vision is None else open_parts(src, Path(vision), seed)
     written = _DTYPES[dtype] if dtype else source.dtype
-    made = Converted(
-        path=dst,
-        blocks=block_sizes(source.shapes),
-        dtype=str(written).removeprefix("torch."),
-        has_processor=source.tokenizer is not None,
-        remarks=source.remarks,
-    )
+    name = str(written).removeprefix("torch.")
+    made = Converted(dst, block_sizes(source.shapes), name, source.tokenizer is not None, source.remarks)
     shards = plan_shards(source.pieces, source.shapes, written)
     try:
-        with unfinished_folder(dst, f"{source.identity()} {made.dtype}") as folder:
+        with unfinished_folder(dst, f"{source.identity()} {name}") as folder:
             rest = [shard for shard in shards if not shard.is_whole(folder)]
             check_space(dst, sum(shard.size for shard in rest) + _REST)
+            _write_rest(source, made, folder)  # first: what is wrong with it shows in seconds
             _write_weights(shards, rest, source, folder)
-            _write_rest(source, made, folder)
     except OSError as error:
         raise ValueError(f"{dst} cannot be written ({error}); check space and permissions") from error
     return made

@@ -22,8 +22,17 @@ OPEN_CLIP_LEFT_OUT = (
     "visual.proj",
 )
 # OpenCLIP's text tower, in its two spellings, and what belongs to the pair of towers.
-OPEN_CLIP_TEXT = ("text.", "transformer.", "token_embedding.", "positional_embedding", "ln_final.")
-OPEN_CLIP_TEXT += ("text_projection", "logit_scale", "logit_bias", "attn_mask")
+OPEN_CLIP_TEXT = (
+    "text.",
+    "transformer.",
+    "token_embedding.",
+    "positional_embedding",
+    "ln_final.",
+    "text_projection",
+    "logit_scale",
+    "logit_bias",
+    "attn_mask",
+)
 
 _BLOCKS = {
     "vision transformer": "model.vision_tower.",

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -103,7 +102,7 @@ def open_qwen_vl(folder: Path) -> Source:
         )
     remarks = () if tokenizer else (_NO_TOKENIZER,)
     return Source(
-        folder, "Qwen-VL's layout", tuple(files), config, weights, pieces, shapes, tokenizer, remarks
+        folder, "weights in Qwen-VL's layout", tuple(files), config, weights, pieces, shapes, tokenizer, remarks
     )
 
 
@@ -128,7 +127,7 @@ def open_parts(folder: Path, vision: Path, seed: int) -> Source:
     _check_shapes(text, text_pieces, config, folder)
     shapes = _check_shapes(tower, tower_pieces, config, vision)
 
-    new = _new_parts(config, seed, DTYPES[text[_EMBEDDING].dtype])
+    new = _new_parts(config, seed)
     pieces = (*text_pieces, *tower_pieces, *(Piece(name, name) for name in new))
     remarks = (
         f"resampler and projector are new (drawn at random, seed {seed}): train them before you ask anything",
@@ -159,7 +158,7 @@ def _without_frequencies(weights: Weights) -> Weights:
     return {name: stored for name, stored in weights.items() if not name.endswith("rotary_emb.inv_freq")}
 
 
-def _new_parts(config: BirdConfig, seed: int, dtype: torch.dtype) -> Weights:
+def _new_parts(config: BirdConfig, seed: int) -> Weights:
     """Resampler and projector as a new model has them. They are drawn in a model without layers."""
     vision = config.vision_config.to_dict() | {"num_hidden_layers": 0}
     text = config.text_config.to_dict() | {"num_hidden_layers": 0, "vocab_size": 1, "layer_types": None}
@@ -167,7 +166,7 @@ def _new_parts(config: BirdConfig, seed: int, dtype: torch.dtype) -> Weights:
         torch.manual_seed(seed)
         drawn = BirdModel(BirdConfig(vision_config=vision, text_config=text, image_token_id=0)).state_dict()
     return {
-        f"model.{name}": StoredTensor(tuple(tensor.shape), DTYPE_NAMES[dtype], partial(tensor.to, dtype))
+        f"model.{name}": StoredTensor(tuple(tensor.shape), DTYPE_NAMES[tensor.dtype], tensor.detach)
         for name, tensor in drawn.items()
         if name.startswith(("resampler.", "projector."))
     }
