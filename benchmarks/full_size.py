@@ -22,6 +22,7 @@ import subprocess
 import sys
 import threading
 import time
+from importlib.metadata import version
 from importlib.util import find_spec
 from math import ceil, prod
 from pathlib import Path
@@ -306,12 +307,9 @@ def run_alone(stage: str, config: dict[str, Any], folder: Path, tokens: int) -> 
 
 
 def machine() -> dict[str, Any]:
-    import torch
-    import transformers
-
-    pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
-    return {"cpus": os.cpu_count(), "memory": pages, "platform": platform.platform(), **versions}
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "bitsandbytes"))
+    return {"cpus": os.cpu_count(), "memory": memory, "platform": platform.platform(), "versions": versions}
 
 
 def as_markdown(report: dict[str, Any]) -> str:
@@ -321,6 +319,7 @@ def as_markdown(report: dict[str, Any]) -> str:
     size = "at its full size" if config == QWEN_VL else f"at full width, with {layers} of {of} layers"
     blocks = ", ".join(f"{name} {count / 1e9:.3f} B" for name, count in stages["convert"]["blocks"].items())
     within = "stayed" if stages["bfloat16"]["peak_resident"] <= MEMORY_LIMIT else "did NOT stay"
+    prompt = stages["bfloat16"]["prompt_tokens"]
     waits = ", ".join(f"{stages[kind]['first_token_seconds']:.1f} s ({kind})" for kind in STAGES[2:])
     return f"""# BiRD {size}: bytes, memory, time
 
@@ -329,16 +328,16 @@ asked one question about one image. What it answers means nothing; what it costs
 
 Stored numbers: {blocks}.
 
-Machine: {host["cpus"]} CPUs, {gib(host["memory"])} GiB, no GPU; torch {host["torch"]}, transformers {host["transformers"]}.
-Each row is a process of its own. Pages of mapped files count as memory while they are mapped, though the system can take
-them back; anonymous memory it cannot.
+Machine: {host["cpus"]} CPUs, {gib(host["memory"])} GiB, no GPU; {host["versions"]}.
+Each row is a process of its own. Pages of mapped files count as memory while they are mapped, though the system can
+take them back; anonymous memory it cannot.
 
 | stage | weights, GB | peak memory, GiB | peak of anonymous memory, GiB | seconds | tokens a second |
 |---|---|---|---|---|---|
 {rows(stages)}
 
-Seconds of the last three rows are those of loading. The prompt had {stages["bfloat16"]["prompt_tokens"]} tokens, most of them
-the image's; the first word came after {waits}. int8 and int4 (nf4) are bitsandbytes', on the CPU.
+Seconds of the last three rows are those of loading. The prompt had {prompt} tokens, most of them the image's; the
+first word came after {waits}. int8 and int4 (nf4) are bitsandbytes', on the CPU.
 bfloat16 {within} inside 24 GiB.
 """
 

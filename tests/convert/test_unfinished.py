@@ -119,9 +119,10 @@ def interrupt(monkeypatch, source, dst):
             raise KeyboardInterrupt
         write(*args)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(converter, "write_shard", write_once)
-        convert(source, dst)
+        with pytest.raises(KeyboardInterrupt):
+            convert(source, dst)
     assert finished()
     assert not dst.exists()
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import IO
 
 import torch
 
@@ -83,21 +84,21 @@ def write_shard(shard: Shard, weights: Weights, folder: Path, progress: Callable
     with making.open("wb") as file:
         progress(file.write(shard.header))
         for piece in shard.pieces:
-            for part in _parts(piece, weights):
-                numbers = part.to(shard.dtype)
-                if shard.dtype == torch.float16 and not numbers.isfinite().all():
-                    raise ValueError(
-                        f"{piece.source} holds numbers that float16 cannot; use bfloat16 or float32"
-                    )
-                progress(file.write(numbers.view(torch.uint8).numpy()))
+            _write_piece(piece, weights, shard.dtype, file, progress)
         file.flush()
         os.fsync(file.fileno())
     making.replace(folder / shard.name)
 
 
-def _parts(piece: Piece, weights: Weights) -> tuple[torch.Tensor, ...]:
-    """The numbers of a piece in their order. When the last is dropped, so is the file they are mapped from."""
-    return piece.cut(weights[piece.source].read()).reshape(-1).split(_AT_ONCE)
+def _write_piece(
+    piece: Piece, weights: Weights, dtype: torch.dtype, file: IO[bytes], progress: Callable[[int], object]
+) -> None:
+    """Nothing of the piece is left afterwards, so that the file it is mapped from can be let go."""
+    for part in piece.cut(weights[piece.source].read()).reshape(-1).split(_AT_ONCE):
+        numbers = part.to(dtype)
+        if dtype == torch.float16 and not numbers.isfinite().all():
+            raise ValueError(f"{piece.source} holds numbers that float16 cannot; use bfloat16 or float32")
+        progress(file.write(numbers.view(torch.uint8).numpy()))
 
 
 def write_index(shards: list[Shard], folder: Path) -> None:

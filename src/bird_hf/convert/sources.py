@@ -102,7 +102,15 @@ def open_qwen_vl(folder: Path) -> Source:
         )
     remarks = () if tokenizer else (_NO_TOKENIZER,)
     return Source(
-        folder, "weights in Qwen-VL's layout", tuple(files), config, weights, pieces, shapes, tokenizer, remarks
+        folder,
+        "weights in Qwen-VL's layout",
+        tuple(files),
+        config,
+        weights,
+        pieces,
+        shapes,
+        tokenizer,
+        remarks,
     )
 
 
