@@ -91,7 +91,8 @@ def _compute_images_once(
         first.setdefault(id(image), place)
     if len(first) < len(images):
         pixels = inputs.pop("pixel_values")[list(first.values())]
-        features = dict(zip(first, model.get_image_features(pixels).pooler_output, strict=True))
+        seen: Any = model.get_image_features(pixels)
+        features = dict(zip(first, seen.pooler_output, strict=True))
         inputs["image_features"] = [features[id(image)] for image in images]
 
 

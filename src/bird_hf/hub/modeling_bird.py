@@ -419,9 +419,8 @@ class BirdForConditionalGeneration(BirdPreTrainedModel, GenerationMixin):
         if not is_first_iteration and kwargs.get("use_cache", True):
             inputs.pop("image_features", None)
         elif new_ids is not None and new_ids.shape[1] < input_ids.shape[1]:
-            slots = self.model._image_slots(input_ids, None)
-            unseen = slots[:, -new_ids.shape[1] :].sum(-1) // self.config.num_queries  # (B,)
-            for name, rows in self._images_by_row(inputs, slots).items():
+            unseen = self.model._image_slots(new_ids, None).sum(-1) // self.config.num_queries  # (B,)
+            for name, rows in self._images_by_row(inputs, input_ids).items():
                 kept = [row[len(row) - count :] for row, count in zip(rows, unseen.tolist(), strict=True)]
                 inputs[name] = torch.cat(kept) if unseen.any() else None
         return inputs
@@ -433,8 +432,7 @@ class BirdForConditionalGeneration(BirdPreTrainedModel, GenerationMixin):
         expanded = {}
         if expand_size > 1:
             ids = input_ids if input_ids is not None and input_ids.numel() else None
-            slots = self.model._image_slots(ids, kwargs.get("inputs_embeds"))
-            for name, rows in self._images_by_row(kwargs, slots).items():
+            for name, rows in self._images_by_row(kwargs, ids, kwargs.get("inputs_embeds")).items():
                 kwargs[name] = None
                 expanded[name] = torch.cat([row for row in rows for _ in range(expand_size)])
         input_ids, kwargs = super()._expand_inputs_for_generation(
@@ -443,16 +441,17 @@ class BirdForConditionalGeneration(BirdPreTrainedModel, GenerationMixin):
         return input_ids, kwargs | expanded
 
     def _images_by_row(
-        self, inputs: dict[str, Any], slots: torch.Tensor
+        self, inputs: dict[str, Any], input_ids: torch.Tensor | None, embeds: torch.Tensor | None = None
     ) -> dict[str, tuple[torch.Tensor, ...]]:
-        """The images among the inputs of `generate`, split by the rows of the batch that hold their slots (B, T)."""
-        found = {}
-        for name in _IMAGE_INPUTS:
-            if inputs.get(name) is not None:
-                images = _stacked(inputs[name])
-                _check_slots(slots.sum(), len(images), self.config)
-                found[name] = images.split((slots.sum(-1) // self.config.num_queries).tolist())
-        return found
+        """The images among the inputs of `generate`, split by the rows of the batch that hold their slots."""
+        given = {name: _stacked(inputs[name]) for name in _IMAGE_INPUTS if inputs.get(name) is not None}
+        if not given:
+            return {}
+        slots = self.model._image_slots(input_ids, embeds).sum(-1)  # (B,)
+        for images in given.values():
+            _check_slots(slots.sum(), len(images), self.config)
+        counts = (slots // self.config.num_queries).tolist()
+        return {name: images.split(counts) for name, images in given.items()}
 
 
 def _stacked(images: ImageFeatures) -> torch.Tensor:
