@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -37,9 +37,8 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_bird import BirdConfig, BirdVisionConfig
 
-# Images of a batch, in order: as pixels, or as what the model made of them before.
-ImageFeatures = torch.Tensor | Sequence[torch.Tensor]
-_IMAGE_INPUTS = ("pixel_values", "image_features")
+ImageFeatures: TypeAlias = torch.Tensor | Sequence[torch.Tensor]
+_IMAGE_INPUTS = ("pixel_values", "image_features")  # what holds images, one after the other, of the whole batch
 
 
 @dataclass
