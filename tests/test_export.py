@@ -20,22 +20,28 @@ else:
     import bird_hf
 import torch
 from PIL import Image
-from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor, pipeline
 
 folder, trust = sys.argv[1], dict(trust_remote_code=True) if {hidden} else dict()
 processor = AutoProcessor.from_pretrained(folder, **trust)
 model = AutoModelForImageTextToText.from_pretrained(folder, **trust).eval()
 body = AutoModel.from_pretrained(folder, **trust).eval()
 content = [dict(type="image", image=Image.new("RGB", (40, 30), (200, 90, 10))), dict(type="text", text="Where?")]
+chat = [dict(role="user", content=content)]
 inputs = processor.apply_chat_template(
-    [dict(role="user", content=content)], tokenize=True, return_dict=True, return_tensors="pt"
+    chat, tokenize=True, return_dict=True, return_tensors="pt", add_generation_prompt=True
 )
 with torch.no_grad():
     logits = model(**inputs).logits[0, -1, :8]
     states = body(**inputs).last_hidden_state[0, -1, :8]
+    features = model.get_image_features(inputs.pop("pixel_values")).pooler_output
+output = model.generate(**inputs, image_features=features, max_new_tokens=6, do_sample=False)
+from_features = processor.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True)
+ask = pipeline("image-text-to-text", model=folder, **trust)
+(piped,) = ask(text=chat, max_new_tokens=6, return_full_text=False)
 print(json.dumps(dict(
     module=type(model).__module__, kind=AutoConfig.from_pretrained(folder, **trust).model_type,
-    logits=logits.tolist(), states=states.tolist(),
+    logits=logits.tolist(), states=states.tolist(), from_features=from_features, piped=piped["generated_text"],
 )))
 """
 
@@ -75,6 +81,22 @@ def test_it_opens_without_the_package_and_answers_as_with_it(exported, tmp_path)
         "bird_hf"
     )
     assert alone == packaged and alone["kind"] == "bird"
+    assert alone["piped"] == alone["from_features"] != ""
+
+
+def test_a_checkpoint_without_a_card_gets_one_and_a_card_is_kept(tiny_checkpoint, exported, tmp_path):
+    card = (exported / "README.md").read_text()
+    assert "files do not say" in card and "Nothing was measured" in card
+    with_card = Path(shutil.copytree(tiny_checkpoint, tmp_path / "with_card"))
+    (with_card / "README.md").write_text("my card")
+    export_checkpoint(with_card, tmp_path / "kept")
+    assert (tmp_path / "kept" / "README.md").read_text() == "my card"
+    with pytest.raises(ValueError, match="has a card of its own; with --origin it is written anew"):
+        export_checkpoint(with_card, tmp_path / "new", results="a table")
+    assert not (tmp_path / "new").exists()
+    export_checkpoint(with_card, tmp_path / "new", origin="med-grit", results="a table")
+    card = (tmp_path / "new" / "README.md").read_text()
+    assert "SA-Med2D-20M" in card and "a table" in card and "Nothing was measured" not in card
 
 
 def test_again_into_the_same_folder_what_is_not_its_own_stays(tiny_checkpoint, tmp_path):

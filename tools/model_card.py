@@ -3,61 +3,22 @@
     python tools/model_card.py             predict, report, render (a stopped run goes on)
     python tools/model_card.py --render    only render the card again, from docs/nano_report.json
 
-The card is model_card/template.md, filled from the checkpoint's configuration, from the report, and with
-the words of model_card/bird-nano.yaml; no number in it is typed.
+Words that no program can know are in src/bird_hf/assets/model_card/bird-nano.yaml; no number in the card is typed.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
-from math import prod
 from pathlib import Path
-from string import Template
-from typing import Any
 
-import yaml
-from safetensors import safe_open
-
-from bird_hf.eval.run_report import as_markdown, write_reports
+from bird_hf.eval.run_report import results_of, write_reports
 from bird_hf.eval.runs import weights_sha256
+from bird_hf.model_card import read_origin, write_card
+from bird_hf.sample import embedded_checkpoint
 
 ROOT = Path(__file__).parents[1]
-CHECKPOINT = ROOT / "src" / "bird_hf" / "assets" / "bird-nano"
 REPORT = ROOT / "docs" / "nano_report.json"
-TEMPLATE = ROOT / "model_card" / "template.md"
-FACTS = ROOT / "model_card" / "bird-nano.yaml"
-
-
-def render_card(checkpoint: Path, report: Mapping[str, Any], facts: Mapping[str, str]) -> str:
-    """The card of a checkpoint. Raises ValueError where the report is of other weights."""
-    if report["weights_sha256"] != weights_sha256(checkpoint):
-        raise ValueError(f"the report is not of the weights in {checkpoint}; run tools/model_card.py")
-    config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
-    vision, text = config["vision_config"], config["text_config"]
-    return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
-        facts,
-        parameters=f"{count_parameters(checkpoint) / 1e6:.1f}",
-        image_size=vision["image_size"],
-        patch_size=vision["patch_size"],
-        vision_layers=vision["num_hidden_layers"],
-        vision_width=vision["hidden_size"],
-        num_queries=vision["num_queries"],
-        resampler_width=vision["resampler_hidden_size"],
-        text_type=text["model_type"],
-        text_layers=text["num_hidden_layers"],
-        text_width=text["hidden_size"],
-        vocabulary=text["vocab_size"],
-        context=text["max_position_embeddings"],
-        results=as_markdown(report, level=3).rstrip(),
-    )
-
-
-def count_parameters(checkpoint: Path) -> int:
-    """Stored numbers of the weights: tied ones once."""
-    with safe_open(checkpoint / "model.safetensors", framework="np") as weights:
-        return sum(prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
 
 
 def measure(checkpoint: Path) -> None:
@@ -75,12 +36,10 @@ def measure(checkpoint: Path) -> None:
 
 
 def main() -> None:
+    checkpoint = embedded_checkpoint()
     if "--render" not in sys.argv[1:]:
-        measure(CHECKPOINT)
-    report = json.loads(REPORT.read_text(encoding="utf-8"))
-    facts = yaml.safe_load(FACTS.read_text(encoding="utf-8"))
-    card = CHECKPOINT / "README.md"
-    card.write_text(render_card(CHECKPOINT, report, facts), encoding="utf-8")
+        measure(checkpoint)
+    card = write_card(checkpoint, read_origin("bird-nano"), results_of(REPORT, checkpoint))
     print(f"{REPORT}\n{card}")
 
 

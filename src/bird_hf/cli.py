@@ -111,11 +111,21 @@ def export(
         bool, typer.Option("--public", help="A new repository is public, not private.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List files and sizes, upload nothing.")] = False,
+    origin: Annotated[
+        str | None,
+        typer.Option(help="Write the card anew: qwen-vl, med-grit, unrecorded, or your YAML file."),
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="report.json whose tables go into the card.")] = None,
 ) -> None:
-    """Make a checkpoint folder that opens without this package, and push it to the hub."""
+    """Make a checkpoint folder that opens without this package, with a card, and push it to the hub."""
     from .export import export_checkpoint, push
 
-    files = export_checkpoint(model, folder)
+    results = None
+    if report is not None:
+        from .eval.run_report import results_of
+
+        results = results_of(report, model)
+    files = export_checkpoint(model, folder, origin, results)
     for file in files:
         typer.echo(f"{file.stat().st_size:>14,}  {file.name}")
     typer.echo(f"{sum(file.stat().st_size for file in files):>14,}  bytes in {folder}")

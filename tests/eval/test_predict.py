@@ -56,6 +56,14 @@ def test_batch_answers_as_each_alone_in_order(tiny_model, tiny_processor, alone,
     assert backwards == alone[::-1]
 
 
+def test_an_image_is_computed_once_for_all_questions_of_a_batch(tiny_model, tiny_processor):
+    seen = []
+    tiny_model.model.vision_tower.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    answers(tiny_model, tiny_processor, QUERIES)
+    assert seen == [len({id(query.image) for query in QUERIES if query.image is not None})]
+    assert sum(query.image is not None for query in QUERIES) > seen[0]
+
+
 def test_nothing_asked_gives_nothing(tiny_model, tiny_processor):
     assert answers(tiny_model, tiny_processor, []) == []
 

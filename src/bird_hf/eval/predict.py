@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -47,6 +47,7 @@ def generate_answers(
 ) -> list[str]:
     """The model's tagged answers, in the order of the queries. Greedy; batches are padded on the left.
 
+    An image object that several queries of a batch share is computed once for them.
     Questions are user text: <ref> and <box> in them are read as tags, any other control token is plain text.
     """
     # Questions of like length go together, so that little is padding.
@@ -76,8 +77,23 @@ def _generate(
         add_generation_prompt=True,
         processor_kwargs={"padding": True, "padding_side": "left"},
     ).to(model.device)
+    _compute_images_once(model, inputs, [query.image for query in queries if query.image is not None])
     output = model.generate(**inputs, do_sample=False, max_new_tokens=max_new_tokens)
     return processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+def _compute_images_once(
+    model: BirdForConditionalGeneration, inputs: MutableMapping[str, Any], images: Sequence[Image.Image]
+) -> None:
+    """Where a batch asks about one image object several times, put its features in the place of the pixels."""
+    first: dict[int, int] = {}
+    for place, image in enumerate(images):
+        first.setdefault(id(image), place)
+    if len(first) < len(images):
+        pixels = inputs.pop("pixel_values")[list(first.values())]
+        seen: Any = model.get_image_features(pixels)
+        features = dict(zip(first, seen.pooler_output, strict=True))
+        inputs["image_features"] = [features[id(image)] for image in images]
 
 
 def _conversation(query: Query) -> list[dict]:
@@ -178,7 +194,8 @@ def _answer(
     ):
         for start in range(0, len(left), batch_size):
             batch = left[start : start + batch_size]
-            queries = [Query(each.question, images[each.image]) for each in batch]
+            opened = {name: images[name] for name in {each.image for each in batch}}
+            queries = [Query(each.question, opened[each.image]) for each in batch]
             answers = generate_answers(model, processor, queries, batch_size)
             for each, answer in zip(batch, answers, strict=True):
                 done[each.id] = replace(each, response=answer)

@@ -16,7 +16,7 @@ from . import scores
 from .hallucination import Missing, box_given
 from .predictions import Prediction, write_whole
 from .report import malformed_rate, score_predictions
-from .runs import KINDS, prediction_file, read_answers, read_run
+from .runs import KINDS, prediction_file, read_answers, read_run, weights_sha256
 
 # Named by what a prediction says of its image; files of the original do not say it.
 _SOURCES = {False: "real", True: "phantom", None: "unmarked"}
@@ -147,6 +147,27 @@ def as_markdown(report: Mapping[str, Any], level: int = 2) -> str:
         if missing := _table(rows, tuple(Missing), "object asked for"):
             lines += ["", "Objects that are not there, answered with a box (none is best):", "", *missing]
     return "\n".join(lines) + "\n"
+
+
+def results_of(report: Path, checkpoint: Path) -> str:
+    """The tables of a report.json as a model card shows them.
+
+    Raises ValueError where the file is no report of one run, or of other weights than those of the checkpoint.
+    """
+    try:
+        found = json.loads(report.read_text(encoding="utf-8"))
+        text = as_markdown(found, level=3).rstrip()
+    except OSError as error:
+        raise ValueError(f"{report} cannot be read ({error.strerror}); `bird report` makes one") from error
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{report} is no report.json of a run ({error!r}); `bird report` makes one"
+        ) from error
+    if found["weights_sha256"] != weights_sha256(checkpoint):
+        raise ValueError(
+            f"{report} is of other weights than those in {checkpoint}; make it again with `bird report`"
+        )
+    return text
 
 
 def _of_whom(report: Mapping[str, Any]) -> str:

@@ -17,9 +17,9 @@ tokens are not reproduced: BiRD trains at 2048.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +36,9 @@ from transformers.utils import torch_compilable_check
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_bird import BirdConfig, BirdVisionConfig
+
+ImageFeatures: TypeAlias = torch.Tensor | Sequence[torch.Tensor]
+_IMAGE_INPUTS = ("pixel_values", "image_features")  # what holds images, one after the other, of the whole batch
 
 
 @dataclass
@@ -254,7 +257,11 @@ class BirdModel(BirdPreTrainedModel):
     def get_image_features(
         self, pixel_values: torch.Tensor, **kwargs: Any
     ) -> tuple | BaseModelOutputWithPooling:
-        """(N, 3, S, S) -> `pooler_output`, a list of N tensors (num_queries, hidden)."""
+        """(N, 3, S, S) -> `pooler_output`, a list of N tensors (num_queries, hidden).
+
+        That list, or a part or repetition of it, is what `forward` and `generate` take as `image_features`: an image
+        that is asked about many times is computed once.
+        """
         outputs = self.vision_tower(pixel_values)
         outputs.pooler_output = list(self.projector(self.resampler(outputs.last_hidden_state)))
         return outputs
@@ -267,23 +274,32 @@ class BirdModel(BirdPreTrainedModel):
         self.vision_tower.requires_grad_(False)
         self.projector.requires_grad_(False)
 
-    def _slots(self, input_ids: torch.Tensor | None, embeds: torch.Tensor, features: torch.Tensor):
-        """Where image features go, (B, T, 1) bool; raises ValueError where they do not fit the slots."""
-        if input_ids is None:
-            slot = torch.full((), self.config.image_token_id, dtype=torch.long, device=embeds.device)
-            mask = (embeds == self.get_input_embeddings()(slot)).all(-1)
-        else:
-            mask = input_ids == self.config.image_token_id
-        per_image = self.config.num_queries
-        torch_compilable_check(
-            mask.sum() == features.shape[0] * per_image,
-            lambda: (
-                f"{features.shape[0]} images need {features.shape[0] * per_image} image slots (token "
-                f"{self.config.image_token_id}, {per_image} an image), but the text has {int(mask.sum())}; "
-                "let the processor write them"
-            ),
-        )
-        return mask.unsqueeze(-1)
+    def _image_slots(self, input_ids: torch.Tensor | None, embeds: torch.Tensor | None) -> torch.Tensor:
+        """Which positions an image feature takes, (B, T) bool, by ids or else by embeddings."""
+        if input_ids is not None:
+            return input_ids == self.config.image_token_id
+        slot = torch.full((), self.config.image_token_id, dtype=torch.long, device=embeds.device)
+        return (embeds == self.get_input_embeddings()(slot)).all(-1)
+
+    def _read_images(
+        self, pixel_values: torch.Tensor | None, image_features: ImageFeatures | None
+    ) -> torch.Tensor | None:
+        """Features (N, Q, D) of the images, however they were given; None where there are none."""
+        if image_features is None:
+            if pixel_values is None:
+                return None
+            return torch.stack(self.get_image_features(pixel_values, return_dict=True).pooler_output)
+        if pixel_values is not None:
+            raise ValueError("pixel_values and image_features are both given; leave one of them out")
+        image_features = _stacked(image_features)
+        size = (self.config.num_queries, self.config.text_config.hidden_size)
+        if image_features.ndim != 3 or image_features.shape[1:] != size:
+            expected = f"(num_images, {size[0]}, {size[1]})"
+            raise ValueError(
+                f"image_features are {tuple(image_features.shape)}, the model reads {expected}; take them from "
+                "get_image_features"
+            )
+        return image_features
 
     @can_return_tuple
     def forward(
@@ -294,24 +310,26 @@ class BirdModel(BirdPreTrainedModel):
         position_ids: torch.LongTensor | None = None,
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
+        image_features: ImageFeatures | None = None,
         **kwargs: Any,
     ) -> tuple | BirdModelOutputWithPast:
         """Read text and images.
 
         input_ids (B, T), with `num_queries` slots an image in order of the images; pixel_values
-        (num_images, 3, S, S), of the whole batch. attention_mask: None, (B, T), or (B, 1, T, T) which says
+        (num_images, 3, S, S), of the whole batch, or in their place image_features (num_images, num_queries, D), a
+        tensor or a list, from `get_image_features`. attention_mask: None, (B, T), or (B, 1, T, T) which says
         for each pair of positions whether (bool) or how (float, added) it is seen, and is used as it is.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds")
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)  # (B, T, D)
-        features = None
-        if pixel_values is not None:
-            features = torch.stack(self.get_image_features(pixel_values, return_dict=True).pooler_output)
+        features = self._read_images(pixel_values, image_features)
+        if features is not None:
             features = features.to(inputs_embeds)  # (N, Q, D)
-            slots = self._slots(input_ids, inputs_embeds, features)
-            inputs_embeds = inputs_embeds.masked_scatter(slots, features)
+            slots = self._image_slots(input_ids, inputs_embeds)
+            _check_slots(slots.sum(), len(features), self.config)
+            inputs_embeds = inputs_embeds.masked_scatter(slots.unsqueeze(-1), features)
         outputs = self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=_additive(attention_mask, _compute_dtype(inputs_embeds)),
@@ -360,6 +378,7 @@ class BirdForConditionalGeneration(BirdPreTrainedModel, GenerationMixin):
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.LongTensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
+        image_features: ImageFeatures | None = None,
         **kwargs: Any,
     ) -> tuple | BirdCausalLMOutputWithPast:
         """As `BirdModel.forward`; labels (B, T), -100 where there is no loss. Returns logits (B, T, V)."""
@@ -370,6 +389,7 @@ class BirdForConditionalGeneration(BirdPreTrainedModel, GenerationMixin):
             position_ids=position_ids,
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
+            image_features=image_features,
             **kwargs,
         )
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
@@ -387,21 +407,67 @@ class BirdForConditionalGeneration(BirdPreTrainedModel, GenerationMixin):
             image_hidden_states=outputs.image_hidden_states,
         )
 
+    def prepare_inputs_for_generation(
+        self, input_ids: torch.LongTensor, is_first_iteration: bool | None = False, **kwargs: Any
+    ) -> dict[str, Any]:
+        """As in transformers; images go in with the prompt only, and not those whose slots a given cache holds."""
+        inputs = super().prepare_inputs_for_generation(
+            input_ids, is_first_iteration=is_first_iteration, **kwargs
+        )
+        new_ids = inputs.get("input_ids")
+        if not is_first_iteration and kwargs.get("use_cache", True):
+            inputs.pop("image_features", None)
+        elif new_ids is not None and new_ids.shape[1] < input_ids.shape[1]:
+            unseen = self.model._image_slots(new_ids, None).sum(-1) // self.config.num_queries  # (B,)
+            for name, rows in self._images_by_row(inputs, input_ids).items():
+                kept = [row[len(row) - count :] for row, count in zip(rows, unseen.tolist(), strict=True)]
+                inputs[name] = torch.cat(kept) if unseen.any() else None
+        return inputs
+
     def _expand_inputs_for_generation(
         self, expand_size: int = 1, input_ids: torch.LongTensor | None = None, **kwargs: Any
     ) -> tuple[torch.LongTensor, dict[str, Any]]:
         """Repeat each row `expand_size` times, with the images of that row in their order."""
-        pixel_values = kwargs.get("pixel_values")
-        if expand_size > 1 and pixel_values is not None and input_ids is not None:
-            slots = (input_ids == self.config.image_token_id).sum(-1)  # (B,)
-            rows = pixel_values.split((slots // self.config.num_queries).tolist())
-            kwargs["pixel_values"] = None
-            input_ids, kwargs = super()._expand_inputs_for_generation(
-                expand_size=expand_size, input_ids=input_ids, **kwargs
-            )
-            kwargs["pixel_values"] = torch.cat([row for row in rows for _ in range(expand_size)])
-            return input_ids, kwargs
-        return super()._expand_inputs_for_generation(expand_size=expand_size, input_ids=input_ids, **kwargs)
+        expanded = {}
+        if expand_size > 1:
+            ids = input_ids if input_ids is not None and input_ids.numel() else None
+            for name, rows in self._images_by_row(kwargs, ids, kwargs.get("inputs_embeds")).items():
+                kwargs[name] = None
+                expanded[name] = torch.cat([row for row in rows for _ in range(expand_size)])
+        input_ids, kwargs = super()._expand_inputs_for_generation(
+            expand_size=expand_size, input_ids=input_ids, **kwargs
+        )
+        return input_ids, kwargs | expanded
+
+    def _images_by_row(
+        self, inputs: dict[str, Any], input_ids: torch.Tensor | None, embeds: torch.Tensor | None = None
+    ) -> dict[str, tuple[torch.Tensor, ...]]:
+        """The images among the inputs of `generate`, split by the rows of the batch that hold their slots."""
+        given = {name: _stacked(inputs[name]) for name in _IMAGE_INPUTS if inputs.get(name) is not None}
+        if not given:
+            return {}
+        slots = self.model._image_slots(input_ids, embeds).sum(-1)  # (B,)
+        for images in given.values():
+            _check_slots(slots.sum(), len(images), self.config)
+        counts = (slots // self.config.num_queries).tolist()
+        return {name: images.split(counts) for name, images in given.items()}
+
+
+def _stacked(images: ImageFeatures) -> torch.Tensor:
+    """A list of tensors of a shape as one tensor."""
+    return images if isinstance(images, torch.Tensor) else torch.stack(list(images))
+
+
+def _check_slots(slots: torch.Tensor, images: int, config: BirdConfig) -> None:
+    """Raises ValueError where a text has more or fewer slots (a count, as a tensor) than its images take."""
+    needed = images * config.num_queries
+    torch_compilable_check(
+        slots == needed,
+        lambda: (
+            f"{images} images need {needed} image slots (token {config.image_token_id}, {config.num_queries} an "
+            f"image), but the text has {int(slots)}; let the processor write them"
+        ),
+    )
 
 
 def resize_grid(table: torch.Tensor, length: int) -> torch.Tensor:

@@ -1,0 +1,132 @@
+"""The card of a checkpoint: what it is, what it is not for, whose terms it carries, and what was measured.
+
+Numbers come from the configuration and the weights, results from a report, and what no program can know (the origin
+of a model) from a YAML file. Template and known origins are in `assets/model_card`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING
+
+import yaml
+from safetensors import safe_open
+
+if TYPE_CHECKING:
+    from .hub.configuration_bird import BirdConfig
+
+_FOLDER = Path(__file__).parent / "assets" / "model_card"
+_TAGS = ["medical", "grounding", "referring", "research-only"]
+_NOTHING_MEASURED = (
+    "Nothing was measured: there is no report of these weights. `bird report` makes one, and `bird export --report` "
+    "puts its tables here."
+)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a model comes from, in Markdown; `license` and its name and link are what the hub reads.
+
+    test_data: one sentence on what the results were measured on.
+    """
+
+    name: str
+    summary: str
+    training_data: str
+    limits: str
+    license: str = "unknown"
+    license_name: str | None = None
+    license_link: str | None = None
+    test_data: str = ""
+
+
+def known_origins() -> list[str]:
+    """Names that `read_origin` takes."""
+    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+
+
+def read_origin(name: str | Path) -> Origin:
+    """A known origin by its name, or one from a YAML file with the fields of `Origin`.
+
+    Raises ValueError where there is no such name or file, or where the file lacks fields.
+    """
+    path = _FOLDER / f"{name}.yaml" if name in known_origins() else Path(name)
+    if not path.is_file():
+        raise ValueError(
+            f"origin {str(name)!r} is no YAML file, and none of {', '.join(known_origins())}; give one of these"
+        )
+    try:
+        return Origin(**yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        example = _FOLDER / "unrecorded.yaml"
+        raise ValueError(f"{path} is no origin of a model ({reason}); see {example}") from error
+
+
+def render_card(config: BirdConfig, num_parameters: int, origin: Origin, results: str | None = None) -> str:
+    """The card as Markdown, with the header that the hub reads.
+
+    results: tables of a report of these very weights (`eval.run_report.results_of`). Without them the card says that
+    nothing was measured.
+    """
+    vision, text = config.vision_config, config.text_config
+    template = Template((_FOLDER / "template.md").read_text(encoding="utf-8"))
+    return template.substitute(
+        header=_header(origin),
+        name=origin.name,
+        summary=origin.summary,
+        training_data=origin.training_data,
+        limits=origin.limits,
+        parameters=f"{num_parameters / 1e6:,.1f} M",
+        image_size=vision.image_size,
+        patch_size=vision.patch_size,
+        vision_layers=vision.num_hidden_layers,
+        vision_width=vision.hidden_size,
+        num_queries=vision.num_queries,
+        resampler_width=vision.resampler_hidden_size,
+        text_type=text.model_type,
+        text_layers=text.num_hidden_layers,
+        text_width=text.hidden_size,
+        vocabulary=text.vocab_size,
+        context=text.max_position_embeddings,
+        hallucination=(
+            "How often is measured below, in the tables of objects that are not there."
+            if results
+            else "How often has not been measured."
+        ),
+        results=f"{origin.test_data}\n\n{results}".strip() if results else _NOTHING_MEASURED,
+    )
+
+
+def _header(origin: Origin) -> str:
+    fields = {
+        "license": origin.license,
+        "license_name": origin.license_name,
+        "license_link": origin.license_link,
+        "library_name": "transformers",
+        "pipeline_tag": "image-text-to-text",
+        "tags": _TAGS,
+    }
+    return yaml.safe_dump({name: value for name, value in fields.items() if value}, sort_keys=False)
+
+
+def write_card(checkpoint: Path, origin: Origin, results: str | None = None) -> Path:
+    """Render the card of a checkpoint folder into its README.md."""
+    from .hub.configuration_bird import BirdConfig
+
+    config = BirdConfig.from_pretrained(checkpoint)
+    card = checkpoint / "README.md"
+    card.write_text(render_card(config, count_parameters(checkpoint), origin, results), encoding="utf-8")
+    return card
+
+
+def count_parameters(checkpoint: Path) -> int:
+    """Stored numbers of a checkpoint's weights; tied ones count once."""
+    count = 0
+    for shard in checkpoint.glob("*.safetensors"):
+        with safe_open(shard, framework="np") as weights:
+            count += sum(prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+    return count
