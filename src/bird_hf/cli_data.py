@@ -88,10 +88,13 @@ def data_import(
     ] = None,
     pixels: Annotated[bool, typer.Option(help="Whether rows carry the images.")] = True,
 ) -> None:
-    """Original Med-GRIT files (VG, RO, GC, MII) and their images -> a Med-GRIT folder."""
+    """Original Med-GRIT files (VG, RO, GC, MII) and their images -> a Med-GRIT folder; broken entries are counted."""
     from .data.original_import import import_original
 
-    _echo_rows(import_original(src, images, out, split, pixels))
+    imported = import_original(src, images, out, split, pixels)
+    _echo_rows(imported.rows)
+    for line in imported.left_out_lines():
+        typer.echo(line)
 
 
 @data_app.command("export")
