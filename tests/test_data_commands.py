@@ -65,6 +65,14 @@ def test_a_file_goes_in_is_looked_at_and_comes_out_again(bird, tmp_path):
     assert json.loads((tmp_path / "back" / "VG_test.json").read_text()) == ENTRIES
 
 
+def test_an_import_says_in_a_line_a_reason_what_it_left_out(bird):
+    Path("VG_test.json").write_text(json.dumps([*ENTRIES, ENTRIES[0] | {"id": "ct_none"}]))
+    code, out, _ = bird("import", "VG_test.json", "--images", "images")
+    rows, last = out.rsplit("\n", 2)[:2]
+    assert (code, rows) == (0, "vg: 1 test\nchat: 1 test")
+    assert last.startswith("left out, missing_image: 1, first VG_test.json, entry 2: image ")
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [

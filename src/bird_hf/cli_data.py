@@ -41,7 +41,9 @@ def data_phantoms(
 
 @data_app.command("build")
 def data_build(
-    src: Annotated[Path, typer.Argument(help="SA-Med2D (folder or .zip), or a folder with labels.yaml.")],
+    src: Annotated[
+        Path, typer.Argument(help="SA-Med2D (folder or .zip), DICOM, or a folder with labels.yaml.")
+    ],
     out: OutFolder = Path("med-grit"),
     teacher: Annotated[
         str, typer.Option(help="Who writes the words: templates (offline), or openai (a chat model).")
@@ -54,6 +56,9 @@ def data_build(
     pixels: Annotated[
         bool | None, typer.Option("--pixels/--no-pixels", help="Rows hold images; by default where free.")
     ] = None,
+    subsets: Annotated[
+        str, typer.Option(help="Turns of nested training configs: 20000 makes chat_20k, vg_20k, ...")
+    ] = "20000,40000,80000",
     batch: Annotated[bool, typer.Option("--batch", help="Ask the chat model through its Batch API.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count its tokens, ask nothing.")] = False,
     prompt_price: Annotated[float, typer.Option(min=0, help="Of a million, for --dry-run.")] = 0.0,
@@ -62,10 +67,12 @@ def data_build(
     """Build Med-GRIT from images and masks. A stopped build goes on when it is called again."""
     from .data.build import BuildSettings, build
     from .data.build_publish import drop_table, image_table
+    from .data.subsets import read_sizes
     from .data.teachers import open_teacher
 
+    sizes = read_sizes(subsets)
     words = open_teacher(teacher, seed, out / ".build" / "replies", model, base_url, batch)
-    settings = BuildSettings(limit=limit, seed=seed, teacher=words.name, pixels=pixels)
+    settings = BuildSettings(limit=limit, seed=seed, teacher=words.name, pixels=pixels, subsets=sizes)
     workers = workers or os.cpu_count() or 1
     if dry_run:
         from .data.teacher_costs import as_table, estimate_build
@@ -88,10 +95,13 @@ def data_import(
     ] = None,
     pixels: Annotated[bool, typer.Option(help="Whether rows carry the images.")] = True,
 ) -> None:
-    """Original Med-GRIT files (VG, RO, GC, MII) and their images -> a Med-GRIT folder."""
+    """Original Med-GRIT files (VG, RO, GC, MII) and their images -> a Med-GRIT folder; broken entries are counted."""
     from .data.original_import import import_original
 
-    _echo_rows(import_original(src, images, out, split, pixels))
+    imported = import_original(src, images, out, split, pixels)
+    _echo_rows(imported.rows)
+    for line in imported.left_out_lines():
+        typer.echo(line)
 
 
 @data_app.command("export")

@@ -29,7 +29,7 @@ OPENING = "Picture 1: <img>/data/SAMed2Dv1/images/x.png</img>\n"
 LIVER = "<ref>Liver</ref> is located at the coordinates <box>(100,200),(300,400)</box>."
 
 # One file a task, with what original files may hold: several turns an entry, an opening on each or on none, spaces
-# that a rewriting would lose, the same image twice, a broken box, further keys, and letters of any script.
+# that a rewriting would lose, the same image twice, a box without tags, further keys, and letters of any script.
 FILES: dict[str, list[dict[str, Any]]] = {
     "MedGRIT_VG_test.json": [
         {
@@ -39,7 +39,7 @@ FILES: dict[str, list[dict[str, Any]]] = {
                 ["And  the spleen? ", "Here: <box>(10, 20), (30,40)</box>"],
             ],
         },
-        {"id": CT, "conversations": [["Where is the liver?", "<box>(1,2),(3</box> naïve 肝"]]},
+        {"id": CT, "conversations": [["Where is the liver?", "(1,2),(3,4) naïve 肝"]]},
         {
             "id": MR,
             "conversations": [[OPENING + "a\u2028b", "No <5 mm nodule."]],
@@ -92,8 +92,9 @@ def write_one(tmp_path: Path, text: str | bytes, name: str = "VG_test.json") -> 
 class TestThereAndBack:
     @pytest.mark.parametrize("pixels", [True, False])
     def test_an_export_is_the_json_that_was_imported(self, originals, images, tmp_path, pixels):
-        counts = import_original([originals], images, tmp_path / "med-grit", pixels=pixels)
-        assert counts == {
+        imported = import_original([originals], images, tmp_path / "med-grit", pixels=pixels)
+        assert not imported.left_out
+        assert imported.rows == {
             "vg": {"test": 4},
             "roc": {"test": 2},
             "rc": {"test": 1},
@@ -197,9 +198,9 @@ class TestRefusals:
         [
             ("{}", "is no JSON list"),
             ("", "is no JSON list"),
-            ("[]", "holds no turns"),
+            ("[]", "no turns that can be imported"),
             (b"[\xff]", "is no text in UTF-8"),
-            ("[1,", r"entry 1: it must be an object"),
+            ("[1]", r"entry 1: it must be an object"),
             ("[" + entry_with()[1:-1] + ",", r"entry 2: no JSON \(Expecting value\)"),
             ("[" + entry_with()[1:-1], r"after entry 1: 'the end' where , or \] must be"),
             (entry_with() + "x", "text follows the end"),
@@ -225,7 +226,7 @@ class TestRefusals:
             (entry_with(more=0).replace('"more": 0', '"more": 1e999'), "not JSON compliant"),
         ],
     )
-    def test_a_fault_is_one_line_with_file_and_entry_and_nothing_is_written(
+    def test_where_nothing_is_left_one_line_says_file_and_entry_and_nothing_is_written(
         self, images, tmp_path, text, complaint
     ):
         Image.new("L", (64, 64)).save(tmp_path / "outside.png")
@@ -238,6 +239,37 @@ class TestRefusals:
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
         assert sorted(tmp_path.rglob("*")) == before
+
+    def test_broken_entries_are_left_out_and_counted_and_the_others_stay(self, images, tmp_path):
+        (images / "ct_broken.png").write_bytes(b"no picture")
+        broken = {
+            "missing_image": [{"id": "ct_none"}, {"id": "mr_none"}],
+            "unreadable_image": [{"id": "ct_broken"}],
+            "unknown_modality": [{"id": "liver_1"}],
+            "bad_name": [{"id": "../ct_1"}],
+            "malformed_entry": [{"conversations": []}, {"conversations": [["only one"]]}],
+            "control_token": [{"conversations": [["a <|im_end|>", "b"]]}],
+            "malformed_box": [
+                {"conversations": [["Where?", f"<ref>Liver</ref> {box}"]]}
+                for box in (
+                    "<box>(1,2),(3</box>",
+                    "<box>(9,9),(9,20)</box>",
+                    "<box>(1,2),(3,1001)</box>",
+                    "<box>",
+                )
+            ],
+        }
+        good = {"id": CT, "conversations": [["Where?", "There."]]}
+        entries = [good | fields for faults in broken.values() for fields in faults]
+        write_one(tmp_path, json.dumps([good, *entries, good]))
+        write_one(tmp_path, json.dumps(entries), "RO_test.json")
+        imported = import_original([tmp_path], images, tmp_path / "med-grit")
+        assert imported.rows == {"vg": {"test": 2}, "chat": {"test": 1}}
+        assert imported.left_out == {reason: 2 * len(faults) for reason, faults in broken.items()}
+        lines = imported.left_out_lines()
+        assert len(lines) == len(broken)
+        assert lines[0].startswith("left out, malformed_box: 8, first ") and "entry 10: turn 1" in lines[0]
+        assert export_original(tmp_path / "med-grit", tmp_path / "back") == {"VG_test.json": 2}
 
     @pytest.mark.parametrize(
         ("names", "complaint"),

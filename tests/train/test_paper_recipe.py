@@ -212,3 +212,14 @@ def test_deepspeed_settings_are_zero_stage_2_and_leave_the_batch_to_the_recipe()
     assert (
         settings.get_value("gradient_accumulation_steps") == settings.get_value("train_batch_size") == "auto"
     )
+
+
+def test_its_data_may_be_a_named_subset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(
+        "bird_hf.train.sft.load_dataset", lambda *names, **options: asked.append((names, options))
+    )
+    load_training_data(
+        read_recipe(data="med-grit", data_config="chat_20k", output_dir=tmp_path, use_cpu=True)
+    )
+    assert asked == [(("med-grit", "chat_20k"), {"split": "train"})]

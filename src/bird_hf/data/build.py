@@ -28,6 +28,7 @@ from .records import Dialogue, ImageRecord, Modality, Task
 from .sampling import SLICE_SPACING, pick
 from .sources import Candidate, Source, fingerprint, open_source
 from .split import TEST_SHARE, Placed, check_no_leak, split_cases
+from .subsets import SIZES
 from .teachers import Refused, Teacher, TemplateTeacher
 from .workers import batched, in_workers
 
@@ -43,7 +44,8 @@ class BuildSettings:
     """What a dataset depends on, besides its source.
 
     limit: images wanted. teacher: the name of who writes the words. min_area: share of an image below which an object
-    is not asked for. pixels: whether rows hold the images; None leaves it to the source's licence.
+    is not asked for. pixels: whether rows hold the images; None leaves it to the source's licence. subsets: turns of
+    the parts of the training split that have names of their own.
     """
 
     limit: int = 60_000  # BiRD 3: about 60 K images
@@ -53,6 +55,7 @@ class BuildSettings:
     slice_spacing: int = SLICE_SPACING
     test_share: float = TEST_SHARE
     pixels: bool | None = None
+    subsets: tuple[int, ...] = SIZES
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +19,15 @@ from .build_state import BuildState
 from .faults import Drop
 from .publish import Rows, replace_folder, write_card, write_shard
 from .records import SCHEMA_VERSION, Task
+from .subsets import ImageOrder, Subset, cut, stratified
 
 MANIFEST = "manifest.json"
 _IMAGES_PER_SHARD = 500  # with pixels a shard must fit memory a few times
 _SPLITS = ("train", "test")
+_OF_DICOM = """
+Images and cases have names made of hashes: no name, number or date of a patient was taken from the DICOM headers.
+Labels are those of the segments; fractional segmentations were cut at one half.
+"""
 # What the bytes of the shards depend on, besides source and settings.
 _LIBRARIES = ("bird-hf", "datasets", "numpy", "pillow", "pyarrow", "scipy")
 
@@ -38,15 +46,19 @@ def write_dataset(
     """Write shards, card and manifest into `making` and move them to `out`; returns the manifest."""
     shutil.rmtree(making, ignore_errors=True)
     counts: dict[str, dict[str, int]] = {}
-    with tqdm(total=state.count("chosen"), desc="publishing", unit="image") as bar:
+    subsets: list[Subset] = []
+    with tqdm(total=state.count("words WHERE refused IS NULL"), desc="publishing", unit="image") as bar:
         for split in _SPLITS:
-            _write_split(state, split, making / "data", counts, bar)
+            images = _in_order(state, split)
+            parts = cut(images, settings["subsets"]) if split == "train" else []
+            _write_split(state, split, images, making / "data", counts, parts, bar)
+            subsets += parts
     if not counts:
         raise ValueError("the teacher wrote no dialogue at all; nothing is published")
     order = [task.value for task in Task if task.value in counts]
     counts = {task: counts[task] for task in order}
-    manifest = _manifest(state, kind, settings, counts, making)
-    write_card(making, counts, _card(manifest))
+    manifest = _manifest(state, kind, settings, counts, subsets, making)
+    write_card(making, counts, _card(manifest), subsets)
     (making / MANIFEST).write_text(
         json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
     )
@@ -54,36 +66,73 @@ def write_dataset(
     return manifest
 
 
-def _write_split(
-    state: BuildState, split: str, data: Path, counts: dict[str, dict[str, int]], bar: tqdm
-) -> None:
-    """The shards of a split, by rank; each holds the rows of the same images in every config."""
-    images = state.database.execute(
-        "SELECT image_id, rows, png FROM chosen JOIN words USING (image_id) JOIN reads USING (image_id) "
-        "WHERE split = ? ORDER BY rank",
+def _in_order(state: BuildState, split: str) -> list[ImageOrder]:
+    """The images of a split as they are published: by rank within a modality and a dataset, in even mixture."""
+    found = state.database.execute(
+        "SELECT image_id, modality, dataset, json_array_length(rows, '$.chat[0].messages') / 2 "
+        "FROM chosen JOIN words USING (image_id) JOIN images USING (image_id) "
+        "WHERE split = ? AND refused IS NULL ORDER BY rank",
         (split,),
     )
-    while batch := images.fetchmany(_IMAGES_PER_SHARD):
-        by_task: dict[str, Rows] = {}
-        for image_id, text, png in batch:
-            cell = None if png is None else {"bytes": png, "path": f"{image_id}.png"}
-            for task, rows in json.loads(text or "{}").items():
-                by_task.setdefault(task, []).extend(row | {"image": cell} for row in rows)
-        for task, rows in by_task.items():
+    return stratified([ImageOrder(name, (modality, dataset), n) for name, modality, dataset, n in found])
+
+
+def _write_split(
+    state: BuildState,
+    split: str,
+    images: Sequence[ImageOrder],
+    data: Path,
+    counts: dict[str, dict[str, int]],
+    subsets: Sequence[Subset],
+    bar: tqdm,
+) -> None:
+    """The shards of a split; each holds the rows of the same images in every config, and subsets end with one."""
+    shards: Counter[str] = Counter()
+    written: Counter[str] = Counter()
+    for start, stop in _batches(len(images), [subset.images for subset in subsets]):
+        for task, rows in _rows_by_task(state, images[start:stop]).items():
             folder = data / task
             folder.mkdir(parents=True, exist_ok=True)
-            write_shard(rows, folder / f"{split}-{len([*folder.glob(f'{split}-*')]):05d}.parquet")
-            of_task = counts.setdefault(task, {})
-            of_task[split] = of_task.get(split, 0) + len(rows)
-        bar.update(len(batch))
-    for folder in data.glob("*"):
-        shards = sorted(folder.glob(f"{split}-*.parquet"))
-        for shard in shards:
-            shard.rename(folder / f"{shard.stem}-of-{len(shards):05d}.parquet")
+            write_shard(rows, folder / f"{split}-{shards[task]:05d}.parquet")
+            shards[task] += 1
+            written[task] += len(rows)
+        for subset in subsets:
+            if subset.images == stop:
+                subset.shards, subset.rows = dict(shards), dict(written)
+        bar.update(stop - start)
+    for task, count in shards.items():
+        counts.setdefault(task, {})[split] = written[task]
+        for number in range(count):
+            path = data / task / f"{split}-{number:05d}.parquet"
+            path.rename(path.with_stem(f"{path.stem}-of-{count:05d}"))
+
+
+def _batches(count: int, cuts: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """(start, stop) of the images of each shard; one ends at every cut."""
+    for start, stop in pairwise(sorted({0, *cuts, count})):
+        for first in range(start, stop, _IMAGES_PER_SHARD):
+            yield first, min(first + _IMAGES_PER_SHARD, stop)
+
+
+def _rows_by_task(state: BuildState, images: Sequence[ImageOrder]) -> dict[str, Rows]:
+    by_task: dict[str, Rows] = {}
+    for image in images:
+        text, png = state.database.execute(
+            "SELECT rows, png FROM words JOIN reads USING (image_id) WHERE image_id = ?", (image.image_id,)
+        ).fetchone()
+        cell = None if png is None else {"bytes": png, "path": f"{image.image_id}.png"}
+        for task, rows in json.loads(text).items():
+            by_task.setdefault(task, []).extend(row | {"image": cell} for row in rows)
+    return by_task
 
 
 def _manifest(
-    state: BuildState, kind: str, settings: Mapping[str, Any], rows: Mapping[str, Any], making: Path
+    state: BuildState,
+    kind: str,
+    settings: Mapping[str, Any],
+    rows: Mapping[str, Any],
+    subsets: Sequence[Subset],
+    making: Path,
 ) -> dict[str, Any]:
     digest = hashlib.sha256()
     for line in state.database.execute("SELECT image_id, labels FROM images ORDER BY image_id"):
@@ -98,7 +147,7 @@ def _manifest(
     return {
         "schema": SCHEMA_VERSION,
         "versions": {name: version(name) for name in _LIBRARIES},
-        "settings": dict(settings),
+        "settings": dict(settings) | {"subsets": list(settings["subsets"])},
         "source": {"kind": kind, "images": _listed(state), "list_sha256": digest.hexdigest()},
         "records_sha256": records.hexdigest(),
         "images": _images(state),
@@ -108,6 +157,7 @@ def _manifest(
         ),
         "with_pixels": state.count("chosen JOIN reads USING (image_id) WHERE png NOT NULL"),
         "rows": rows,
+        "subsets": {subset.name: asdict(subset) for subset in subsets},
         "files": files,
     }
 
@@ -192,4 +242,4 @@ Training and test images come from different patients or cases; pictures that lo
 Masks are taken as they are, but for the faults above. An object that its source did not draw is in no question; it is
 called absent only in datasets whose labels are exhaustive, and there one that was too small to be drawn may be called
 so. The plane of a slice is that of its file's name.
-"""
+{_OF_DICOM if source["kind"] == "DICOM" else ""}"""

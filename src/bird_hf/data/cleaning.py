@@ -88,6 +88,11 @@ def region_of(modality: Modality, labels: Iterable[str]) -> str:
     return max(votes, key=lambda region: votes[region]) if votes else "body"
 
 
+def region_of_body_part(part: str) -> str | None:
+    """The region that a DICOM header's Body Part Examined names, if it is one of those that are known."""
+    return {name: region for name, region in _table("body_parts.tsv", 2)}.get(part.strip().upper())
+
+
 @cache
 def _facts(dataset: str) -> tuple[str, ...]:
     return next(line for line in _table("datasets.tsv", 3) if fnmatchcase(dataset.lower(), line[0]))

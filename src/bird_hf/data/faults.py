@@ -36,6 +36,10 @@ class Drop(StrEnum):
     MISSING_IMAGE = "missing_image"  # masks without their image
     UNREADABLE_IMAGE = "unreadable_image"
     UNREADABLE_MASK = "unreadable_mask"
+    NEEDS_PYLIBJPEG = "needs_pylibjpeg"  # compressed DICOM: install pylibjpeg, its -libjpeg and -openjpeg
+    MULTI_FRAME = "multi_frame"  # a DICOM file of several images
+    BURNED_IN = "burned_in_annotation"  # the header says that words, maybe a name, stand in the pixels
+    OFF_GRID = "segmentation_off_grid"  # drawn on other pixels than its images have
     BLANK_IMAGE = "blank_image"
     IMAGE_IS_MASK = "image_is_mask"
     SHAPE_MISMATCH = "shape_mismatch"

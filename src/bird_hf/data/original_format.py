@@ -20,9 +20,11 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from ..hub.grounding import Issue, read
 from .file_names import check_plain_stem, info_of
 from .records import SINGLE_TASKS, Task
 
@@ -40,6 +42,30 @@ _SPLITS = ("train", "validation", "test")
 _OPENING = re.compile(r"[^<]*+<img>[^<]*+</img>\s*+")
 _CONTROL = re.compile(r"</?img>|<imgpad>|<\|(?:im_start|im_end|endoftext|extra_\d{1,3})\|>")
 PLAIN_NAME = re.compile(r"[^./\\:\x00-\x1f][^/\\:\x00-\x1f]{0,239}\.json")
+
+
+# A box without a phrase, or without tags, is a box that some original files have; these are none.
+_NO_BOX = {Issue.NOT_FOUR_NUMBERS, Issue.OUT_OF_RANGE, Issue.INVERTED_BOX, Issue.UNCLOSED_TAG}
+
+
+class Broken(StrEnum):
+    """Why an entry is left out of an import; the names stand in what the command prints."""
+
+    MALFORMED_ENTRY = "malformed_entry"  # no `id` with a list of [question, answer]
+    BAD_NAME = "bad_name"  # an id that is no plain file name
+    UNKNOWN_MODALITY = "unknown_modality"
+    CONTROL_TOKEN = "control_token"  # words that a model would take for control
+    MALFORMED_BOX = "malformed_box"
+    MISSING_IMAGE = "missing_image"
+    UNREADABLE_IMAGE = "unreadable_image"
+
+
+class BrokenEntryError(ValueError):
+    """An entry that is left out, and why."""
+
+    def __init__(self, reason: Broken, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -108,36 +134,58 @@ def _split_of(path: Path, given: str | None) -> str:
 
 
 def read_entry(value: Any) -> Entry:
-    """An entry as it stands in a file; raises ValueError where it has another form, or holds control tokens."""
+    """An entry as it stands in a file; raises BrokenEntryError where rows cannot be made of it."""
     if not isinstance(value, dict) or not isinstance(value.get("id"), str):
-        raise ValueError("it must be an object with a text `id` and a list `conversations`")
-    check_plain_stem(value["id"])
-    info_of(value["id"])  # or it raises
+        raise _malformed("it must be an object with a text `id` and a list `conversations`")
+    _check_name(value["id"])
     pairs = value.get("conversations")
     if not isinstance(pairs, list) or not pairs:
-        raise ValueError("`conversations` must be a list of [question, answer], at least one")
+        raise _malformed("`conversations` must be a list of [question, answer], at least one")
     openings, turns = [], []
     for place, pair in enumerate(pairs, start=1):
         if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
-            raise ValueError(f"turn {place} must be [question, answer], two texts")
+            raise _malformed(f"turn {place} must be [question, answer], two texts")
         opening = match.group() if (match := _OPENING.match(pair[0])) else ""
         turn = (pair[0][len(opening) :], pair[1])
-        for text in (opening, *turn):
-            _check_encodable(text)
-        if token := next((found for text in turn if (found := _CONTROL.search(text))), None):
-            raise ValueError(f"turn {place} holds {token.group()!r}, which is no text of a turn")
+        _check_words(place, opening, turn)
         openings.append(opening)
         turns.append(turn)
     rest = {key: item for key, item in value.items() if key not in ("id", "conversations")}
-    _check_encodable(to_json(rest))
+    try:
+        _check_encodable(to_json(rest))
+    except ValueError as error:
+        raise _malformed(str(error)) from error
     return Entry(value["id"], tuple(openings), tuple(turns), rest)
+
+
+def _malformed(detail: str) -> BrokenEntryError:
+    return BrokenEntryError(Broken.MALFORMED_ENTRY, detail)
+
+
+def _check_name(image_id: str) -> None:
+    for check, reason in ((check_plain_stem, Broken.BAD_NAME), (info_of, Broken.UNKNOWN_MODALITY)):
+        try:
+            check(image_id)
+        except ValueError as error:
+            raise BrokenEntryError(reason, str(error)) from error
+
+
+def _check_words(place: int, opening: str, turn: tuple[str, str]) -> None:
+    for text in (opening, *turn):
+        _check_encodable(text)
+    for text in turn:
+        if token := _CONTROL.search(text):
+            detail = f"turn {place} holds {token.group()!r}, which is no text of a turn"
+            raise BrokenEntryError(Broken.CONTROL_TOKEN, detail)
+        if issue := next((issue for issue in read(text).issues if issue in _NO_BOX), None):
+            raise BrokenEntryError(Broken.MALFORMED_BOX, f"turn {place} holds a malformed box ({issue})")
 
 
 def _check_encodable(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError("it holds half of a character (a lone surrogate)") from None
+        raise _malformed("it holds half of a character (a lone surrogate)") from None
 
 
 def to_json(value: Any) -> str:

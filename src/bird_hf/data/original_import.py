@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from ..hub.grounding import Span, read
 from ..hub.pixels import open_image
 from .file_names import info_of
 from .json_list import read_list
-from .original_format import Entry, Source, find_sources, read_entry, to_json
+from .original_format import Broken, BrokenEntryError, Entry, Source, find_sources, read_entry, to_json
 from .publish import replace_folder, write_card
 from .records import Dialogue, ImageRecord, Instance, Task, Turn, dialogue_row
 from .shards import Row, write_stream
@@ -43,13 +43,32 @@ class OriginalTurn(Turn):
         return self.words
 
 
+@dataclass
+class Imported:
+    """What an import made: rows by config and split; what it left out: entries by reason, and the first of each."""
+
+    rows: dict[str, dict[str, int]] = field(default_factory=dict)
+    left_out: dict[Broken, int] = field(default_factory=dict)
+    first: dict[Broken, str] = field(default_factory=dict)
+
+    def leave_out(self, place: str, error: BrokenEntryError) -> None:
+        self.left_out[error.reason] = self.left_out.get(error.reason, 0) + 1
+        self.first.setdefault(error.reason, f"{place}: {error}")
+
+    def left_out_lines(self) -> list[str]:
+        """A line a reason, the commonest first."""
+        by_number = sorted(self.left_out.items(), key=lambda item: (-item[1], item[0]))
+        return [f"left out, {reason}: {count:,}, first {self.first[reason]}" for reason, count in by_number]
+
+
 def import_original(
     paths: Sequence[Path], images: Path, out: Path, split: str | None = None, pixels: bool = True
-) -> dict[str, dict[str, int]]:
-    """Write original files (or folders of them) and their images as a Med-GRIT folder; rows by config and split.
+) -> Imported:
+    """Write original files (or folders of them) and their images as a Med-GRIT folder.
 
     split: of files whose names say none. pixels: whether rows carry the images or only refer to them by id.
-    Raises ValueError, in one line with file and entry, at the first fault; nothing is written then.
+    Broken entries are left out and counted. Raises ValueError, in one line, where a file is no list of entries, or
+    nothing is left; nothing is written then.
     """
     sources = find_sources(paths, split)
     if not images.is_dir():
@@ -62,41 +81,52 @@ def import_original(
     (making / "original").mkdir(parents=True)
     index = _TurnIndex()
     try:
-        shelf = _ImageShelf(images, pixels)
-        counts: dict[str, dict[str, int]] = {}
-        for source in sources:
-            rows = _rows(source, shelf, index, making / "original")
-            count = write_stream(rows, making / "data" / source.task.value, source.split)
-            if not count:
-                raise ValueError(f"{source.path} holds no turns; leave it out")
-            counts.setdefault(source.task.value, {})[source.split] = count
-        for name in dict.fromkeys(source.split for source in sources):
-            chat = write_stream(index.chat_rows(name, shelf), making / "data" / Task.CHAT.value, name)
-            counts.setdefault(Task.CHAT.value, {})[name] = chat
-        write_card(making, counts, _CARD)
+        imported = _write_all(sources, _ImageShelf(images, pixels), index, making)
         replace_folder(making, out)
     finally:
         index.close()
         shutil.rmtree(making, ignore_errors=True)
-    return counts
+    return imported
 
 
-def _rows(source: Source, shelf: _ImageShelf, index: _TurnIndex, originals: Path) -> Iterator[Row]:
-    """The rows of a file; what they have no place for goes into `originals`, their turns into the index."""
-    with (originals / f"{source.split}-{source.task.value}.jsonl").open("w", encoding="utf-8") as kept:
+def _write_all(sources: Sequence[Source], shelf: _ImageShelf, index: _TurnIndex, making: Path) -> Imported:
+    """The shards and the card. Raises ValueError where no entry can be used."""
+    imported = Imported()
+    for source in sources:
+        kept = making / "original" / f"{source.split}-{source.task.value}.jsonl"
+        rows = _rows(source, shelf, index, kept, imported)
+        if count := write_stream(rows, making / "data" / source.task.value, source.split):
+            imported.rows.setdefault(source.task.value, {})[source.split] = count
+        else:
+            kept.unlink()
+    if not imported.rows:
+        names = ", ".join(str(source.path) for source in sources)
+        why = "; ".join(imported.left_out_lines()) or "the lists are empty"
+        raise ValueError(f"{names}: no turns that can be imported ({why})")
+    for name in dict.fromkeys(split for of_task in imported.rows.values() for split in of_task):
+        chat = write_stream(index.chat_rows(name, shelf), making / "data" / Task.CHAT.value, name)
+        imported.rows.setdefault(Task.CHAT.value, {})[name] = chat
+    write_card(making, imported.rows, _CARD)
+    return imported
+
+
+def _rows(
+    source: Source, shelf: _ImageShelf, index: _TurnIndex, original: Path, imported: Imported
+) -> Iterator[Row]:
+    """The rows of a file; what they have no place for goes into `original`, their turns into the index."""
+    with original.open("w", encoding="utf-8") as kept:
         kept.write(to_json({"file": source.path.name}) + "\n")
-        entries = tqdm(read_list(source.path), desc=source.path.name, unit="entry")
-        for number, value in entries:
+        for number, value in tqdm(read_list(source.path), desc=source.path.name, unit="entry"):
             try:
                 entry = read_entry(value)
                 size, cell = shelf.take(entry.image_id)
-                kept.write(entry.line() + "\n")
-            except (ValueError, OSError) as error:
-                raise ValueError(f"{source.path}, entry {number}: {error}") from error
+            except BrokenEntryError as error:
+                imported.leave_out(f"{source.path}, entry {number}", error)
+                continue
+            kept.write(entry.line() + "\n")
             index.add(source, entry)
             for words in entry.turns:
-                dialogue = _dialogue(entry.image_id, size, [(source.task, words)])
-                yield dialogue_row(dialogue, cell)
+                yield dialogue_row(_dialogue(entry.image_id, size, [(source.task, words)]), cell)
 
 
 class _ImageShelf:
@@ -107,23 +137,33 @@ class _ImageShelf:
         self.last: tuple[str, tuple[int, int], dict[str, Any] | None] | None = None
 
     def take(self, image_id: str) -> tuple[tuple[int, int], dict[str, Any] | None]:
-        """(width, height) and the `image` cell; raises ValueError where the picture is missing or unreadable."""
+        """(width, height) and the `image` cell; raises BrokenEntryError where the picture is missing or unreadable."""
         if self.last is None or self.last[0] != image_id:
-            path = (self.folder / f"{image_id}.png").resolve()
-            if not path.is_relative_to(self.folder):
-                raise ValueError(f"image {image_id}.png is a link that leads out of {self.folder}")
-            if not path.is_file():
-                raise ValueError(f"image {path} is missing; --images must hold every image")
-            if path.stat().st_size > MAX_IMAGE_BYTES:
-                raise ValueError(f"image {path} is larger than {MAX_IMAGE_BYTES // 1_000_000} MB")
-            content = path.read_bytes()
+            content = self._content(self.folder / f"{image_id}.png")
             try:
                 size = open_image(content).size
             except ValueError as error:
-                raise ValueError(f"image {path}: {error}") from error
+                raise BrokenEntryError(Broken.UNREADABLE_IMAGE, f"image {image_id}.png: {error}") from error
             cell = {"bytes": content, "path": f"{image_id}.png"} if self.pixels else None
             self.last = image_id, size, cell
         return self.last[1], self.last[2]
+
+    def _content(self, path: Path) -> bytes:
+        try:
+            if not path.resolve().is_relative_to(self.folder):
+                raise BrokenEntryError(
+                    Broken.MISSING_IMAGE, f"image {path.name} is a link that leads out of {self.folder}"
+                )
+            if not path.is_file():
+                raise BrokenEntryError(Broken.MISSING_IMAGE, f"image {path} is missing")
+            if path.stat().st_size > MAX_IMAGE_BYTES:
+                limit = f"larger than {MAX_IMAGE_BYTES // 1_000_000} MB"
+                raise BrokenEntryError(Broken.UNREADABLE_IMAGE, f"image {path} is {limit}")
+            return path.read_bytes()
+        except OSError as error:
+            raise BrokenEntryError(
+                Broken.MISSING_IMAGE, f"image {path.name} cannot be opened ({error.strerror})"
+            ) from error
 
 
 class _TurnIndex:

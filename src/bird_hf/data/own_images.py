@@ -3,7 +3,7 @@
 labels.yaml                 images/p01_a.png        masks/p01_a.png         label maps: a pixel's value is its class
   dataset: my_hospital      images/p01.nii.gz       masks/p01.nii.gz        the same for volumes (NIfTI, NRRD)
   modality: ct              images/p01_a.jpg        instances.json          COCO: outlines or run lengths
-  region: chest
+  region: chest             images/p01/*.dcm        masks/p01.nii.gz        the same for a DICOM series in a folder
   labels: {1: left lung, 2: right lung, 3: nodule}
   exhaustive: true          # optional, as all that follows: whatever of these can be seen is drawn
   lesions: [nodule]         # each piece that is apart from the others is one object
@@ -17,7 +17,7 @@ labels.yaml                 images/p01_a.png        masks/p01_a.png         labe
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -116,8 +116,8 @@ def open_described(folder: Path) -> Source:
         return CocoImages(folder, about)
     if not (folder / "masks").is_dir():
         raise ValueError(f"{folder} has no folder masks and {DESCRIPTION} no `annotations`; one is needed")
-    names = [path.name for path in (folder / "images").iterdir()]
-    if any(name.lower().endswith(_VOLUMES) for name in names):
+    images = [*(folder / "images").iterdir()]
+    if any(path.name.lower().endswith(_VOLUMES) or path.is_dir() for path in images):
         return LabelledVolumes(folder, about)
     return LabelledImages(folder, about)
 
@@ -208,7 +208,9 @@ class LabelledVolumes:
         self._range = (0.0, 1.0)
 
     def listed(self) -> Iterator[Candidate | LeftOut]:
-        for stem, image, mask in paired(FolderFiles(self._folder, ("images", "masks")), _VOLUMES):
+        series = sorted(path.name for path in (self._folder / "images").iterdir() if path.is_dir())
+        files = FolderFiles(self._folder, ("images", "masks"))
+        for stem, image, mask in paired(files, _VOLUMES, series):
             if mask is None:
                 yield LeftOut(stem, Drop.NO_MASKS)
                 continue
@@ -288,9 +290,14 @@ class CocoImages:
         return checked(candidate.info, pixels, masks, [label for label in known if label not in shown])
 
 
-def paired(files: FolderFiles, endings: tuple[str, ...]) -> Iterator[tuple[str, Place, Place | None]]:
-    """(name without ending, image, mask or None), by name; a mask has its image's name, whatever their endings."""
-    images: dict[str, Place] = {}
+def paired(
+    files: FolderFiles, endings: tuple[str, ...], series: Sequence[str] = ()
+) -> Iterator[tuple[str, Place, Place | None]]:
+    """(name without ending, image, mask or None), by name; a mask has its image's name, whatever their endings.
+
+    series: names of folders that are images too.
+    """
+    images: dict[str, Place] = {name: ["images", name] for name in series}
     masks: dict[str, Place] = {}
     for name, place in sorted(files.files()):
         ending = next((ending for ending in endings if name.lower().endswith(ending)), None)

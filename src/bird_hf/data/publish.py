@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from string import Template
@@ -22,6 +22,7 @@ import yaml
 from PIL import Image
 
 from .records import Dialogue, MaskedImage, Task, dialogue_row, row_features
+from .subsets import Subset
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -104,16 +105,23 @@ def publish(
     return counts
 
 
-def write_card(folder: Path, counts: Mapping[str, Mapping[str, int]], body: str) -> None:
+def write_card(
+    folder: Path, counts: Mapping[str, Mapping[str, int]], body: str, subsets: Sequence[Subset] = ()
+) -> None:
     """Write the README of a dataset folder: `card.md` around what `body` says of this one.
 
-    counts: rows by config and split; they become the front matter that `load_dataset` reads, and a table. The
-    shards stand in the folder already.
+    counts: rows by config and split; they become the front matter that `load_dataset` reads, and a table. subsets:
+    parts of the training split, which become configs too. The shards stand in the folder already.
     """
+    of_subsets = {
+        f"{task}_{subset.name}": counts[task] | {"train": rows}
+        for subset in subsets
+        for task, rows in subset.rows.items()
+    }
     card = _CARD.substitute(
-        header=yaml.safe_dump(_front_matter(folder, counts), sort_keys=False),
+        header=yaml.safe_dump(_front_matter(folder, counts, subsets), sort_keys=False),
         body=body,
-        rows=_rows_table(counts),
+        rows=_rows_table({**counts, **of_subsets}),
         config=next(iter(counts), "vg"),
     )
     folder.mkdir(parents=True, exist_ok=True)
@@ -184,7 +192,19 @@ def _digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _front_matter(folder: Path, counts: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+def _files_of(
+    folder: Path, task: str, subset: Subset, counts: Mapping[str, Mapping[str, int]]
+) -> dict[str, Any]:
+    """The files of a subset's config: its part of the training split, and all of the others."""
+    shards = sorted((folder / "data" / task).glob("train-*.parquet"))[: subset.shards[task]]
+    paths = {split: f"data/{task}/{split}-*.parquet" for split in counts[task]}
+    named: dict[str, Any] = paths | {"train": [f"data/{task}/{path.name}" for path in shards]}
+    return {"default": False, "data_files": [{"split": split, "path": path} for split, path in named.items()]}
+
+
+def _front_matter(
+    folder: Path, counts: Mapping[str, Mapping[str, int]], subsets: Sequence[Subset]
+) -> dict[str, Any]:
     """What the hub and `load_dataset` read of a card.
 
     Each config says what its shards hold. For a local folder, `load_dataset` looks rows up in its cache by the folder's
@@ -200,6 +220,13 @@ def _front_matter(folder: Path, counts: Mapping[str, Mapping[str, int]]) -> dict
     ]
     if configs:
         configs[0]["default"] = True
+    of_task = {config["config_name"]: config for config in configs}
+    configs += [
+        of_task[task] | {"config_name": f"{task}_{subset.name}"} | _files_of(folder, task, subset, counts)
+        for subset in subsets
+        for task in counts
+        if task in subset.shards
+    ]
     return {
         "pretty_name": "Med-GRIT",
         "license": "other",

@@ -10,6 +10,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -65,8 +66,10 @@ def open_source(path: Path) -> Source:
     """The source at a path. Raises ValueError, in one line, where it is of no known kind.
 
     A zip (or the `.zip` of an archive in parts), or a folder with `images` and `masks`: SA-Med2D's layout. A folder
-    with `labels.yaml`: images and label maps, volumes and label maps, or COCO instances (see own_images.py).
+    with `labels.yaml`: images and label maps, volumes and label maps, or COCO instances (see own_images.py). A
+    folder with DICOM images and segmentations, however deep they stand in it (see dicom_source.py).
     """
+    from .dicom_source import DicomFolder
     from .own_images import DESCRIPTION, open_described
     from .sa_med2d_source import SaMed2D
 
@@ -79,25 +82,37 @@ def open_source(path: Path) -> Source:
             return SaMed2D.of_folder(folder)
     if path.is_dir() and len(archives := sorted(path.glob("*.zip"))) == 1:
         return SaMed2D.of_archive(archives[0])
+    if path.is_dir() and DicomFolder.is_one(path):
+        return DicomFolder(path)
     raise ValueError(
         f"{path} is no source of images: give SA-Med2D (a folder with images/ and masks/, or its .zip), "
-        f"or a folder with {DESCRIPTION}"
+        f"a folder with {DESCRIPTION}, or a folder of DICOM files"
     )
 
 
 def fingerprint(path: Path) -> str:
     """What changes when a source's files do: a hash of their names, sizes and times, whatever order the disk has.
 
-    Nothing is read. Files are those of the folder itself and of the folders in it, as sources have them.
+    Nothing is read. Files are those of the folder itself and all below it.
     """
     if path.is_file():
         entries = [(part.name, part.stat()) for part in part_paths(path)]
         return f"{sum(_entry_hash(*entry) for entry in entries):x}"
-    total = 0
-    for folder in (path, *(child for child in path.iterdir() if child.is_dir())):
-        with os.scandir(folder) as found:
-            total += sum(_entry_hash(entry.name, entry.stat()) for entry in found if entry.is_file())
-    return f"{total:x}"
+    folders = [child for child in path.iterdir() if child.is_dir()]
+    files = chain(files_below(path, deep=False), *map(files_below, folders))
+    return f"{sum(_entry_hash(entry.name, entry.stat()) for entry in files):x}"
+
+
+def files_below(folder: Path, deep: bool = True) -> Iterator[os.DirEntry[str]]:
+    """The files of a folder and, if `deep`, of all folders below it but hidden ones and links."""
+    waiting = [str(folder)]
+    while waiting:
+        with os.scandir(waiting.pop()) as found:
+            for entry in found:
+                if entry.is_file():
+                    yield entry
+                elif deep and entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
+                    waiting.append(entry.path)
 
 
 def _entry_hash(name: str, status: os.stat_result) -> int:

@@ -107,12 +107,16 @@ class CaseInfo:
 
 
 def read_volume(path: str | Path) -> Volume:
-    """Reads a 3-D NIfTI (.nii, .nii.gz) or NRRD (.nrrd) file of up to MAX_VOXELS integers or floats.
+    """Reads a 3-D NIfTI (.nii, .nii.gz) or NRRD (.nrrd) file, or a folder with a DICOM series, of up to MAX_VOXELS.
 
     Raises ValueError in one line where the file is no such file, is cut short, or its header does not say
     how the patient lies: a guessed side is worse than none.
     """
     path = Path(path)
+    if path.is_dir():
+        from .dicom_images import read_series  # which needs volumes itself
+
+        return read_series(path)
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
     name = path.name.lower()
@@ -121,7 +125,9 @@ def read_volume(path: str | Path) -> Volume:
     elif name.endswith(".nrrd"):
         voxels, affine = _read_nrrd(path)
     else:
-        raise ValueError(f"{path}: not a volume that can be read; give .nii, .nii.gz or .nrrd")
+        raise ValueError(
+            f"{path}: not a volume that can be read; give .nii, .nii.gz, .nrrd or a folder of DICOM"
+        )
     return canonical(voxels, affine, str(path))
 
 

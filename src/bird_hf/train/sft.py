@@ -54,7 +54,7 @@ class BirdSFTConfig(SFTConfig):
     model: str = field(default="", metadata={"help": "checkpoint to start from"})
     new_model: dict[str, Any] | None = field(default=None, metadata={"help": "sizes of a new model"})
     data: str = field(default="med-grit", metadata={"help": "dataset: a folder or a hub name"})
-    data_config: str = field(default="chat", metadata={"help": "vg, roc, rc, mia or chat"})
+    data_config: str = field(default="chat", metadata={"help": "vg, roc, rc, mia, chat or chat_20k"})
     render_images: int = field(default=0, metadata={"help": "render this many images where data is missing"})
     attn_implementation: str | None = field(default=None, metadata={"help": "sdpa, eager, dense, ..."})
     freeze_vision: bool = field(default=True, metadata={"help": "keep the vision tower as it is"})
