@@ -5,8 +5,6 @@ Whatever comes from the data is escaped, and the page forbids scripts and loads 
 
 from __future__ import annotations
 
-import base64
-import io
 from collections import Counter
 from collections.abc import Iterable
 from html import escape
@@ -16,7 +14,7 @@ from PIL import Image
 
 from .data.audit import EXPLAINED, Finding, Place, Suspicion, audit_folder
 from .data.shards import read_row
-from .draw import draw_spans
+from .draw import data_uri, draw_spans
 from .hub.grounding import Span
 from .hub.pixels import open_image
 
@@ -122,9 +120,7 @@ def _thumbnail(place: Place, spans: Iterable[Span]) -> str:
     picture.thumbnail((1024, 1024))
     drawn = draw_spans(picture, [_named(span) for span in spans])
     drawn.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
-    stream = io.BytesIO()
-    drawn.save(stream, format="JPEG", quality=80)
-    return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}">'
+    return f'<img alt="" src="{data_uri(drawn)}">'
 
 
 def _named(span: Span) -> Span:

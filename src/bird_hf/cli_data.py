@@ -52,6 +52,7 @@ def data_build(
     base_url: Annotated[str | None, typer.Option(help="Its endpoint, if not OpenAI's own.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Images wanted.")] = 60_000,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read images; 0 is one a core.")] = 0,
+    engine: Annotated[str, typer.Option(help="processes, or ray: on RAY_ADDRESS, else here.")] = "processes",
     seed: Annotated[int, typer.Option(min=0, help="Seed of sampling, split and words.")] = 0,
     pixels: Annotated[
         bool | None, typer.Option("--pixels/--no-pixels", help="Rows hold images; by default where free.")
@@ -67,22 +68,38 @@ def data_build(
     """Build Med-GRIT from images and masks. A stopped build goes on when it is called again."""
     from .data.build import BuildSettings, build
     from .data.build_publish import drop_table, image_table
+    from .data.review_files import read_review
     from .data.subsets import read_sizes
     from .data.teachers import open_teacher
 
-    sizes = read_sizes(subsets)
-    words = open_teacher(teacher, seed, out / ".build" / "replies", model, base_url, batch)
+    sizes, rejected = read_sizes(subsets), read_review(out / "review").turns
+    words = open_teacher(teacher, seed, out / ".build" / "replies", model, base_url, batch, rejected)
     settings = BuildSettings(limit=limit, seed=seed, teacher=words.name, pixels=pixels, subsets=sizes)
     workers = workers or os.cpu_count() or 1
     if dry_run:
         from .data.teacher_costs import as_table, estimate_build
 
-        found = estimate_build(src, out, settings, workers, words)
+        found = estimate_build(src, out, settings, workers, words, engine)
         typer.echo(as_table(found, prompt_price, reply_price))
         return
-    manifest = build(src, out, settings, workers, words)
+    manifest = build(src, out, settings, workers, words, engine)
     typer.echo(f"{image_table(manifest)}\n\n{drop_table(manifest)}\n")
     _echo_rows(manifest["rows"])
+
+
+@data_app.command("review")
+def data_review(
+    out: Annotated[Path, typer.Argument(file_okay=False, help="The --out of `bird data build`.")],
+    source: Annotated[
+        Path | None, typer.Option(help="What it was built from, to show pictures that it holds no copy of.")
+    ] = None,
+    each: Annotated[int, typer.Option(min=1, help="Questions of each modality and task.")] = 5,
+) -> None:
+    """Write names and a sample of questions as tables to accept or reject; the next build honours them."""
+    from .review_page import write_review
+
+    for path, count in write_review(out, each, source).items():
+        typer.echo(f"{path}: {count}")
 
 
 @data_app.command("import")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import textwrap
 from collections.abc import Sequence
 from functools import cache
@@ -35,6 +37,13 @@ def draw_spans(image: Image.Image, spans: Sequence[Span], reference: Sequence[Sp
             pen.rectangle(_inside(box, canvas.size), outline=colour, width=3)
             _label(pen, span.phrase, box, canvas.size, colour)
     return canvas
+
+
+def data_uri(image: Image.Image) -> str:
+    """The picture as a JPEG inside a page that loads nothing."""
+    stream = io.BytesIO()
+    image.save(stream, format="JPEG", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
 def captioned(image: Image.Image, lines: Sequence[str]) -> Image.Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -104,6 +106,14 @@ def test_nothing_depends_on_workers_paths_or_the_order_of_files(
         shutil.copyfile(path, copy / path.relative_to(source))
     build(copy, tmp_path / "out", SETTINGS, workers=2)
     assert published(tmp_path / "out") == published(built)
+
+
+def test_ray_gives_the_same_bytes(source: Path, built: Path, tmp_path: Path) -> None:
+    import ray
+
+    build(source, tmp_path, SETTINGS, workers=2, engine="ray")
+    assert published(tmp_path) == published(built)
+    assert not ray.is_initialized()
 
 
 def stages_done(out: Path) -> set[str]:
@@ -227,6 +237,24 @@ def test_a_folder_of_something_else_is_not_written_over(source: Path, tmp_path: 
     with pytest.raises(ValueError, match=r"holds a README\.md that is not of a build; give another folder"):
         build(source, tmp_path, SETTINGS, 1)
     assert [*tmp_path.iterdir()] == [tmp_path / "README.md"]
+
+
+def test_memory_does_not_grow_with_what_the_source_lists(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A small run of benchmarks/build_scale.py: three times the records, and as many images of them."""
+    path = Path(__file__).parents[2] / "benchmarks" / "build_scale.py"
+    spec = importlib.util.spec_from_file_location("build_scale", path)
+    assert spec and spec.loader
+    scale = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(scale)
+    peaks = []
+    for count in (300, 2000, 6000):  # the first run loads what the others find loaded
+        tracemalloc.start()
+        scale.build_once(count, 40 / count, monkeypatch.setattr)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[2] < 1.1 * peaks[1]
 
 
 def test_two_builds_in_one_folder_do_not_meet(source: Path, tmp_path: Path) -> None:

@@ -38,6 +38,8 @@ from bird_hf.data.records import (
 )
 from bird_hf.data.replies import BadReply, read_caption, read_turns
 from bird_hf.data.reply_store import Reply, ReplyStore, Request
+from bird_hf.data.review_files import REPLY_COLUMNS, read_table, write_table
+from bird_hf.data.review_lines import readable
 from bird_hf.data.sa_med2d import write_phantoms
 from bird_hf.data.teacher_batches import ROUND, BatchTeacher
 from bird_hf.data.teacher_costs import estimate
@@ -45,6 +47,7 @@ from bird_hf.data.teachers import Refused
 from bird_hf.data.turn_plan import Wanted, plan_turns
 from bird_hf.hub.boxes import Box
 from bird_hf.hub.grounding import Span
+from bird_hf.review_page import write_review
 
 Payload = dict[str, Any]
 
@@ -861,6 +864,13 @@ def test_settings_that_cannot_work_are_refused(setting, value):
         ChatSettings(**{"model": "m", setting: value})
 
 
+def rows_about(out: Path, image_id: str, task: str) -> list[dict[str, Any]]:
+    shown = [
+        row for split in ("train", "test") for row in open_folder(out, task, split).remove_columns("image")
+    ]
+    return [row for row in shown if row["image_id"] == image_id]
+
+
 class TestInABuild:
     """`bird data build --teacher openai`, on phantoms."""
 
@@ -897,6 +907,38 @@ class TestInABuild:
         asked = len(server.calls)
         assert bird()[0] == 0 and len(server.calls) == asked  # nothing is paid twice
         assert bird("--dry-run")[1].startswith("0 images, 0 requests")
+
+    def test_a_reply_that_people_reject_is_asked_again_with_their_reason(self, bird, server, tmp_path):
+        out = tmp_path / "out"
+        assert bird()[0] == 0
+        write_review(out, each=100)
+        replies = out / "review" / "replies.csv"
+        lines = read_table(replies, REPLY_COLUMNS)
+        bad = next(line for line in lines if line["task"] == "rc")
+        bad |= {"decision": "reject", "comment": "too short"}
+        write_table(replies, REPLY_COLUMNS, lines)
+        asked = len(server.calls)
+        server.script = lambda payload, _: Answer(
+            good_words(payload).replace("Describe [[", "Please describe [[")
+        )
+        code, _, errors = bird()
+        assert code == 0, errors
+        (call,) = server.calls[asked:]  # the others' replies were kept
+        assert meta_in(call)["refused_because"] == ["rc: rejected in review: too short"]
+        kept = {readable(row["messages"][0]["content"]) for row in rows_about(out, bad["image_id"], "rc")}
+        assert kept and bad["question"] not in kept
+
+    def test_a_model_that_never_does_better_loses_the_image(self, bird, server, tmp_path):
+        out = tmp_path / "out"
+        assert bird()[0] == 0
+        write_review(out, each=100)
+        replies = out / "review" / "replies.csv"
+        lines = read_table(replies, REPLY_COLUMNS)
+        lines[0] |= {"decision": "reject"}
+        write_table(replies, REPLY_COLUMNS, lines)
+        assert bird()[0] == 0
+        manifest = json.loads((out / "manifest.json").read_text())
+        assert manifest["refused"] == {f"turns: {lines[0]['task']}: rejected in review": 1}
 
     def test_the_batch_api_gives_the_same_rows(self, bird, server, tmp_path, monkeypatch):
         monkeypatch.setattr(BatchTeacher.__init__, "__defaults__", (0.01, ROUND))  # a pause of no minute

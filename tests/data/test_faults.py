@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -127,6 +129,33 @@ def test_a_class_that_is_others_together_is_a_union() -> None:
     )  # more than both
     check_union([("kidney", left), ("kidney", right), ("both kidneys", left | right)])  # of one class only
     check_union([("organ", left | right), ("lesion", left)])
+    check_union([("organ", left), ("the same organ", left), ("lesion", boxed((6, 6, 9, 9)))])
+
+
+def is_union(masks: dict[str, np.ndarray]) -> bool:
+    """Whether a mask is two or more smaller ones together, by comparing all pixels."""
+    for whole in masks.values():
+        inside = [part for part in masks.values() if (part <= whole).all() and part.sum() < whole.sum()]
+        if len(inside) > 1 and np.array_equal(np.logical_or.reduce(inside), whole):
+            return True
+    return False
+
+
+def test_unions_are_found_as_by_comparing_all_pixels() -> None:
+    rng = np.random.default_rng(0)
+    found = Counter[bool]()
+    for number in range(300):
+        masks = {name: np.zeros((40, 40), bool) for name in "abc"}
+        for mask in masks.values():
+            y, x = rng.integers(0, 30, 2)
+            mask[y : y + rng.integers(1, 20), x : x + 9] = True
+        masks["whole"] = masks["a"] | masks["b"]
+        if number % 2:
+            masks["whole"][tuple(rng.choice(np.argwhere(masks["whole"])))] = False
+        found[is_union(masks)] += 1
+        with pytest.raises(FaultyImageError) if is_union(masks) else nullcontext():
+            check_union(masks.items())
+    assert min(found.values()) > 50
 
 
 def test_phantoms_have_no_fault() -> None:

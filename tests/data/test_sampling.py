@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from bird_hf.data.looks import Looks, look_of
+from bird_hf.data.looks import MAX_DISTANCE, Looks, look_of
 from bird_hf.data.phantoms import draw_phantom
 from bird_hf.data.records import Modality
 from bird_hf.data.sampling import draw_of, pick
@@ -115,6 +115,22 @@ def test_a_leak_is_refused_and_named(other: Placed, says: str) -> None:
     assert find_leaks(images) == []
     with pytest.raises(ValueError, match=says):
         check_no_leak([*images, other])
+
+
+def test_a_search_finds_all_that_a_comparison_with_every_look_finds() -> None:
+    rng = np.random.default_rng(0)
+    kinds = rng.integers(0, 256, (40, 32), np.uint8)
+    kinds[:20, :24] = 0  # dark pictures have most bits in common
+    bits = np.unpackbits(kinds[rng.integers(0, 40, 9000)], axis=1)
+    for row, flipped in zip(bits, rng.integers(0, 20, len(bits)), strict=True):
+        row[rng.choice(256, flipped, replace=False)] ^= 1
+    words = np.packbits(bits, axis=1)
+    looks = Looks()
+    for number, word in enumerate(words):
+        if number % 100 == 0:
+            apart = np.bitwise_count(words[:number] ^ word).sum(axis=1, dtype=int)
+            assert looks.like(word.tobytes()).tolist() == np.flatnonzero(apart <= MAX_DISTANCE).tolist()
+        looks.add(word.tobytes())
 
 
 def test_a_copy_looks_the_same_and_another_picture_does_not() -> None:

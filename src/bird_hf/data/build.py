@@ -20,20 +20,26 @@ from tqdm import tqdm
 
 from .build_publish import published, write_dataset
 from .build_state import BuildState, record_of_text, record_text
+from .choosing import choose
+from .cleaning import Spellings, spellings
 from .faults import Drop, FaultyImageError
-from .looks import Looks, look_of
+from .looks import look_of
 from .masks import record_of
 from .publish import png_bytes, rows_of
 from .records import Dialogue, ImageRecord, Modality, Task
+from .review import Review
+from .review_files import read_review
 from .sampling import SLICE_SPACING, pick
-from .sources import Candidate, Source, fingerprint, open_source
-from .split import TEST_SHARE, Placed, check_no_leak, split_cases
+from .sources import Candidate, LeftOut, Source, fingerprint, open_source
+from .split import TEST_SHARE
 from .subsets import SIZES
 from .teachers import Refused, Teacher, TemplateTeacher
-from .workers import batched, in_workers
+from .workers import batched, check_engine, in_workers
 
 Result = TypeVar("Result")
+_SCRATCH = ".build"  # in the folder of a dataset
 _KEY = "key.json"  # of the state: source and settings
+_STATE = Path("state", "build.sqlite")
 _CHUNK = 32  # images that a worker reads at a time, and that are committed together
 _SPARE = 1.25  # images that are read for each that is wanted: some are faulty, some look like others
 _ONE_CLASS = (Modality.PET, Modality.FUNDUS)  # BiRD 3: no classification where there is but one class
@@ -45,7 +51,8 @@ class BuildSettings:
 
     limit: images wanted. teacher: the name of who writes the words. min_area: share of an image below which an object
     is not asked for. pixels: whether rows hold the images; None leaves it to the source's licence. subsets: turns of
-    the parts of the training split that have names of their own.
+    the parts of the training split that have names of their own. review: the hash of what people decided, which a
+    build finds out itself.
     """
 
     limit: int = 60_000  # BiRD 3: about 60 K images
@@ -56,6 +63,7 @@ class BuildSettings:
     test_share: float = TEST_SHARE
     pixels: bool | None = None
     subsets: tuple[int, ...] = SIZES
+    review: str | None = None
 
 
 @dataclass(frozen=True)
@@ -63,30 +71,52 @@ class _Reading:
     """What a worker makes of an image."""
 
     image_id: str
+    objects: str  # JSON: the source's name of a class -> number of objects
     fault: str | None
     record: str | None = None
     look: bytes | None = None
     png: bytes | None = None
+    rejected: int = 0  # objects
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A build that is under way: what its stages need."""
+
+    state: BuildState
+    source: Source
+    src: Path
+    settings: BuildSettings
+    review: Review
+    spelled: Spellings
+    workers: int
+    engine: str
 
 
 def build(
-    src: Path, out: Path, settings: BuildSettings, workers: int, teacher: Teacher | None = None
+    src: Path,
+    out: Path,
+    settings: BuildSettings,
+    workers: int,
+    teacher: Teacher | None = None,
+    engine: str = "processes",
 ) -> dict:
     """Build the dataset of a source into the folder `out`; returns the manifest, which stands there, too.
 
-    teacher: who writes the words, templates by default; `settings.teacher` is its name. Raises ValueError, in one line,
-    where the source is none, another build is at work in `out`, or the split leaks.
+    teacher: who writes the words, templates by default; `settings.teacher` is its name. engine: where images are read
+    (see workers.py); Ray's nodes must all see the source under this path. What people decided in `out`/review is
+    honoured. Raises ValueError, in one line, where the source is none, another build is at work in `out`, the split
+    leaks, or a decision cannot be understood.
     """
-    source = open_source(src)
-    _check_out(out)
-    scratch = out / ".build"
-    scratch.mkdir(parents=True, exist_ok=True)
-    with _only_build(scratch), closing(_open_state(scratch, src, settings)) as state:
+    with _begun(src, out, settings, workers, engine) as begun:
+        state = begun.state
         if state.is_done("publish") and (manifest := published(out)) is not None:
             return manifest
-        _prepare(state, source, src, settings, workers)
-        _write_words(state, teacher or TemplateTeacher(settings.seed))
-        manifest = write_dataset(state, source.kind, asdict(settings), out, scratch / "med-grit")
+        _prepare(begun)
+        _write_words(begun, teacher or TemplateTeacher(settings.seed))
+        manifest = write_dataset(
+            state, begun.source.kind, asdict(begun.settings), out, out / _SCRATCH / "med-grit"
+        )
         state.finish("publish")
         return manifest
 
@@ -97,30 +127,56 @@ def before_words(
     settings: BuildSettings,
     workers: int,
     use: Callable[[Iterator[ImageRecord]], Result],
+    engine: str = "processes",
 ) -> Result:
     """Do what `build` does before any word is written, and hand `use` the records that wait for theirs.
 
     Nothing is published; a build in the same folder goes on from here. Raises ValueError as `build` does.
     """
-    source = open_source(src)
-    _check_out(out)
-    scratch = out / ".build"
-    scratch.mkdir(parents=True, exist_ok=True)
-    with _only_build(scratch), closing(_open_state(scratch, src, settings)) as state:
-        _prepare(state, source, src, settings, workers)
-        return use(_unwritten(state))
+    with _begun(src, out, settings, workers, engine) as begun:
+        _prepare(begun)
+        return use(_unwritten(begun.state))
 
 
-def _prepare(state: BuildState, source: Source, src: Path, settings: BuildSettings, workers: int) -> None:
+@contextmanager
+def built_state(out: Path) -> Iterator[tuple[BuildState, BuildSettings]]:
+    """What a build in `out` has done so far, with its settings; no build works there meanwhile.
+
+    Raises ValueError where `out` is no build's, or its build has not listed its source yet.
+    """
+    key_file = out / _SCRATCH / _KEY
+    if not key_file.is_file():
+        raise ValueError(f"{out} is no folder of a build; give the --out of `bird data build`")
+    with _only_build(out), closing(BuildState(out / _SCRATCH / _STATE)) as state:
+        if not state.is_done("list"):
+            raise ValueError(f"the build in {out} has not listed its source yet; run `bird data build` first")
+        yield state, BuildSettings(**json.loads(key_file.read_text(encoding="utf-8"))["settings"])
+
+
+@contextmanager
+def _begun(src: Path, out: Path, settings: BuildSettings, workers: int, engine: str) -> Iterator[_Begun]:
+    """A build, which holds its folder meanwhile."""
+    check_engine(engine)
+    review = read_review(out / "review")
+    settings = replace(settings, review=review.digest)
+    with spellings() as spelled:  # of the source, not of the review
+        source = open_source(src)
+        _check_out(out)
+        (out / _SCRATCH).mkdir(parents=True, exist_ok=True)
+        with _only_build(out), closing(_open_state(out / _SCRATCH, src, settings)) as state:
+            yield _Begun(state, source, src, settings, review, spelled, workers, engine)
+
+
+def _prepare(begun: _Begun) -> None:
     """Every stage before the words."""
-    _list(state, source, settings)
-    _read(state, source, src, settings, workers)
-    _choose(state, settings)
+    _list(begun)
+    _read(begun)
+    _choose(begun.state, begun.settings)
 
 
 def _check_out(out: Path) -> None:
     """Only a folder of an earlier build is written over."""
-    if (out / ".build" / _KEY).is_file():
+    if (out / _SCRATCH / _KEY).is_file():
         return
     for name in ("README.md", "data", "manifest.json"):
         if (out / name).exists():
@@ -128,17 +184,15 @@ def _check_out(out: Path) -> None:
 
 
 @contextmanager
-def _only_build(scratch: Path) -> Iterator[None]:
+def _only_build(out: Path) -> Iterator[None]:
     """Holds the folder's lock, which the system releases however this process ends."""
     from filelock import FileLock, Timeout
 
-    lock = FileLock(scratch / "lock")
+    lock = FileLock(out / _SCRATCH / "lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise ValueError(
-            f"another build is at work in {scratch.parent}; wait for it, or give another --out"
-        ) from None
+        raise ValueError(f"another build is at work in {out}; wait for it, or give another --out") from None
     try:
         yield
     finally:
@@ -148,7 +202,7 @@ def _only_build(scratch: Path) -> Iterator[None]:
 def _open_state(scratch: Path, src: Path, settings: BuildSettings) -> BuildState:
     """The state of this source and these settings; that of others is thrown away."""
     key = json.dumps({"source": fingerprint(src), "settings": asdict(settings)}, sort_keys=True)
-    key_file, folder = scratch / _KEY, scratch / "state"
+    key_file, folder = scratch / _KEY, (scratch / _STATE).parent
     if not key_file.is_file() or key_file.read_text(encoding="utf-8") != key:
         key_file.unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
@@ -157,7 +211,7 @@ def _open_state(scratch: Path, src: Path, settings: BuildSettings) -> BuildState
         making.write_text(key, encoding="utf-8")
         making.rename(key_file)
     folder.mkdir(exist_ok=True)
-    return BuildState(folder / "build.sqlite")
+    return BuildState(scratch / _STATE)
 
 
 @contextmanager
@@ -172,10 +226,14 @@ def _stage(state: BuildState, name: str) -> Iterator[bool]:
     state.database.execute("COMMIT")
 
 
-def _list(state: BuildState, source: Source, settings: BuildSettings) -> None:
+def _list(begun: _Begun) -> None:
+    state, settings = begun.state, begun.settings
     with _stage(state, "list") as todo:
         if todo:
-            state.add_listed(tqdm(source.listed(), desc="listing", unit="image"), settings.seed)
+            names: Counter[tuple[str, str, str]] = Counter()
+            listed = tqdm(begun.source.listed(), desc="listing", unit="image")
+            state.add_listed(_reviewed(listed, begun.review, names), settings.seed)
+            state.add_names(names, begun.spelled)
             pick(state.database, round(settings.limit * _SPARE), settings.slice_spacing)
     if not state.count("picked"):
         found = Counter(dict(state.database.execute("SELECT reason, COUNT(*) FROM left_out GROUP BY reason")))
@@ -183,20 +241,34 @@ def _list(state: BuildState, source: Source, settings: BuildSettings) -> None:
         raise ValueError(f"the source has no image that can be used ({why})")
 
 
-def _read(state: BuildState, source: Source, src: Path, settings: BuildSettings, workers: int) -> None:
+def _reviewed(
+    listed: Iterable[Candidate | LeftOut], review: Review, names: Counter[tuple[str, str, str]]
+) -> Iterator[Candidate | LeftOut]:
+    """What is listed, as the review has it; the source's own names are counted in `names`."""
+    for item in listed:
+        if isinstance(item, Candidate):
+            names.update((item.info.dataset, item.info.modality.value, label) for label in item.labels)
+        yield review.listed(item)
+
+
+def _read(begun: _Begun) -> None:
     """Decode what was picked, check it, and store its record, its look and, where rows may hold them, its pixels."""
+    state, pixels = begun.state, begun.settings.pixels
     if state.is_done("read"):
         return
     total, done = state.count("picked"), state.count("reads")
-    keep = settings.pixels if settings.pixels is not None else source.pixels_are_free
-    read = partial(read_chunk, src, settings.min_area, keep, settings.pixels is not False)
+    keep = pixels if pixels is not None else begun.source.pixels_are_free
+    read = partial(
+        read_chunk, begun.src.absolute(), begun.review, begun.settings.min_area, keep, pixels is not False
+    )
     jobs = batched(state.candidates_to_read(), _CHUNK)
+    workers = min(begun.workers, -(-(total - done) // _CHUNK))
     with tqdm(total=total, initial=done, desc="reading", unit="image") as bar:
-        for readings in in_workers(read, jobs, min(workers, -(-(total - done) // _CHUNK))):
+        for readings in in_workers(read, jobs, workers, begun.engine):
             state.database.execute("BEGIN")
             state.database.executemany(
-                "INSERT INTO reads VALUES (?, ?, ?, ?, ?)",
-                [(r.image_id, r.fault, r.record, r.look, r.png) for r in readings],
+                "INSERT INTO reads VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [(r.image_id, r.fault, r.record, r.look, r.png, r.objects, r.rejected) for r in readings],
             )
             state.database.execute("COMMIT")
             bar.update(len(readings))
@@ -204,23 +276,33 @@ def _read(state: BuildState, source: Source, src: Path, settings: BuildSettings,
 
 
 def read_chunk(
-    src: Path, min_area: float, keep: bool, keep_phantoms: bool, candidates: Iterable[Candidate]
+    src: Path,
+    review: Review,
+    min_area: float,
+    keep: bool,
+    keep_phantoms: bool,
+    candidates: Iterable[Candidate],
 ) -> list[_Reading]:
     """What is read of some images; the source is opened once a process."""
     source = _opened(src)
     readings = []
     for candidate in candidates:
         image_id = candidate.info.image_id
+        objects: Counter[str] = Counter()
         try:
-            image = source.read(candidate)
+            found = source.read(candidate)
+            objects.update(label for label, _ in found.masks)
+            image = review.read(found)
             record = record_of(image, min_area)
             if not record.present:
                 raise FaultyImageError(Drop.NO_OBJECTS)
         except FaultyImageError as error:
-            readings.append(_Reading(image_id, error.reason.value))
+            readings.append(_Reading(image_id, json.dumps(objects), error.reason.value))
             continue
         png = png_bytes(image.pixels) if keep or (keep_phantoms and image.info.synthetic) else None
-        readings.append(_Reading(image_id, None, record_text(record), look_of(image.pixels), png))
+        rejected = len(found.masks) - len(image.masks)
+        text, look = record_text(record), look_of(image.pixels)
+        readings.append(_Reading(image_id, json.dumps(objects), None, text, look, png, rejected))
     return readings
 
 
@@ -230,43 +312,14 @@ def _opened(src: Path) -> Source:
 
 
 def _choose(state: BuildState, settings: BuildSettings) -> None:
-    """The first images by rank that are whole and look like none before them; their split by case, without a leak."""
     with _stage(state, "choose") as todo:
-        if not todo:
-            return
-        looks = Looks()
-        chosen: list[tuple[str, int]] = []
-        cases: dict[str, Counter[tuple[str, str]]] = {}
-        rows = state.database.execute(
-            "SELECT image_id, rank, look, modality, dataset, case_id FROM picked JOIN reads USING (image_id) "
-            "JOIN images USING (image_id) WHERE fault IS NULL ORDER BY rank"
-        ).fetchall()
-        for image_id, rank, look, modality, dataset, case_id in rows:
-            if len(chosen) == settings.limit:
-                break
-            if looks.like(look).size:
-                state.database.execute(
-                    "UPDATE reads SET fault = ? WHERE image_id = ?", (Drop.NEAR_DUPLICATE, image_id)
-                )
-                continue
-            looks.add(look)
-            chosen.append((image_id, rank))
-            cases.setdefault(case_id, Counter())[modality, dataset] += 1
-        if not chosen:
-            faults = state.database.execute("SELECT fault, COUNT(*) FROM reads GROUP BY fault ORDER BY fault")
-            raise ValueError(
-                f"no image of the source is whole ({', '.join(f'{n} {why}' for why, n in faults)})"
-            )
-        splits = split_cases(cases, settings.seed, settings.test_share)
-        place = {image_id: (case_id, look) for image_id, _, look, _, _, case_id in rows}
-        check_no_leak(Placed(i, *place[i], splits[place[i][0]]) for i, _ in chosen)
-        state.database.executemany(
-            "INSERT INTO chosen VALUES (?, ?, ?)", [(i, rank, splits[place[i][0]]) for i, rank in chosen]
-        )
+        if todo:
+            choose(state, settings.limit, settings.seed, settings.test_share)
 
 
-def _write_words(state: BuildState, teacher: Teacher) -> None:
+def _write_words(begun: _Begun, teacher: Teacher) -> None:
     """The teacher's dialogues as rows, in the order of the ranks; what was written stays written."""
+    state, review = begun.state, begun.review
     if state.is_done("words"):
         return
     lonely = _one_class_modalities(state)
@@ -276,7 +329,7 @@ def _write_words(state: BuildState, teacher: Teacher) -> None:
         for batch in batched(answers, _CHUNK):
             state.database.execute("BEGIN")
             state.database.executemany(
-                "INSERT INTO words VALUES (?, ?, ?)", [_words(a, lonely) for a in batch]
+                "INSERT INTO words VALUES (?, ?, ?, ?)", [_words(a, lonely, review) for a in batch]
             )
             state.database.execute("COMMIT")
             bar.update(len(batch))
@@ -288,11 +341,9 @@ def _unwritten(state: BuildState) -> Iterator[ImageRecord]:
 
 
 def _records(state: BuildState, where: str = "") -> Iterator[ImageRecord]:
-    ids = state.database.execute(f"SELECT image_id FROM chosen {where} ORDER BY rank").fetchall()
-    for (image_id,) in ids:
-        yield record_of_text(
-            state.database.execute("SELECT record FROM reads WHERE image_id = ?", (image_id,)).fetchone()[0]
-        )
+    ids = f"SELECT image_id FROM chosen {where} ORDER BY rank"
+    for _, text in state.each(ids, "record FROM {} JOIN reads USING (image_id)"):
+        yield record_of_text(text)
 
 
 def _one_class_modalities(state: BuildState) -> set[Modality]:
@@ -302,13 +353,17 @@ def _one_class_modalities(state: BuildState) -> set[Modality]:
     return {modality for modality in _ONE_CLASS if len(names.get(modality, ())) == 1}
 
 
-def _words(answer: Dialogue | Refused, lonely: set[Modality]) -> tuple[str, str | None, str | None]:
+def _words(
+    answer: Dialogue | Refused, lonely: set[Modality], review: Review
+) -> tuple[str, str | None, str | None, int]:
+    """(image, why there are no words, rows, turns that people rejected)."""
     if isinstance(answer, Refused):
-        return answer.image_id, answer.reason, None
-    info = answer.record.info
+        return answer.image_id, answer.reason, None, 0
+    info, turns = answer.record.info, answer.turns
     if info.modality in lonely:
-        kept = tuple(turn for turn in answer.turns if turn.task is not Task.REFERRING_CLASSIFICATION)
-        answer = replace(answer, turns=kept)
-    if not answer.turns:
-        return info.image_id, "no turn is left", None
-    return info.image_id, None, json.dumps(rows_of(answer, None))
+        turns = tuple(turn for turn in turns if turn.task is not Task.REFERRING_CLASSIFICATION)
+    kept = review.kept(info.image_id, turns)
+    rejected = len(turns) - len(kept)
+    if not kept:
+        return info.image_id, "rejected in review" if rejected else "no turn is left", None, rejected
+    return info.image_id, None, json.dumps(rows_of(replace(answer, turns=kept), None)), rejected

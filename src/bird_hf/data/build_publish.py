@@ -152,6 +152,7 @@ def _manifest(
         "records_sha256": records.hexdigest(),
         "images": _images(state),
         "dropped": dropped(state),
+        "rejected_in_review": state.rejected(),
         "refused": _counts(
             state, "SELECT refused, COUNT(*) FROM words WHERE refused NOT NULL GROUP BY refused"
         ),

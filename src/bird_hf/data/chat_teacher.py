@@ -12,18 +12,19 @@ import json
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .claims import BadReply, check_names
 from .dialogues import MODALITY_NAMES, askable_absent, place_of
-from .records import Axis, Dialogue, ImageRecord
+from .records import Axis, Dialogue, ImageRecord, Turn
 from .replies import read_caption, read_turns
 from .reply_store import Reply, ReplyStore, Request
+from .review import hash_of_turn
 from .sampling import draw_of
 from .teachers import Refused
 from .turn_plan import Wanted, plan_turns
@@ -44,6 +45,7 @@ class ChatSettings:
 
     `max_tokens` bounds a reply, the thinking of a model that thinks included; `temperature` None leaves the model's
     own. `max_retries` is of failed calls (429, 500, a lost connection), with the SDK's back-off; `timeout` in seconds.
+    `rejected`: hashes of turns that people rejected, and why; such a turn is asked for again.
     """
 
     model: str
@@ -54,6 +56,7 @@ class ChatSettings:
     concurrency: int = 8
     max_retries: int = 6
     timeout: float = 120.0
+    rejected: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.model:
@@ -123,11 +126,24 @@ def converse(settings: ChatSettings, record: ImageRecord) -> Conversation:
         )
         data = turns_data(meta, caption, plan)
         turns = yield from _agree(
-            settings, record, "turns", data, lambda words: read_turns(record, plan, words)
+            settings,
+            record,
+            "turns",
+            data,
+            lambda words: _accepted(settings, record, read_turns(record, plan, words)),
         )
     except BadReply as fault:
         return Refused(record.info.image_id, str(fault))
     return Dialogue(replace(record, caption=caption), turns, settings.model)
+
+
+def _accepted(settings: ChatSettings, record: ImageRecord, turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
+    """The turns, none of which people rejected. Raises BadReply."""
+    for turn in turns if settings.rejected else ():
+        why = settings.rejected.get(hash_of_turn(record.info.image_id, turn))
+        if why is not None:
+            raise BadReply(f"{turn.task}: rejected in review" + (f": {why}" if why else ""))
+    return turns
 
 
 def _agree(

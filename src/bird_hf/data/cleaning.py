@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
@@ -16,6 +18,9 @@ from pathlib import Path
 from .faults import Drop, FaultyImageError
 from .records import Modality
 
+Spellings = dict[tuple[str, str], set[str]]  # (dataset, clean name) -> as the source writes it
+
+_noted: ContextVar[Spellings | None] = ContextVar("spellings", default=None)
 _TABLES = Path(__file__).with_name("tables")
 _MARKS = {"!union": Drop.UNION_CLASS, "!unnamed": Drop.UNNAMED_CLASS}
 _SIDES = {"l": "left", "r": "right", "lt": "left", "rt": "right", "left": "left", "right": "right"}
@@ -26,12 +31,30 @@ _APART = re.compile(r"[\s_,;]+")
 _NAME = re.compile(r"[^\W_][\w '()/.+-]{0,78}", re.UNICODE)
 
 
-@cache
 def clean_label(dataset: str, label: str) -> str:
     """The name of a class as it stands in questions.
 
     Raises FaultyImageError where the class is a union of others, or its name says nothing.
     """
+    name = _clean(dataset, label)
+    if (noted := _noted.get()) is not None:
+        noted.setdefault((dataset, name), set()).add(label)
+    return name
+
+
+@contextmanager
+def spellings() -> Iterator[Spellings]:
+    """Notes, while it is open, how sources wrote the names that were cleaned: for people who check the cleaning."""
+    found: Spellings = {}
+    token = _noted.set(found)
+    try:
+        yield found
+    finally:
+        _noted.reset(token)
+
+
+@cache
+def _clean(dataset: str, label: str) -> str:
     key = label.strip().lower()
     for pattern, known, name in _table("labels.tsv", 3):
         if fnmatchcase(dataset.lower(), pattern) and fnmatchcase(key.replace(" ", "_"), known):
@@ -54,7 +77,6 @@ def _by_rule(label: str) -> str:
     return " ".join(word if word.isupper() and len(word) > 1 else word.lower() for word in words)
 
 
-@cache
 def patient_of(dataset: str, original: str) -> str:
     """The unit of a split inside a dataset: the patient where the name tells it, else the name itself.
 

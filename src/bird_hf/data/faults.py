@@ -7,7 +7,7 @@ whole: with an object that cannot be trusted, neither can the places of the othe
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 
 import numpy as np
@@ -52,6 +52,7 @@ class Drop(StrEnum):
     NEAR_DUPLICATE = "near_duplicate"  # looks like an image that was taken
     NOT_SAMPLED = "not_sampled"  # nothing wrong: enough others were taken
     REFUSED_BY_TEACHER = "refused_by_teacher"
+    REJECTED_IN_REVIEW = "rejected_in_review"  # people rejected every object that it shows
 
 
 class FaultyImageError(ValueError):
@@ -64,25 +65,25 @@ class FaultyImageError(ValueError):
 
 def read_pixels(content: bytes) -> np.ndarray:
     """An image file's bytes -> (H, W, 3) uint8, or (H, W) where it is grey. Raises FaultyImageError."""
-    pixels = _plain_grey(content)
+    pixels = _plain(content)
     if pixels is None:
         try:
             pixels = np.asarray(open_image(content))
         except ValueError as error:
             raise FaultyImageError(Drop.UNREADABLE_IMAGE, str(error)) from error
-        # The first comparison, of a few rows, is enough for most pictures in colour.
-        if all((some == some[..., :1]).all() for some in (pixels[::16], pixels)):
-            pixels = np.ascontiguousarray(pixels[..., 0])
+    # The first comparison, of a few rows, is enough for most pictures in colour.
+    if pixels.ndim == 3 and all((some == some[..., :1]).all() for some in (pixels[::16], pixels)):
+        pixels = np.ascontiguousarray(pixels[..., 0])
     check_pixels(pixels)
     return pixels
 
 
-def _plain_grey(content: bytes) -> np.ndarray | None:
-    """(H, W) of an 8-bit grey PNG, most of what there is, which `open_image` would only copy; else None."""
+def _plain(content: bytes) -> np.ndarray | None:
+    """The pixels of a grey or RGB PNG, most of what there is, which `open_image` would only copy; else None."""
     try:
         image = Image.open(io.BytesIO(content), formats=("PNG",))
         small = max(image.size) <= MAX_SIDE_PX and image.width * image.height <= MAX_PIXELS
-        if image.mode != "L" or not small or min(image.size) < MIN_SIDE_PX:
+        if image.mode not in ("L", "RGB") or not small or min(image.size) < MIN_SIDE_PX:
             return None
         pixels = np.asarray(image)
     except Exception:  # `open_image` says what is wrong
@@ -165,13 +166,19 @@ def check_union(masks: Iterable[tuple[str, np.ndarray]]) -> None:
     merged: dict[str, np.ndarray] = {}
     for label, mask in masks:
         merged[label] = merged[label] | mask if label in merged else mask
-    if len(merged) < 3:
-        return
-    areas = {label: int(np.count_nonzero(mask)) for label, mask in merged.items()}
+    # What is no union in one of 64 pixels is none: hardly a mask is compared in all of them.
+    few = {label: mask[::8, ::8] for label, mask in merged.items()}
     for label, mask in merged.items():
-        parts = [other for other in merged if other != label and areas[other] < areas[label]]
-        if sum(areas[other] for other in parts) < areas[label]:
-            continue
-        inside = [merged[other] for other in parts if np.count_nonzero(merged[other] & mask) == areas[other]]
-        if len(inside) > 1 and np.array_equal(np.logical_or.reduce(inside), mask):
+        parts = _parts_of(label, few)
+        parts = [part for part in parts if np.count_nonzero(merged[part]) < np.count_nonzero(mask)]
+        if len(parts) > 1 and _parts_of(label, {name: merged[name] for name in (label, *parts)}):
             raise FaultyImageError(Drop.UNION_CLASS, label)
+
+
+def _parts_of(label: str, masks: Mapping[str, np.ndarray]) -> list[str]:
+    """The other labels that lie inside a label's mask, if they are two or more and cover it; else none."""
+    whole = masks[label]
+    outside = ~whole
+    parts = [part for part, mask in masks.items() if part != label and not (mask & outside).any()]
+    covered = len(parts) > 1 and np.array_equal(np.logical_or.reduce([masks[part] for part in parts]), whole)
+    return parts if covered else []

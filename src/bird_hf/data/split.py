@@ -13,7 +13,7 @@ from .sampling import draw_of
 TEST_SHARE = 0.12  # BiRD 3: 30 K of 270 K turns, whole cases
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Placed:
     """An image and its split, with what could give a leak away."""
 
@@ -55,7 +55,7 @@ def find_leaks(images: Iterable[Placed]) -> list[str]:
     leaks: list[str] = []
     sides: dict[tuple[str, str], str] = {}
     looks = Looks()
-    seen: list[Placed] = []
+    seen: list[tuple[str, str]] = []  # names and splits alone: there may be a million
     for image in images:
         keys = [("case", image.case_id)]
         if (parts := image.image_id.split("--", 2))[2:]:
@@ -65,10 +65,11 @@ def find_leaks(images: Iterable[Placed]) -> list[str]:
             if sides.setdefault(key, image.split) != image.split:
                 leaks.append(f"{key[0]} {key[1]} is in {sides[key]} and in {image.split}")
         for number in looks.like(image.look):
-            if seen[number].split != image.split:
-                leaks.append(f"{image.image_id} ({image.split}) looks like {seen[number].image_id}")
+            name, split = seen[number]
+            if split != image.split:
+                leaks.append(f"{image.image_id} ({image.split}) looks like {name}")
         looks.add(image.look)
-        seen.append(image)
+        seen.append((image.image_id, image.split))
     return leaks
 
 

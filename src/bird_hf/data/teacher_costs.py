@@ -65,7 +65,14 @@ def estimate(settings: ChatSettings, store: ReplyStore, records: Iterable[ImageR
     return Estimate(images, requests, kept, prompt_tokens, reply_tokens, *most)
 
 
-def estimate_build(src: Path, out: Path, settings: BuildSettings, workers: int, teacher: Teacher) -> Estimate:
+def estimate_build(
+    src: Path,
+    out: Path,
+    settings: BuildSettings,
+    workers: int,
+    teacher: Teacher,
+    engine: str = "processes",
+) -> Estimate:
     """What `build` with a chat teacher still has to ask for; images are read and chosen as it would.
 
     Raises ValueError as `build` does, and where the teacher is no chat model.
@@ -73,7 +80,7 @@ def estimate_build(src: Path, out: Path, settings: BuildSettings, workers: int, 
     if not isinstance(teacher, ChatTeacher | BatchTeacher):
         raise ValueError("--dry-run counts what a chat model costs, and templates cost nothing; drop it")
     chat, store = teacher.settings, teacher.store
-    return before_words(src, out, settings, workers, lambda records: estimate(chat, store, records))
+    return before_words(src, out, settings, workers, lambda records: estimate(chat, store, records), engine)
 
 
 def as_table(found: Estimate, prompt_price: float, reply_price: float) -> str:

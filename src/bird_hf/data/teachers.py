@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -47,11 +47,12 @@ def open_teacher(
     model: str | None = None,
     base_url: str | None = None,
     batch: bool = False,
+    rejected: Mapping[str, str] | None = None,
 ) -> Teacher:
     """The teacher of a name: `templates`, or `openai`, a chat model behind any compatible endpoint.
 
-    store: the folder that keeps every reply of a chat model. batch: ask it through its Batch API. Raises ValueError for
-    an unknown name, or where a chat model has none.
+    store: the folder that keeps every reply of a chat model. batch: ask it through its Batch API. rejected: hashes
+    of turns that people rejected, and why. Raises ValueError for an unknown name, or where a chat model has none.
     """
     if name == "templates":
         return TemplateTeacher(seed)
@@ -60,7 +61,7 @@ def open_teacher(
     from .chat_teacher import ChatSettings, ChatTeacher
     from .teacher_batches import BatchTeacher
 
-    settings = ChatSettings(model=model or "", base_url=base_url, seed=seed)
+    settings = ChatSettings(model=model or "", base_url=base_url, seed=seed, rejected=rejected or {})
     return BatchTeacher(settings, store) if batch else ChatTeacher(settings, store)
 
 

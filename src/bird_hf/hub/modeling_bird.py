@@ -38,7 +38,8 @@ from transformers.utils.generic import can_return_tuple
 from .configuration_bird import BirdConfig, BirdVisionConfig
 
 ImageFeatures: TypeAlias = torch.Tensor | Sequence[torch.Tensor]
-_IMAGE_INPUTS = ("pixel_values", "image_features")  # what holds images, one after the other, of the whole batch
+# What holds images, one after the other, of the whole batch.
+_IMAGE_INPUTS = ("pixel_values", "image_features")
 
 
 @dataclass

@@ -1,0 +1,108 @@
+"""`bird data review`: what a build took from its source and wrote, for people to accept or reject.
+
+Two tables to decide in (see data/review_files.py), and an HTML file that shows the sampled turns on their pictures. It
+needs nothing else; whatever comes from the data is escaped, and the page forbids scripts and loads nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from html import escape
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from .data.build import built_state
+from .data.build_state import BuildState
+from .data.review_files import (
+    LABEL_COLUMNS,
+    LABELS,
+    REPLIES,
+    REPLY_COLUMNS,
+    read_review,
+    read_table,
+    write_table,
+)
+from .data.review_lines import WrittenTurn, label_lines, readable, reply_lines, sample_turns
+from .data.sources import open_source
+from .draw import data_uri, draw_spans
+from .hub.pixels import open_image
+
+PAGE = "replies.html"
+_THUMBNAIL_PX = 360
+_KEY_SHOWN = 12  # letters of a key: enough to find its line
+
+_HTML = """\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<title>Replies to review</title>
+<style>
+body {{ font: 15px/1.4 sans-serif; margin: 2em auto; max-width: 1400px; padding: 0 1em; }}
+main {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(340px, 1fr)); gap: 1.5em; }}
+figure {{ margin: 0; overflow-wrap: anywhere; }}
+figure img {{ max-width: 100%; }}
+small {{ color: #555; }}
+</style>
+</head>
+<body>
+<h1>Replies to review</h1>
+<p>Decide in {table}: each line there begins with the key that stands under a picture here. For research only.</p>
+<main>
+{figures}</main>
+</body>
+</html>
+"""
+
+
+def write_review(out: Path, each: int, source: Path | None = None) -> dict[Path, int]:
+    """Write `out`/review for the build in `out`; returns the files with the number of names or turns in them.
+
+    each: turns of each modality and task. source: where pictures are read that the build holds no copy of. Earlier
+    decisions stay. Raises ValueError, in one line, where `out` is no build's, or an earlier table is faulty.
+    """
+    folder = out / "review"
+    pictures = open_source(source) if source else None
+
+    def picture(state: BuildState, image_id: str) -> Image.Image | None:
+        try:
+            if png := state.png(image_id):
+                return open_image(png)
+            pixels = pictures.read(state.candidate(image_id)).pixels if pictures else None
+        except ValueError:
+            return None
+        return None if pixels is None else Image.fromarray(np.asarray(pixels)).convert("RGB")
+
+    with built_state(out) as (state, settings):
+        read_review(folder)  # faults are said before anything is written
+        labels = label_lines(state, read_table(folder / LABELS, LABEL_COLUMNS))
+        turns = sample_turns(state, settings.seed, each)
+        replies = reply_lines(turns, read_table(folder / REPLIES, REPLY_COLUMNS))
+        page = _page(turns, lambda image_id: picture(state, image_id))
+    folder.mkdir(exist_ok=True)
+    write_table(folder / LABELS, LABEL_COLUMNS, labels)
+    write_table(folder / REPLIES, REPLY_COLUMNS, replies)
+    making = folder / f"{PAGE}.making"
+    making.write_text(page, encoding="utf-8")
+    making.replace(folder / PAGE)
+    return {folder / LABELS: len(labels), folder / REPLIES: len(replies), folder / PAGE: len(turns)}
+
+
+def _page(turns: Iterable[WrittenTurn], picture_of: Callable[[str], Image.Image | None]) -> str:
+    figures = "".join(_figure(turn, picture_of(turn.image_id)) for turn in turns)
+    return _HTML.format(table=REPLIES, figures=figures)
+
+
+def _figure(turn: WrittenTurn, picture: Image.Image | None) -> str:
+    shown = ""
+    if picture is not None:
+        picture.thumbnail((1024, 1024))
+        drawn = draw_spans(picture, turn.spans)
+        drawn.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
+        shown = f'<img alt="" src="{data_uri(drawn)}">'
+    words = "<br>".join(f"<bdi>{escape(readable(text))}</bdi>" for text in (turn.question, turn.answer))
+    about = escape(f"{turn.key[:_KEY_SHOWN]} · {turn.task} · {turn.image_id}")
+    return f"<figure>{shown}<figcaption>{words}<br><small>{about}</small></figcaption></figure>\n"
