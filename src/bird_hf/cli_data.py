@@ -11,6 +11,9 @@ import typer
 
 from .data.subsets import SIZES, read_sizes
 
+BuildSource = Annotated[
+    Path, typer.Argument(help="SA-Med2D (folder or .zip), DICOM, or a folder with labels.yaml.")
+]
 Subsets = Annotated[
     str, typer.Option(help="Turns of nested training configs: 20000 makes chat_20k, vg_20k, ...")
 ]
@@ -47,9 +50,7 @@ def data_phantoms(
 
 @data_app.command("build")
 def data_build(
-    src: Annotated[
-        Path, typer.Argument(help="SA-Med2D (folder or .zip), DICOM, or a folder with labels.yaml.")
-    ],
+    src: BuildSource,
     out: OutFolder = Path("med-grit"),
     teacher: Annotated[
         str, typer.Option(help="Who writes the words: templates (offline), or openai (a chat model).")
