@@ -95,7 +95,9 @@ def test_a_file_that_is_no_origin_is_refused(tmp_path, text):
 
 
 def test_an_origin_that_is_not_there_is_refused_with_those_that_are():
-    with pytest.raises(ValueError, match="'nowhere' is no YAML file, and none of bird-nano, med-grit"):
+    with pytest.raises(
+        ValueError, match="'nowhere' is no YAML file, and none of assembled, bird-nano, med-grit"
+    ):
         read_origin("nowhere")
 
 

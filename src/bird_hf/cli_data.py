@@ -9,6 +9,15 @@ from typing import Annotated
 
 import typer
 
+from .data.subsets import SIZES, read_sizes
+
+BuildSource = Annotated[
+    Path, typer.Argument(help="SA-Med2D (folder or .zip), DICOM, or a folder with labels.yaml.")
+]
+Subsets = Annotated[
+    str, typer.Option(help="Turns of nested training configs: 20000 makes chat_20k, vg_20k, ...")
+]
+_SUBSETS = ",".join(map(str, SIZES))
 data_app = typer.Typer(help="Make and look at Med-GRIT data.", no_args_is_help=True, rich_markup_mode=None)
 
 # Resolved, because a folder is made beside its place and then moved there: "." has no name to put beside.
@@ -41,9 +50,7 @@ def data_phantoms(
 
 @data_app.command("build")
 def data_build(
-    src: Annotated[
-        Path, typer.Argument(help="SA-Med2D (folder or .zip), DICOM, or a folder with labels.yaml.")
-    ],
+    src: BuildSource,
     out: OutFolder = Path("med-grit"),
     teacher: Annotated[
         str, typer.Option(help="Who writes the words: templates (offline), or openai (a chat model).")
@@ -57,9 +64,7 @@ def data_build(
     pixels: Annotated[
         bool | None, typer.Option("--pixels/--no-pixels", help="Rows hold images; by default where free.")
     ] = None,
-    subsets: Annotated[
-        str, typer.Option(help="Turns of nested training configs: 20000 makes chat_20k, vg_20k, ...")
-    ] = "20000,40000,80000",
+    subsets: Subsets = _SUBSETS,
     batch: Annotated[bool, typer.Option("--batch", help="Ask the chat model through its Batch API.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count its tokens, ask nothing.")] = False,
     prompt_price: Annotated[float, typer.Option(min=0, help="Of a million, for --dry-run.")] = 0.0,
@@ -69,7 +74,6 @@ def data_build(
     from .data.build import BuildSettings, build
     from .data.build_publish import drop_table, image_table
     from .data.review_files import read_review
-    from .data.subsets import read_sizes
     from .data.teachers import open_teacher
 
     sizes, rejected = read_sizes(subsets), read_review(out / "review").turns

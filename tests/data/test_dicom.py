@@ -363,7 +363,7 @@ class TestVolume:
             (tmp_path / "8.dcm").unlink()
         if fault == "two":
             series(tmp_path, count=2)
-        with pytest.raises(ValueError, match="DICOM series|evenly apart|where they lie") as caught:
+        with pytest.raises(ValueError, match=r"DICOM series|evenly apart|where they lie") as caught:
             read_series(tmp_path)
         assert "\n" not in str(caught.value)
 

@@ -226,7 +226,7 @@ class TestRefusals:
             (entry_with(more=0).replace('"more": 0', '"more": 1e999'), "not JSON compliant"),
         ],
     )
-    def test_where_nothing_is_left_one_line_says_file_and_entry_and_nothing_is_written(
+    def test_a_fault_is_one_line_with_file_and_entry_and_nothing_is_written(
         self, images, tmp_path, text, complaint
     ):
         Image.new("L", (64, 64)).save(tmp_path / "outside.png")

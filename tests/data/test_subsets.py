@@ -7,9 +7,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
-
-datasets = pytest.importorskip("datasets")
 
 from bird_hf.data.build import BuildSettings, build
 from bird_hf.data.records import Modality

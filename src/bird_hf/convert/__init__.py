@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from string import Template
 
 import torch
 from tqdm import tqdm
@@ -21,6 +20,7 @@ from ..checkpoint import copy_code
 from ..hub.image_processing_bird import BirdImageProcessor
 from ..hub.modeling_bird import BirdForConditionalGeneration
 from ..hub.processing_bird import END_OF_TEXT, TURN_END, BirdProcessor
+from ..model_card import read_origin, render_card
 from .layouts import block_sizes
 from .shards import Shard, plan_shards, write_index, write_shard
 from .source_configs import read_config
@@ -30,7 +30,6 @@ from .unfinished import check_space, unfinished_folder
 
 __all__ = ["Converted", "convert", "read_config", "read_tokenizer"]
 
-_CARD = Template(Path(__file__).with_name("card.md").read_text(encoding="utf-8"))
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 _REST = 32_000_000  # bytes that tokenizer, code and card surely fit in
 
@@ -122,22 +121,7 @@ def _write_rest(source: Source, made: Converted, folder: Path) -> None:
 
 
 def _card(source: Source, made: Converted) -> str:
-    vision, text = source.config.vision_config, source.config.text_config
-    return _CARD.substitute(
-        origin=source.origin,
-        blocks="\n".join(
-            f"| parameters: {name} | {size / 1e6:,.1f} M |" for name, size in made.blocks.items()
-        ),
-        dtype=made.dtype,
-        image_size=vision.image_size,
-        patch_size=vision.patch_size,
-        vision_layers=vision.num_hidden_layers,
-        vision_width=vision.hidden_size,
-        num_queries=vision.num_queries,
-        resampler_width=vision.resampler_hidden_size,
-        text_layers=text.num_hidden_layers,
-        text_width=text.hidden_size,
-        vocabulary=text.vocab_size,
-        context=text.max_position_embeddings,
-        remarks="".join(f"\n- {remark}" for remark in made.remarks),
-    )
+    origin = read_origin(source.origin)
+    limits = "".join(f"\n- {remark}" for remark in made.remarks)
+    origin = replace(origin, limits=f"{origin.limits.rstrip()}\n- Stored as {made.dtype}.{limits}")
+    return render_card(source.config, made.num_parameters, origin)

@@ -52,8 +52,8 @@ _NO_TOKENIZER = (
 class Source:
     """A checked source: names and shapes; of its numbers nothing is in memory.
 
-    folder: the language model's. origin: what it is, in words. remarks: what a user must know of the model that is
-    made from it.
+    folder: the language model's. origin: the name of its card's origin. remarks: what a user must know of the model
+    that is made from it.
     """
 
     folder: Path
@@ -103,7 +103,7 @@ def open_qwen_vl(folder: Path) -> Source:
     remarks = () if tokenizer else (_NO_TOKENIZER,)
     return Source(
         folder,
-        "weights in Qwen-VL's layout",
+        "qwen-vl",
         tuple(files),
         config,
         weights,
@@ -145,7 +145,7 @@ def open_parts(folder: Path, vision: Path, seed: int) -> Source:
     )
     return Source(
         folder,
-        "Qwen-7B and an OpenCLIP vision tower",
+        "assembled",
         (*files, *vision_files),
         config,
         text | tower | new,

@@ -112,7 +112,8 @@ def region_of(modality: Modality, labels: Iterable[str]) -> str:
 
 def region_of_body_part(part: str) -> str | None:
     """The region that a DICOM header's Body Part Examined names, if it is one of those that are known."""
-    return {name: region for name, region in _table("body_parts.tsv", 2)}.get(part.strip().upper())
+    wanted = part.strip().upper()
+    return next((region for name, region in _table("body_parts.tsv", 2) if name == wanted), None)
 
 
 @cache

@@ -80,7 +80,7 @@ def read_pixels(path: Path, reason: Drop) -> tuple[Any, np.ndarray]:
     try:
         height, width = int(sizes.Rows), int(sizes.Columns)
         frames, samples = int(sizes.get("NumberOfFrames") or 1), int(sizes.get("SamplesPerPixel") or 1)
-        if not (MIN_SIDE_PX <= min(height, width) and max(height, width) <= MAX_SIDE_PX):
+        if min(height, width) < MIN_SIDE_PX or max(height, width) > MAX_SIDE_PX:
             raise ValueError("its sides are out of bounds")
         if height * width > MAX_PIXELS or not 0 < frames * height * width * samples <= _MAX_VALUES:
             raise ValueError("too many pixels")

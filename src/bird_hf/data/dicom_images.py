@@ -159,10 +159,11 @@ def read_picture(root: Path, path: str) -> Picture | None:
 
 def _plane_of(header: Any, shape: tuple[int, int]) -> Plane | None:
     """None of an image that says nothing of where it lies: a projection, a frame of a video."""
-    tags = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
-    if any(header.get(tag) is None for tag in tags):
+    position, orientation = header.get("ImagePositionPatient"), header.get("ImageOrientationPatient")
+    spacing = header.get("PixelSpacing")
+    if position is None or orientation is None or spacing is None:
         return None
-    return Plane.of(*(header.get(tag) for tag in tags), shape)
+    return Plane.of(position, orientation, spacing, shape)
 
 
 def read_values(path: Path) -> tuple[Any, np.ndarray]:

@@ -18,7 +18,7 @@ from typing import Any
 from .cleaning import region_of, region_of_body_part
 from .dicom_files import is_dicom, read_header
 from .dicom_images import Picture, grey_range, pixels_of, read_picture
-from .dicom_segments import SEGMENTATION_CLASSES, SegmentMasks, Segmentation, matched, read_segmentation
+from .dicom_segments import SEGMENTATION_CLASSES, Segmentation, SegmentMasks, matched, read_segmentation
 from .faults import Drop, FaultyImageError
 from .records import Axis, ImageInfo, MaskedImage, Modality
 from .sources import Candidate, LeftOut, checked, files_below

@@ -33,6 +33,10 @@ _COMPRESSION = "zstd"
 _ROW_GROUP = 64
 # In the package, not among the repository's scripts: an installed `bird` writes cards too.
 _CARD = Template(Path(__file__).with_name("card.md").read_text(encoding="utf-8"))
+_OF_SUBSETS = """
+
+A config such as `chat_20k` holds the part of the training split that has so many turns: whole images, in the shares of
+modalities and datasets that all have. Each part lies in the next; the test split is that of all."""
 
 
 def png_bytes(pixels: np.ndarray) -> bytes:
@@ -114,14 +118,14 @@ def write_card(
     parts of the training split, which become configs too. The shards stand in the folder already.
     """
     of_subsets = {
-        f"{task}_{subset.name}": counts[task] | {"train": rows}
+        f"{task}_{subset.name}": {**counts[task], "train": rows}
         for subset in subsets
         for task, rows in subset.rows.items()
     }
     card = _CARD.substitute(
         header=yaml.safe_dump(_front_matter(folder, counts, subsets), sort_keys=False),
         body=body,
-        rows=_rows_table({**counts, **of_subsets}),
+        rows=_rows_table({**counts, **of_subsets}) + (_OF_SUBSETS if subsets else ""),
         config=next(iter(counts), "vg"),
     )
     folder.mkdir(parents=True, exist_ok=True)

@@ -7,10 +7,11 @@ an order of which every beginning has them.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, takewhile
+from itertools import accumulate
 
 SIZES = (20_000, 40_000, 80_000)  # turns; BiRD, Table 1
 
@@ -57,7 +58,7 @@ def cut(images: Sequence[ImageOrder], sizes: Sequence[int]) -> list[Subset]:
     running = [*accumulate(image.turns for image in images)]
     subsets = []
     for size in sizes:
-        count = sum(1 for _ in takewhile(lambda turns: turns <= size, running))
+        count = bisect_right(running, size)
         if count and size <= running[-1]:
             subsets.append(Subset(name_of(size), count, running[count - 1]))
     return subsets
