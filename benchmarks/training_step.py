@@ -25,8 +25,8 @@ from bird_hf.data.training_set import TURNS
 from bird_hf.hub.modeling_bird import BirdForConditionalGeneration
 from bird_hf.train import attention
 from bird_hf.train.collate import GroundingCollator
+from bird_hf.train.new_models import create_model
 from bird_hf.train.optimizers import ShapewiseMuon, muon_with_adamw
-from bird_hf.train.sft import BirdSFTConfig, create_model
 
 
 def rows(count: int) -> list[dict]:
@@ -90,8 +90,7 @@ def main() -> None:
     with open("recipes/nano.yaml", encoding="utf-8") as recipe:
         sizes = yaml.safe_load(recipe)["new_model"]
     texts = [message["content"] for row in data for message in row["messages"]]
-    config = BirdSFTConfig(output_dir="unused", new_model=sizes, attn_implementation="dense", use_cpu=True)
-    model, processor = create_model(config, texts)
+    model, processor = create_model(sizes, texts, "dense")
     model.train()
     collate = GroundingCollator(processor)
     packed, alone = collate(data), collate(separate(data))

@@ -130,6 +130,19 @@ def test_loss_is_the_weighted_likelihood_of_the_answers_by_their_tokens(data, tm
     torch.testing.assert_close(of_more, expected / 1000)
 
 
+def test_slots_add_their_loss_to_that_of_the_answers(data, tmp_path, tiny_checkpoint):
+    losses = []
+    for weight in (0.0, 0.5, 1.0):
+        trainer = trainer_of(data, tmp_path, model=str(tiny_checkpoint), slot_loss_weight=weight)
+        batch = trainer.data_collator([trainer.train_dataset[index] for index in range(ROWS)])
+        assert ("slot_classes" in batch) == bool(weight)
+        trainer.current_gradient_accumulation_steps = 1
+        with torch.no_grad():
+            losses.append(trainer.compute_loss(trainer.model.eval(), batch).item())
+    assert losses[0] < losses[1] < losses[2]
+    assert losses[2] - losses[1] == pytest.approx(losses[1] - losses[0], rel=1e-3)
+
+
 def test_loss_falls(data, tmp_path):
     trainer = trainer_of(
         data,
@@ -233,6 +246,7 @@ def test_stopped_run_goes_on_as_if_it_had_never_stopped(data, tmp_path):
         "muon_learning_rate": 0.02,
         "freeze_vision": False,
         "attn_implementation": "dense",
+        "slot_loss_weight": 0.5,
     }
     folders = [tmp_path / name for name in ("unbroken", "stopped")]
     for folder in folders:
@@ -252,6 +266,7 @@ def test_stopped_run_goes_on_as_if_it_had_never_stopped(data, tmp_path):
     assert (run / "checkpoint-2" / "model.safetensors").stat().st_mtime_ns == saved_at
     one, other = (load_file(folder / "run" / "checkpoint-4" / "model.safetensors") for folder in folders)
     torch.testing.assert_close(one, other, atol=0, rtol=0)
+    assert not [name for name in load_file(final / "model.safetensors") if "slot_head" in name]
     half_way = load_file(run / "checkpoint-2" / "model.safetensors")
     assert any(not torch.equal(half_way[name], value) for name, value in other.items())
 
@@ -319,6 +334,6 @@ def test_nano_recipe_is_a_model_under_10_million_parameters():
     model_config.vision_config.resampler_identity_init = False  # it computes with values, and meta has none
     with torch.device("meta"):
         model = BirdForConditionalGeneration(model_config)
-    assert 9_000_000 < model.num_parameters() < 10_000_000
+    assert 8_000_000 < model.num_parameters() < 10_000_000
     assert config.render_images and config.data_config == "chat" and not config.freeze_vision
     assert config.loss_weights.coordinate[0] > config.loss_weights.coordinate[2]

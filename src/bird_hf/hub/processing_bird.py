@@ -98,6 +98,15 @@ def build_tokenizer(vocab: dict[str, int], merges: list[tuple[str, str]]) -> Qwe
     return tokenizer
 
 
+def add_control_tokens(tokenizer: Any) -> None:
+    """Teach another model's tokenizer what BiRD writes: turns, boxes, images. The unnamed tokens of Qwen stay out."""
+    known = tokenizer.get_vocab()
+    tokenizer.add_tokens([t for t in CONTROL_TOKENS if "extra" not in t.content and t.content not in known])
+    tokenizer.eos_token, tokenizer.pad_token = TURN_END, END_OF_TEXT
+    tokenizer.padding_side = "left"
+    tokenizer.chat_template = CHAT_TEMPLATE
+
+
 @dataclass(frozen=True, slots=True)
 class PixelSpan(Span):
     """A span whose boxes are given in the original image's pixels too: `boxes_px[i]` is `boxes[i]`.

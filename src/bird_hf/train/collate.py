@@ -10,7 +10,7 @@ so that each is exactly what it would be if it were asked alone, and the image i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,6 +19,7 @@ import torch
 
 from ..hub.grounding import BOX_CLOSE, BOX_OPEN
 from ..hub.processing_bird import BirdProcessor, refuse_control_tokens
+from .slots import slot_targets
 
 IGNORED = -100  # the label that transformers' losses leave out
 PREFIX = 0  # the turn number of tokens that all turns of a sequence see
@@ -54,13 +55,17 @@ class GroundingCollator:
     """Collates rows with `messages`, `image` (PIL or None) and `independent`.
 
     Returns input_ids, labels, position_ids, loss_weights (B, T), pixel_values (images, 3, S, S) where there are
-    images, and attention_mask (B, 1, T, T) bool: which position sees which. Raises ValueError, naming the row,
-    where a row is longer than `max_length` or has no answer.
+    images, and attention_mask (B, 1, T, T) bool: which position sees which. Of a row with more than `max_turns` turns
+    that many are drawn each time it is met. With `classes` (a number for each label)
+    also what each image slot stands on: slot_classes (images, Q) and slot_boxes (images, Q, 4), from the rows'
+    `objects`. Raises ValueError, naming the row, where a row is longer than `max_length` or has no answer.
     """
 
     processor: BirdProcessor
     weights: LossWeights = LossWeights()
     max_length: int | None = None
+    max_turns: int | None = None
+    classes: Mapping[str, int] | None = None
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         packed = [self.pack(row) for row in rows]
@@ -74,10 +79,15 @@ class GroundingCollator:
             "loss_weights": _padded([row.weights for row in packed], 0.0, length),
             "attention_mask": visibility(turns),
         }
-        if images := [row["image"] for row in rows if row.get("image") is not None]:
+        if pictured := [row for row in rows if row.get("image") is not None]:
+            images = [row["image"] for row in pictured]
             batch["pixel_values"] = self.processor.image_processor(images, return_tensors="pt")[
                 "pixel_values"
             ]
+            if self.classes is not None:
+                batch["slot_classes"], batch["slot_boxes"] = slot_targets(
+                    [row["objects"] for row in pictured], self.classes, self.processor.num_queries
+                )
         return batch
 
     def pack(self, row: dict[str, Any]) -> PackedRow:
@@ -86,7 +96,11 @@ class GroundingCollator:
         prefix: list[int] = []
         packed = PackedRow([], [], [], [], [])
         refuse_control_tokens(row["messages"])
-        for number, messages in enumerate(_conversations(row), start=1):
+        conversations = _conversations(row)
+        if self.max_turns is not None and len(conversations) > self.max_turns:
+            drawn = torch.randperm(len(conversations))[: self.max_turns].tolist()
+            conversations = [conversations[place] for place in drawn]
+        for number, messages in enumerate(conversations, start=1):
             ids, is_answer = self._encode(messages, has_image)
             start = self._after_image(ids) if has_image else 0
             if number == 1:

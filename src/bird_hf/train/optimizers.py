@@ -7,7 +7,7 @@ shape together.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -98,9 +98,16 @@ class MuonWithAdamW(Optimizer):
 
 
 def muon_with_adamw(
-    model: nn.Module, muon_lr: float, adamw_lr: float, betas: tuple[float, float], weight_decay: float
+    model: nn.Module,
+    muon_lr: float,
+    adamw_lr: float,
+    betas: tuple[float, float],
+    weight_decay: float,
+    muon_parts: Sequence[str] = (),
 ) -> MuonWithAdamW:
     """Split a model's trainable parameters between Muon and AdamW.
+
+    muon_parts: parts of names; only matrices whose names hold one go to Muon, where any are given.
 
     Weight decay applies to matrices only: to Muon's, and to none of AdamW's.
     """
@@ -109,6 +116,7 @@ def muon_with_adamw(
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             is_matrix = parameter.ndim == 2 and not any(part in name for part in _NEVER_MUON)
+            is_matrix &= not muon_parts or any(part in name for part in muon_parts)
             (matrices if is_matrix else others).append(parameter)
     # Four Newton-Schulz steps instead of torch's five: on matrices this small they are a good part of a step.
     if not matrices or not others:

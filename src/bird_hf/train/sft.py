@@ -8,26 +8,25 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset, load_dataset
-from transformers import PreTrainedTokenizerBase, set_seed
+from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig, SFTTrainer, TrlParser
 
 from ..data.training_set import render_training_set
-from ..hub.configuration_bird import BirdConfig
-from ..hub.image_processing_bird import BirdImageProcessor
 from ..hub.modeling_bird import BirdForConditionalGeneration
 from ..hub.processing_bird import BirdProcessor
 from . import attention
 from .collate import GroundingCollator, LossWeights
+from .new_models import build_on, create_model
 from .optimizers import muon_with_adamw
-from .tokenizer import train_tokenizer
+from .slots import SlotHead, names_of
 
 _TOKENIZER_ROWS = 4000  # more add no words
 
@@ -39,7 +38,9 @@ class BirdSFTConfig(SFTConfig):
     """What a recipe may set, besides all of TRL's `SFTConfig`.
 
     model: folder or hub name of the checkpoint to start from; empty to start from `new_model`.
-    new_model: sizes of a model to train from scratch: `vision_config`, `text_config` and `vocab_size`.
+    new_model: sizes of a model to train from scratch: `vision_config`, and `text_config` and `vocab_size` unless
+        `text_model` brings them.
+    text_model: folder or hub name of a language model that a new model is built on, or a GGUF file.
     data, data_config: what `load_dataset` takes; the split is `train`.
     render_images: where `data` does not exist yet, render it there from the embedded volumes and phantoms, with
         this many augmented images.
@@ -48,11 +49,17 @@ class BirdSFTConfig(SFTConfig):
     global_batch_size: rows a step over all processes, whatever their number: `gradient_accumulation_steps` follows
         from it.
     muon_learning_rate: train the matrices of the blocks with Muon at this rate, the rest as usual.
+    muon_parts: only the matrices whose names hold one of these, such as vision_tower; all where none is given.
     digit_weights, punctuation_weight, text_weight: see `LossWeights`.
+    max_turns: of the independent turns of an image, how many a step takes; drawn anew each time.
+    slot_loss_weight: what the second loss of `slots.py` counts; 0 trains on the answers alone, as the paper does.
+    slot_warmup_steps: so many first steps are on that loss alone: they cost no language model, and it then begins with
+        features that say something.
     """
 
     model: str = field(default="", metadata={"help": "checkpoint to start from"})
     new_model: dict[str, Any] | None = field(default=None, metadata={"help": "sizes of a new model"})
+    text_model: str = field(default="", metadata={"help": "language model that a new model is built on"})
     data: str = field(default="med-grit", metadata={"help": "dataset: a folder or a hub name"})
     data_config: str = field(default="chat", metadata={"help": "vg, roc, rc, mia, chat or chat_20k"})
     render_images: int = field(default=0, metadata={"help": "render this many images where data is missing"})
@@ -60,9 +67,15 @@ class BirdSFTConfig(SFTConfig):
     freeze_vision: bool = field(default=True, metadata={"help": "keep the vision tower as it is"})
     global_batch_size: int | None = field(default=None, metadata={"help": "rows a step, over all processes"})
     muon_learning_rate: float | None = field(default=None, metadata={"help": "Muon for matrices"})
+    muon_parts: list[str] = field(default_factory=list, metadata={"help": "parts that Muon trains"})
     digit_weights: list[float] = field(default_factory=lambda: [1.0, 1.0, 1.0])
     punctuation_weight: float = 1.0
     text_weight: float = 1.0
+    max_turns: int | None = field(default=None, metadata={"help": "turns of an image that a step takes"})
+    slot_loss_weight: float = field(default=0.0, metadata={"help": "weight of the loss on image slots"})
+    slot_warmup_steps: int = field(
+        default=0, metadata={"help": "first steps on the loss on image slots alone"}
+    )
 
     # Images and their turns are prepared by the collator, so TRL must keep the rows as they are.
     remove_unused_columns: bool | None = False
@@ -124,6 +137,7 @@ class BirdSFTTrainer(SFTTrainer):
             adamw_lr=self.args.learning_rate,
             betas=(self.args.adam_beta1, self.args.adam_beta2),
             weight_decay=self.args.weight_decay,
+            muon_parts=self.args.muon_parts,
         )
         return self.optimizer
 
@@ -136,16 +150,29 @@ class BirdSFTTrainer(SFTTrainer):
         is four batches of one.
         """
         weights = inputs.pop("loss_weights")[:, 1:]
+        slots = [inputs.pop(name) for name in ("slot_classes", "slot_boxes") if name in inputs]
+        if self.model.training and self.state.global_step < self.args.slot_warmup_steps:
+            return self._slot_loss(slots, inputs["pixel_values"])
         outputs = model(**inputs, fused_lm_head=True)
         tokens = outputs.label_mask.sum()
         total = num_items_in_batch if num_items_in_batch is not None else tokens
         loss = -(outputs.log_probs * weights).sum() / torch.as_tensor(total).clamp(min=1)
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes  # DDP averages what must be summed
+        if slots:
+            loss = loss + self._slot_loss(slots)
         accuracy = outputs.is_top1.sum() / tokens.clamp(min=1)
         mode = "train" if self.model.training else "eval"
         self._metrics[mode]["mean_token_accuracy"].append(accuracy.item())
         return (loss, outputs) if return_outputs else loss
+
+    def _slot_loss(self, slots: list[torch.Tensor], pixel_values: torch.Tensor | None = None) -> torch.Tensor:
+        """Of the features that the model has just seen, or of pixels that it has not."""
+        if pixel_values is not None:
+            with self.accelerator.autocast():
+                self.model.get_image_features(pixel_values)
+        weight = self.args.slot_loss_weight / self.current_gradient_accumulation_steps
+        return weight * self.model.slot_head.loss(*slots)
 
 
 def build_trainer(
@@ -157,7 +184,12 @@ def build_trainer(
     model, processor = load_or_create(config, train_dataset)
     if config.freeze_vision:
         model.freeze_vision()
-    collator = GroundingCollator(processor, config.loss_weights, config.max_length)
+    collator = GroundingCollator(processor, config.loss_weights, config.max_length, config.max_turns)
+    if config.slot_loss_weight:
+        if config.world_size > 1:
+            raise ValueError("slot_loss_weight is for one process; unset it to train on several")
+        collator.classes = names_of(train_dataset)
+        model.slot_head = SlotHead(model.model.projector, len(collator.classes))
     return BirdSFTTrainer(
         model=model,
         args=config,
@@ -177,45 +209,13 @@ def load_or_create(
             config.model, dtype=torch.float32, attn_implementation=config.attn_implementation
         )
         return model, BirdProcessor.from_pretrained(config.model)
-    return create_model(config, conversation_texts(train_dataset))
-
-
-def create_model(
-    config: BirdSFTConfig, texts: Iterable[str]
-) -> tuple[BirdForConditionalGeneration, BirdProcessor]:
-    """A model with random weights of the recipe's sizes, and a tokenizer that learns its words from `texts`."""
     if not config.new_model:
         raise ValueError(
             "the recipe names neither `model` (a checkpoint) nor `new_model` (sizes); set one of them"
         )
-    sizes = dict(config.new_model)
-    tokenizer = train_tokenizer(texts, sizes.pop("vocab_size"))
-    text = {
-        "vocab_size": len(tokenizer),
-        "bos_token_id": None,
-        "eos_token_id": tokenizer.convert_tokens_to_ids("<|im_end|>"),
-        "pad_token_id": tokenizer.pad_token_id,
-        **sizes.pop("text_config"),
-    }
-    model_config = BirdConfig(
-        text_config=text,
-        image_token_id=tokenizer.convert_tokens_to_ids("<imgpad>"),
-        tie_word_embeddings=text.get("tie_word_embeddings", False),
-        **sizes,
-    )
-    model = BirdForConditionalGeneration._from_config(
-        model_config, attn_implementation=config.attn_implementation
-    )
-    model.generation_config.eos_token_id = text["eos_token_id"]
-    model.generation_config.pad_token_id = text["pad_token_id"]
-    return model, new_processor(model_config, tokenizer)
-
-
-def new_processor(config: BirdConfig, tokenizer: PreTrainedTokenizerBase) -> BirdProcessor:
-    """The processor that goes with a model of this configuration."""
-    side = config.vision_config.image_size
-    images = BirdImageProcessor(size={"height": side, "width": side})
-    return BirdProcessor(images, tokenizer, num_queries=config.num_queries)
+    if config.text_model:
+        return build_on(config.text_model, config.new_model, config.attn_implementation)
+    return create_model(config.new_model, conversation_texts(train_dataset), config.attn_implementation)
 
 
 def load_training_data(config: BirdSFTConfig) -> Dataset:
@@ -241,6 +241,8 @@ def main(arguments: Sequence[str]) -> Path:
 def save_for_use(trainer: BirdSFTTrainer, folder: Path) -> Path:
     """Save model and processor in bf16 safetensors, ready for `from_pretrained`."""
     model = trainer.accelerator.unwrap_model(trainer.model).to(torch.bfloat16)
+    if hasattr(model, "slot_head"):
+        del model.slot_head
     if trainer.accelerator.is_main_process:
         model.save_pretrained(folder)
         trainer.processing_class.save_pretrained(folder)
