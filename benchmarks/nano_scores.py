@@ -1,6 +1,7 @@
 """How well a small checkpoint answers on images it has never seen: one line a source.
 
     python benchmarks/nano_scores.py [--model src/bird_hf/assets/bird-nano] [--out docs/nano_scores.json]
+    python benchmarks/nano_scores.py --model runs/smollm2/final --beside docs/nano_scores.json
 
 Sources: phantoms of each modality with seeds that were never trained on, and the real test volumes (the MNI152 head,
 brain2, lung2) on all their planes. VG asks for every object of at least 0.3 % of the picture, ROC for every one of at
@@ -136,12 +137,52 @@ def table(report: dict) -> str:
     return "\n".join(lines)
 
 
+def side_by_side(reports: dict[str, dict]) -> str:
+    """Reports on the same questions beside each other, as Markdown: VG, ROC and absent objects boxed of each model.
+
+    Raises ValueError where their questions are not the same number.
+    """
+    if len({report["questions"] for report in reports.values()}) != 1:
+        raise ValueError(
+            "the reports are of different questions; run both with the same --phantoms and --slices"
+        )
+
+    def cells(kinds: dict) -> str:
+        scores = [f"{kinds[kind]['score']:.2f}" if kind in kinds else "-" for kind in ("vg", "roc", "absent")]
+        return " | ".join(scores)
+
+    lines = [
+        "| source | " + " | ".join(f"{name}: VG | ROC | absent boxed" for name in reports) + " |",
+        "|---" * (1 + 3 * len(reports)) + "|",
+    ]
+    for source in next(iter(reports.values()))["sources"]:
+        found = " | ".join(cells(report["sources"][source]) for report in reports.values())
+        lines.append(f"| {source} | {found} |")
+    means = [report["phantom_mean"] | {"absent": report["absent_boxed_rate"]} for report in reports.values()]
+    found = " | ".join(
+        f"**{mean['vg']:.2f}** | **{mean['roc']:.2f}** | {mean['absent']:.2f} (all)" for mean in means
+    )
+    malformed = ", ".join(f"{name} {report['malformed_rate']:.4f}" for name, report in reports.items())
+    count = next(iter(reports.values()))["questions"]
+    return "\n".join(
+        [
+            *lines,
+            f"| **mean of the eight phantoms** | {found} |",
+            "",
+            f"Malformed answers of {count}: {malformed}.",
+        ]
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", type=Path, default=Path("src/bird_hf/assets/bird-nano"))
     parser.add_argument("--out", type=Path, help="write the report here as JSON")
+    parser.add_argument(
+        "--beside", type=Path, help="another report, of the same questions, to print beside this one"
+    )
     parser.add_argument("--phantoms", type=int, default=40, help="pictures of each modality")
     parser.add_argument("--slices", type=int, default=14, help="slices of each plane of a volume")
     parser.add_argument("--batch-size", type=int, default=48)
@@ -152,6 +193,9 @@ def main() -> None:
     answers = generate_answers(model, processor, queries, options.batch_size, progress=True)
     report = score(questions, answers) | {"weights_sha256": sha256(options.model / "model.safetensors")}
     print(table(report))
+    if options.beside:
+        other = json.loads(options.beside.read_text(encoding="utf-8"))
+        print(side_by_side({options.beside.stem: other, options.model.parent.name: report}))
     if options.out:
         options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
