@@ -67,6 +67,14 @@ def test_muon_has_the_matrices_of_the_blocks_only(tiny_model):
         assert name in adamw
 
 
+def test_muon_has_only_the_parts_that_are_named(tiny_model):
+    parts = ("vision_tower", "projector")
+    optimizer = muon_with_adamw(tiny_model, 0.02, 1e-3, (0.9, 0.95), 0.1, parts)
+    muon, adamw = taken(tiny_model, optimizer)
+    assert {name.split(".")[1] for name in muon} == set(parts)
+    assert sorted(muon + adamw) == sorted(name for name, _ in tiny_model.named_parameters())
+
+
 def test_weights_decay_in_matrices_only(tiny_model):
     muon, adamw = build(tiny_model).param_groups
     assert (muon["weight_decay"], adamw["weight_decay"]) == (0.1, 0.0)
