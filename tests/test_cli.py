@@ -10,8 +10,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,33 +28,14 @@ ANSWER = "The <ref>left kidney</ref><box>(100,250),(500,1000)</box> is here. <bo
 WH = (200, 80)
 
 
-@dataclass(frozen=True)
-class Ran:
-    code: int
-    out: str
-    err: str
-
-
-Bird = Callable[..., Ran]
+Bird = Callable[..., Any]
 
 
 @pytest.fixture
-def bird(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Bird:
+def bird(run_bird: Bird, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Bird:
     """Runs the console script in this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["bird", *map(str, arguments)])
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return Ran(code, captured.out, captured.err)
-
-    return run
+    return run_bird
 
 
 @pytest.fixture
@@ -77,7 +58,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return queries
 
 
-def assert_refused(ran: Ran, *fragments: str) -> None:
+def assert_refused(ran: Any, *fragments: str) -> None:
     """Exit 2, nothing on stdout, one line on stderr that says all of `fragments`."""
     assert (ran.code, ran.out) == (2, ""), ran
     assert ran.err.startswith("bird: ")
@@ -424,7 +405,9 @@ def test_the_program_refuses_in_one_line(tiny_checkpoint: Path, tmp_path: Path) 
     shutil.copytree(tiny_checkpoint, tmp_path / "model")
     _pickle_that_runs(tmp_path / "model")
     done = script("-m", "bird_hf.cli", "ask", "image.png", "Where?", "--model", "model", cwd=tmp_path)
-    assert_refused(Ran(done.returncode, done.stdout, done.stderr), "the weights are a pickle")
+    assert_refused(
+        SimpleNamespace(code=done.returncode, out=done.stdout, err=done.stderr), "the weights are a pickle"
+    )
     assert not (tmp_path / "marker").exists()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,6 @@ from PIL import Image
 
 pytest.importorskip("datasets")
 
-from bird_hf import cli
 
 ID = "ct_00--CHAOS--case7--z_0134"
 ENTRIES = [
@@ -29,25 +28,14 @@ ENTRIES = [
 
 
 @pytest.fixture
-def bird(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+def bird(run_bird, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """Runs the console script in this process, in a folder with VG_test.json and images/."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "VG_test.json").write_text(json.dumps(ENTRIES))
     (tmp_path / "images").mkdir()
     Image.fromarray(np.eye(64, dtype=np.uint8) * 200).save(tmp_path / "images" / f"{ID}.png")
 
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["bird", "data", *arguments])
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+    return partial(run_bird, "data")
 
 
 def test_a_file_goes_in_is_looked_at_and_comes_out_again(bird, tmp_path):

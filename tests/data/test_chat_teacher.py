@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bird_hf import cli
 from bird_hf.data.chat_teacher import ChatSettings, ChatTeacher, converse, meta_of, request_for
 from bird_hf.data.dialogues import caption_of, write_dialogue
 from bird_hf.data.masks import record_of
@@ -875,22 +875,11 @@ class TestInABuild:
     """`bird data build --teacher openai`, on phantoms."""
 
     @pytest.fixture
-    def bird(self, server, tmp_path, monkeypatch, capsys):
+    def bird(self, run_bird, server, tmp_path):
         write_phantoms(tmp_path / "source", 1, 0, 64)
+        given = ["data", "build", tmp_path / "source", "--out", tmp_path / "out"]
         chosen = ["--teacher", "openai", "--model", "scripted", "--base-url", server.url, "--workers", "1"]
-
-        def run(*arguments: str) -> tuple[int, str, str]:
-            given = ["bird", "data", "build", str(tmp_path / "source"), "--out", str(tmp_path / "out")]
-            monkeypatch.setattr(sys, "argv", [*given, *chosen, *arguments])
-            capsys.readouterr()
-            code = 0
-            try:
-                cli.main()
-            except SystemExit as stop:
-                code = int(stop.code or 0)
-            return code, *capsys.readouterr()
-
-        return run
+        return partial(run_bird, *given, *chosen)
 
     def test_a_dry_run_counts_and_asks_nothing_and_the_build_goes_on_from_it(self, bird, server, tmp_path):
         code, out, _ = bird("--dry-run", "--prompt-price", "2", "--reply-price", "8")

@@ -6,9 +6,9 @@ import csv
 import json
 import re
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 
 pytest.importorskip("datasets")
 
-from bird_hf import cli
 from bird_hf.data.build import BuildSettings, build
 from bird_hf.data.faults import Drop, FaultyImageError
 from bird_hf.data.publish import open_folder
@@ -55,20 +54,8 @@ def out(first: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def bird(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["bird", "data", *map(str, arguments)])
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return code, *capsys.readouterr()
-
-    return run
+def bird(run_bird: Callable[..., tuple[int, str, str]]) -> Callable[..., tuple[int, str, str]]:
+    return partial(run_bird, "data")
 
 
 def table(path: Path) -> Table:
