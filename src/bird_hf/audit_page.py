@@ -14,7 +14,7 @@ from PIL import Image
 
 from .data.audit import EXPLAINED, Finding, Place, Suspicion, audit_folder
 from .data.shards import read_row
-from .draw import data_uri, draw_spans
+from .html_page import picture_with_boxes, write_page
 from .hub.grounding import Span
 from .hub.pixels import open_image
 
@@ -23,33 +23,13 @@ _THUMBNAIL_PX = 320
 _LONGEST_TEXT = 400
 _LONGEST_LABEL = 40
 
-_PAGE = """\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>Audit of {name}</title>
-<style>
-body {{ font: 15px/1.4 sans-serif; margin: 2em auto; max-width: 1400px; padding: 0 1em; }}
-table {{ border-collapse: collapse; }}
-td, th {{ border-bottom: 1px solid #ccc; padding: .3em .8em; text-align: left; vertical-align: top; }}
-.findings {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(320px, 1fr)); gap: 1em; }}
-figure {{ margin: 0; overflow-wrap: anywhere; font-size: 13px; }}
-figure img {{ max-width: 100%; }}
-</style>
-</head>
-<body>
-<h1>Audit of {name}</h1>
+_BODY = """\
 <p>An audit asks; it drops nothing. The boxes are those that a finding is about. For research only.</p>
 <table>
 <tr><th>findings</th><th>of</th><th></th></tr>
 {summary}
 </table>
-{sections}
-</body>
-</html>
-"""
+{sections}"""
 
 
 def write_audit(folder: Path, out: Path, shown: int = SHOWN) -> dict[Suspicion, int]:
@@ -70,20 +50,18 @@ def write_audit(folder: Path, out: Path, shown: int = SHOWN) -> dict[Suspicion, 
         counts[finding.suspicion] += 1
         if counts[finding.suspicion] <= shown:
             figures[finding.suspicion].append(_figure(finding))
-    making = out.with_name(f".{out.name}.making")
-    making.write_text(_page(folder.resolve().name, counts, figures), encoding="utf-8")
-    making.replace(out)
+    write_page(out, f"Audit of {folder.resolve().name}", _body(counts, figures))
     return {suspicion: counts[suspicion] for suspicion in Suspicion}
 
 
-def _page(name: str, counts: Counter[Suspicion], figures: dict[Suspicion, list[str]]) -> str:
+def _body(counts: Counter[Suspicion], figures: dict[Suspicion, list[str]]) -> str:
     summary = []
     for kind in Suspicion:
         title = f'<a href="#{kind}">{_title(kind)}</a>' if figures[kind] else _title(kind)
         cells = (f"{counts[kind]:,}", title, escape(EXPLAINED[kind]))
         summary.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     sections = [_section(kind, counts[kind], shown) for kind, shown in figures.items() if shown]
-    return _PAGE.format(name=escape(name), summary="\n".join(summary), sections="\n".join(sections))
+    return _BODY.format(summary="\n".join(summary), sections="\n".join(sections))
 
 
 def _section(kind: Suspicion, count: int, shown: Iterable[str]) -> str:
@@ -91,7 +69,7 @@ def _section(kind: Suspicion, count: int, shown: Iterable[str]) -> str:
     head = f"{count:,}" if count == len(shown) else f"{count:,}, of which the first {len(shown)}"
     return (
         f'<h2 id="{kind}">{_title(kind)}: {head}</h2>\n<p>{escape(EXPLAINED[kind])}</p>\n'
-        f'<div class="findings">\n{"".join(shown)}</div>'
+        f'<div class="figures">\n{"".join(shown)}</div>'
     )
 
 
@@ -117,10 +95,7 @@ def _thumbnail(place: Place, spans: Iterable[Span]) -> str:
         picture = open_image(cell["bytes"] if cell and cell["bytes"] else b"")
     except ValueError:
         picture = Image.new("RGB", (_THUMBNAIL_PX, _THUMBNAIL_PX), "#444444")
-    picture.thumbnail((1024, 1024))
-    drawn = draw_spans(picture, [_named(span) for span in spans])
-    drawn.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
-    return f'<img alt="" src="{data_uri(drawn)}">'
+    return picture_with_boxes(picture, map(_named, spans), _THUMBNAIL_PX)
 
 
 def _named(span: Span) -> Span:

@@ -6,7 +6,6 @@ needs nothing else; whatever comes from the data is escaped, and the page forbid
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from html import escape
 from pathlib import Path
 
@@ -26,36 +25,17 @@ from .data.review_files import (
 )
 from .data.review_lines import WrittenTurn, label_lines, readable, reply_lines, sample_turns
 from .data.sources import open_source
-from .draw import data_uri, draw_spans
+from .html_page import picture_with_boxes, write_page
 from .hub.pixels import open_image
 
 PAGE = "replies.html"
 _THUMBNAIL_PX = 360
 _KEY_SHOWN = 12  # letters of a key: enough to find its line
 
-_HTML = """\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>Replies to review</title>
-<style>
-body {{ font: 15px/1.4 sans-serif; margin: 2em auto; max-width: 1400px; padding: 0 1em; }}
-main {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(340px, 1fr)); gap: 1.5em; }}
-figure {{ margin: 0; overflow-wrap: anywhere; }}
-figure img {{ max-width: 100%; }}
-small {{ color: #555; }}
-</style>
-</head>
-<body>
-<h1>Replies to review</h1>
+_BODY = """\
 <p>Decide in {table}: each line there begins with the key that stands under a picture here. For research only.</p>
-<main>
-{figures}</main>
-</body>
-</html>
-"""
+<main class="figures">
+{figures}</main>"""
 
 
 def write_review(out: Path, each: int, source: Path | None = None) -> dict[Path, int]:
@@ -81,28 +61,16 @@ def write_review(out: Path, each: int, source: Path | None = None) -> dict[Path,
         labels = label_lines(state, read_table(folder / LABELS, LABEL_COLUMNS))
         turns = sample_turns(state, settings.seed, each)
         replies = reply_lines(turns, read_table(folder / REPLIES, REPLY_COLUMNS))
-        page = _page(turns, lambda image_id: picture(state, image_id))
+        figures = "".join(_figure(turn, picture(state, turn.image_id)) for turn in turns)
     folder.mkdir(exist_ok=True)
     write_table(folder / LABELS, LABEL_COLUMNS, labels)
     write_table(folder / REPLIES, REPLY_COLUMNS, replies)
-    making = folder / f"{PAGE}.making"
-    making.write_text(page, encoding="utf-8")
-    making.replace(folder / PAGE)
+    write_page(folder / PAGE, "Replies to review", _BODY.format(table=REPLIES, figures=figures))
     return {folder / LABELS: len(labels), folder / REPLIES: len(replies), folder / PAGE: len(turns)}
 
 
-def _page(turns: Iterable[WrittenTurn], picture_of: Callable[[str], Image.Image | None]) -> str:
-    figures = "".join(_figure(turn, picture_of(turn.image_id)) for turn in turns)
-    return _HTML.format(table=REPLIES, figures=figures)
-
-
 def _figure(turn: WrittenTurn, picture: Image.Image | None) -> str:
-    shown = ""
-    if picture is not None:
-        picture.thumbnail((1024, 1024))
-        drawn = draw_spans(picture, turn.spans)
-        drawn.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
-        shown = f'<img alt="" src="{data_uri(drawn)}">'
+    shown = "" if picture is None else picture_with_boxes(picture, turn.spans, _THUMBNAIL_PX)
     words = "<br>".join(f"<bdi>{escape(readable(text))}</bdi>" for text in (turn.question, turn.answer))
     about = escape(f"{turn.key[:_KEY_SHOWN]} · {turn.task} · {turn.image_id}")
     return f"<figure>{shown}<figcaption>{words}<br><small>{about}</small></figcaption></figure>\n"

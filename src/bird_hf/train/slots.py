@@ -1,8 +1,8 @@
 """What each image slot stands on: a second loss for small models that are trained from nothing.
 
-The tokens of an answer tell little about a picture: a few boxes. The same boxes say of every slot of the language
-model which object it lies on and how far that object reaches, and a vision tower learns to see from that sooner. The
-layer that reads this from the features (`SlotHead`) is used in training alone and is not saved with the model.
+The tokens of an answer tell little about a picture: a few boxes. All boxes of a picture say of the slots around their
+centres which object lies there and how far it reaches, and a vision tower learns to see from that sooner. The layer
+that reads this from the features (`SlotHead`) is used in training alone and is not saved with the model.
 """
 
 from __future__ import annotations
