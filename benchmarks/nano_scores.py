@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from bird_hf.checkpoint import load_checkpoint
@@ -186,8 +187,9 @@ def main() -> None:
     parser.add_argument("--phantoms", type=int, default=40, help="pictures of each modality")
     parser.add_argument("--slices", type=int, default=14, help="slices of each plane of a volume")
     parser.add_argument("--batch-size", type=int, default=48)
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     options = parser.parse_args()
-    model, processor = load_checkpoint(options.model)
+    model, processor = load_checkpoint(options.model, dtype=getattr(torch, options.dtype))
     questions = all_questions(options.phantoms, options.slices)
     queries = [Query(question.turn.tagged()[0], question.image) for question in questions]
     answers = generate_answers(model, processor, queries, options.batch_size, progress=True)

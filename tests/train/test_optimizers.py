@@ -50,6 +50,7 @@ def test_muon_has_the_matrices_of_the_blocks_only(tiny_model):
     for name in (
         "model.vision_tower.blocks.0.attention.q_proj.weight",
         "model.vision_tower.blocks.0.mlp.fc2.weight",
+        "model.vision_tower.patch_embedding.weight",
         "model.resampler.kv_proj.weight",
         "model.resampler.attention.out_proj.weight",
         "model.projector.linear.weight",
@@ -62,7 +63,6 @@ def test_muon_has_the_matrices_of_the_blocks_only(tiny_model):
         "model.language_model.embed_tokens.weight",
         "model.resampler.query",
         "model.vision_tower.position_embedding",
-        "model.vision_tower.patch_embedding.weight",
     ):
         assert name in adamw
 

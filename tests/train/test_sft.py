@@ -143,6 +143,42 @@ def test_slots_add_their_loss_to_that_of_the_answers(data, tmp_path, tiny_checkp
     assert losses[2] - losses[1] == pytest.approx(losses[1] - losses[0], rel=1e-3)
 
 
+def test_what_comes_first_has_a_schedule_of_its_own(data, tmp_path):
+    trainer = trainer_of(
+        data,
+        tmp_path,
+        new_model=NEW_MODEL,
+        freeze_vision=False,
+        max_steps=10,
+        slot_loss_weight=1.0,
+        slot_warmup_steps=4,
+        warmup_steps=1,
+        lr_scheduler_type="linear",
+        learning_rate=1.0,
+    )
+    trainer.create_optimizer_and_scheduler(10)
+    rates = []
+    for _ in range(10):
+        rates.append(trainer.lr_scheduler.get_last_lr()[0])
+        trainer.optimizer.step()
+        trainer.lr_scheduler.step()
+    assert rates == pytest.approx([0, 1, 2 / 3, 1 / 3, 0, 1, 4 / 5, 3 / 5, 2 / 5, 1 / 5])
+
+
+def test_whole_numbers_are_missed_by_a_little_for_less(data, tmp_path):
+    """The trainer's loss, where numbers are tokens, is that of the answers with a bell for each number."""
+    sizes = NEW_MODEL | {"whole_numbers": True}
+    trainers = [trainer_of(data, tmp_path, new_model=sizes, number_spread=spread) for spread in (1e-3, 5.0)]
+    plain = trainer_of(data, tmp_path, new_model=sizes)
+    batch = plain.data_collator([plain.train_dataset[index] for index in range(ROWS)])
+    with torch.no_grad():
+        exact, sharp, soft = (
+            trainer.compute_loss(trainer.model.eval(), dict(batch)).item() for trainer in (plain, *trainers)
+        )
+    assert sharp == pytest.approx(exact, rel=1e-6)  # a bell of no width is the number
+    assert soft != pytest.approx(exact, rel=5e-5)
+
+
 def test_loss_falls(data, tmp_path):
     trainer = trainer_of(
         data,
@@ -336,4 +372,4 @@ def test_nano_recipe_is_a_model_under_10_million_parameters():
         model = BirdForConditionalGeneration(model_config)
     assert 8_000_000 < model.num_parameters() < 10_000_000
     assert config.render_images and config.data_config == "chat" and not config.freeze_vision
-    assert config.loss_weights.coordinate[0] > config.loss_weights.coordinate[2]
+    assert config.loss_weights.coordinate[0] > config.loss_weights.text and config.number_spread

@@ -7,8 +7,9 @@ import torch
 from datasets import Dataset
 
 from bird_hf.hub.configuration_bird import BirdConfig
-from bird_hf.hub.modeling_bird import BirdProjector
-from bird_hf.train.slots import BACKGROUND, SlotHead, names_of, slot_targets
+from bird_hf.hub.modeling_bird import BirdForConditionalGeneration, BirdProjector
+from bird_hf.train import attention
+from bird_hf.train.slots import BACKGROUND, LookLoss, SlotHead, names_of, slot_targets
 
 LIVER, CYST = 1, 2
 CLASSES = {"liver": LIVER, "cyst": CYST}
@@ -19,10 +20,10 @@ def thing(label, box):
 
 
 def head_of(queries):
-    """A head behind a projector of 32 features a slot, and the projector."""
+    """A head behind a projector of 32 features a slot, for names of two tokens and one, and the projector."""
     vision = {"resampler_hidden_size": 32, "resampler_num_attention_heads": 2, "num_queries": queries}
     projector = BirdProjector(BirdConfig(vision_config=vision, text_config={"hidden_size": 32}))
-    return SlotHead(projector, len(CLASSES)), projector
+    return SlotHead(projector, torch.nn.Embedding(5, 32), [[1, 2], [4]]), projector
 
 
 def grid(classes):
@@ -67,8 +68,8 @@ def test_the_loss_is_learnt_away():
     torch.manual_seed(0)
     targets = slot_targets([[thing("liver", [0.0, 0.0, 1.0, 0.5])]], CLASSES, 16)
     head, look = head_of(16)
-    features = torch.randn(1, 16, 32)
-    optimizer = torch.optim.Adam(head.parameters(), 0.03)
+    features = torch.nn.Parameter(torch.randn(1, 16, 32))
+    optimizer = torch.optim.Adam([features, *head.parameters()], 0.03)
     first = None
     for _ in range(200):
         look(features)
@@ -84,10 +85,88 @@ def test_a_picture_without_objects_has_a_loss_and_no_boxes_in_it():
     head, look = head_of(4)
     look(torch.randn(1, 4, 32))
     head.loss(torch.full((1, 4), BACKGROUND), torch.zeros(1, 4, 4)).backward()
-    assert head.box.weight.grad is None and head.name.weight.grad is not None
+    assert head.box.weight.grad is None and head.background.grad is not None
+
+
+def test_a_slot_that_says_a_name_in_the_language_models_embeddings_is_known_by_it():
+    torch.manual_seed(0)
+    head, look = head_of(4)
+    (embedding,) = head.embedding
+    said = torch.stack([embedding.weight[[1, 2]].mean(0), embedding.weight[4]])[[0, 0, 1, 1]]
+    losses = []
+    for classes in ([LIVER, LIVER, CYST, CYST], [CYST, CYST, LIVER, LIVER]):
+        look.linear = torch.nn.Identity()
+        look.norm = torch.nn.Identity()
+        look(said[None])
+        losses.append(head.loss(torch.tensor([classes]), torch.zeros(1, 4, 4)).item())
+    assert losses[0] < losses[1] - 3
+    assert "embedding" not in dict(head.named_parameters())
 
 
 @pytest.mark.parametrize("queries", [4, 64])
 def test_a_box_up_to_the_far_edge_is_inside(queries):
     classes, _ = slot_targets([[thing("cyst", [0.999, 0.999, 1.0, 1.0])]], CLASSES, queries)
     assert classes[0, -1] == CYST
+
+
+class TestWhereAttentionGoes:
+    """A model of four layers, of which the two in the middle are watched."""
+
+    TEXT = {
+        "model_type": "qwen2",
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "vocab_size": 12,
+    }
+    VISION = {
+        "image_size": 16,
+        "patch_size": 8,
+        "position_grid": 2,
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_queries": 4,
+        "resampler_hidden_size": 32,
+        "resampler_num_attention_heads": 2,
+    }
+    IMAGE = 11
+
+    @pytest.fixture
+    def model(self):
+        attention.register()
+        torch.manual_seed(0)
+        config = BirdConfig(vision_config=self.VISION, text_config=self.TEXT, image_token_id=self.IMAGE)
+        return BirdForConditionalGeneration._from_config(config, attn_implementation="dense")
+
+    def batch(self):
+        """Two rows of a picture and three words, the last of which is to look at slot 2, or at 0 and 1."""
+        ids = torch.tensor([[*[self.IMAGE] * 4, 1, 2, 3], [0, *[self.IMAGE] * 4, 4, 5]])
+        looks = torch.zeros(2, 7, 4, dtype=torch.bool)
+        looks[0, 6, 2] = looks[1, 6, 0] = looks[1, 6, 1] = True
+        return ids, looks, torch.randn(2, 3, 16, 16)
+
+    def test_it_is_what_the_watched_heads_leave_elsewhere(self, model):
+        watch, (ids, looks, pixels) = LookLoss(model), self.batch()
+        model(input_ids=ids, pixel_values=pixels)
+        found = watch.loss(ids, looks)
+        model.set_attn_implementation("eager")
+        seen = model(input_ids=ids, pixel_values=pixels, output_attentions=True).attentions[1:3]
+        there = [[layer[0, 0, 6, 2], layer[1, 0, 6, 1] + layer[1, 0, 6, 2]] for layer in seen]
+        expected = -torch.stack([share for layer in there for share in layer]).log().mean()
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+    def test_it_is_learnt_away(self, model):
+        watch, (ids, looks, pixels) = LookLoss(model), self.batch()
+        optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+        losses = []
+        for _ in range(60):
+            model(input_ids=ids, pixel_values=pixels)
+            losses.append(watch.loss(ids, looks))
+            optimizer.zero_grad()
+            losses[-1].backward()
+            optimizer.step()
+        assert losses[-1] < 0.2 * losses[0]

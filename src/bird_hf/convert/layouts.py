@@ -83,7 +83,7 @@ def qwen_vision_pieces(config: BirdConfig) -> Iterator[Piece]:
     """Vision transformer, resampler and projector, as Qwen-VL names them."""
     visual, tower = "transformer.visual", "model.vision_tower"
     heads = config.vision_config.num_attention_heads
-    yield Piece(f"{tower}.patch_embedding.weight", f"{visual}.conv1.weight")
+    yield Piece(f"{tower}.patch_embedding.weight", f"{visual}.conv1.weight", _product)
     yield Piece(f"{tower}.position_embedding", f"{visual}.positional_embedding")
     yield from _linear(f"{tower}.pre_norm", f"{visual}.ln_pre")
     for block in range(config.vision_config.num_hidden_layers):
@@ -106,7 +106,7 @@ def qwen_vision_pieces(config: BirdConfig) -> Iterator[Piece]:
 def open_clip_pieces(config: BirdConfig) -> Iterator[Piece]:
     """The vision transformer, as OpenCLIP names it."""
     tower = "model.vision_tower"
-    yield Piece(f"{tower}.patch_embedding.weight", "visual.conv1.weight")
+    yield Piece(f"{tower}.patch_embedding.weight", "visual.conv1.weight", _product)
     # The first row is the class token's place.
     yield Piece(f"{tower}.position_embedding", "visual.positional_embedding", lambda table: table[1:])
     yield from _linear(f"{tower}.pre_norm", "visual.ln_pre")
@@ -114,6 +114,11 @@ def open_clip_pieces(config: BirdConfig) -> Iterator[Piece]:
         ours, theirs = f"{tower}.blocks.{block}", f"visual.transformer.resblocks.{block}"
         yield from _fused(f"{ours}.attention", f"{theirs}.attn.in_proj_", _third)
         yield from _vision_block(ours, theirs)
+
+
+def _product(kernel: torch.Tensor) -> torch.Tensor:
+    """A convolution with the stride of its kernel, (C, 3, p, p), as a matrix on cut patches, (C, 3 * p * p)."""
+    return kernel.flatten(1)
 
 
 def _text_layer(ours: str, theirs: str) -> Iterator[Piece]:

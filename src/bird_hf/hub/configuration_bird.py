@@ -42,8 +42,9 @@ class BirdVisionConfig(PreTrainedConfig):
         intermediate_size: inner width of the MLPs.
         num_queries: image slots of the language model, a square number.
         resampler_hidden_size: width of the queries, a multiple of 4 (two sines and cosines an axis).
-        resampler_identity_init: each query starts by looking at its own place in the image, instead of
-            everywhere. For small models trained from scratch; has no effect on a loaded checkpoint.
+        resampler_identity_init: patches start with sines and cosines of their place, and each query starts by
+            looking at its own place in the image, instead of everywhere. For small models trained from scratch;
+            has no effect on a loaded checkpoint.
         resampler_focus: with `resampler_identity_init`, how much sooner than its neighbour a query's own
             place is attended to at the start, in attention logits.
     """

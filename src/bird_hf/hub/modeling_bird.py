@@ -9,8 +9,9 @@ Architectural choices, as in Qwen-VL (arXiv 2308.12966), whose weights `bird con
 - a LayerNorm and a bias-free projection carry its output into the language model's width;
 - image features replace the embeddings of the slots `config.image_token_id`; attention is causal throughout.
 
-Two choices are ours: queries, keys and values have a projection each (Qwen-VL fuses them, and interleaves
-them by head in the transformer), and the final projection is a `Linear` (Qwen-VL multiplies from the right).
+Three choices are ours: queries, keys and values have a projection each (Qwen-VL fuses them, and interleaves
+them by head in the transformer), the patch embedding is a `Linear` of cut patches (Qwen-VL's convolution with
+the stride of its kernel, which is the same product), and so is the final projection (a product from the right).
 `bird_hf.convert` permutes and transposes accordingly. Qwen-VL's dynamic NTK and log-n scaling beyond 2048
 tokens are not reproduced: BiRD trains at 2048.
 """
@@ -196,7 +197,12 @@ class BirdPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if isinstance(module, BirdVisionTower):
-            init.normal_(module.position_embedding, std=module.config.initializer_range)
+            if (
+                module.config.resampler_identity_init
+            ):  # strong enough to last through the blocks to the queries
+                init.copy_(module.position_embedding, sine_cosine_grid(*module.position_embedding.shape))
+            else:
+                init.normal_(module.position_embedding, std=module.config.initializer_range)
         elif isinstance(module, BirdResampler):
             init.normal_(module.query, std=module.config.initializer_range)
             init.copy_(module.positions, sine_cosine_grid(*module.positions.shape))
@@ -214,9 +220,7 @@ class BirdVisionTower(BirdPreTrainedModel):
     def __init__(self, config: BirdVisionConfig):
         super().__init__(config)
         width, patch = config.hidden_size, config.patch_size
-        self.patch_embedding = nn.Conv2d(
-            config.num_channels, width, kernel_size=patch, stride=patch, bias=False
-        )
+        self.patch_embedding = nn.Linear(config.num_channels * patch**2, width, bias=False)
         self.position_embedding = nn.Parameter(torch.empty(config.position_grid**2, width))
         self.pre_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.blocks = nn.ModuleList(BirdVisionBlock(config) for _ in range(config.num_hidden_layers))
@@ -232,8 +236,8 @@ class BirdVisionTower(BirdPreTrainedModel):
         if pixel_values.ndim != 4 or pixel_values.shape[-2:] != (size, size):
             expected = f"(num_images, {self.config.num_channels}, {size}, {size})"
             raise ValueError(f"pixel_values are {tuple(pixel_values.shape)}, the model reads {expected}")
-        patches = self.patch_embedding(pixel_values.to(self.patch_embedding.weight.dtype))  # (N, C, g, g)
-        states = patches.flatten(2).transpose(1, 2)  # (N, g*g, C)
+        pixels = pixel_values.to(self.patch_embedding.weight.dtype)
+        states = self.patch_embedding(cut_into_patches(pixels, self.config.patch_size))  # (N, g*g, C)
         states = self.pre_norm(states + resize_grid(self.position_embedding, states.shape[1]))
         for block in self.blocks:
             states = block(states)
@@ -469,6 +473,12 @@ def _check_slots(slots: torch.Tensor, images: int, config: BirdConfig) -> None:
             f"image), but the text has {int(slots)}; let the processor write them"
         ),
     )
+
+
+def cut_into_patches(pixels: torch.Tensor, side: int) -> torch.Tensor:
+    """(N, 3, S, S) -> (N, patches, 3 * side * side): patches row by row, each one channel by channel."""
+    rows = pixels.unflatten(3, (-1, side)).unflatten(2, (-1, side))  # (N, 3, g, side, g, side)
+    return rows.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
 
 
 def resize_grid(table: torch.Tensor, length: int) -> torch.Tensor:

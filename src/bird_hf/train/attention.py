@@ -15,6 +15,8 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 NAME = "dense"
+# The attribute in which a module that has it finds queries (scaled) and keys of its first head, and the mask.
+WATCHED = "first_head"
 
 
 def dense_attention(
@@ -33,6 +35,8 @@ def dense_attention(
     if torch.is_autocast_enabled(query.device.type):
         dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    if hasattr(module, WATCHED):
+        setattr(module, WATCHED, (query[:, 0] * scaling, key[:, 0], attention_mask))
     scores = (query * scaling) @ key.transpose(2, 3)  # (B, heads, Q, K)
     if attention_mask is not None:
         scores += attention_mask[:, :, :, : key.shape[2]].to(scores.dtype)

@@ -17,9 +17,10 @@ from typing import Any
 
 import torch
 
-from ..hub.grounding import BOX_CLOSE, BOX_OPEN
+from ..hub.grounding import BOX_CLOSE, BOX_OPEN, read
 from ..hub.processing_bird import BirdProcessor, refuse_control_tokens
-from .slots import slot_targets
+from .numbers import number_ids
+from .slots import slot_targets, slots_of
 
 IGNORED = -100  # the label that transformers' losses leave out
 PREFIX = 0  # the turn number of tokens that all turns of a sequence see
@@ -30,8 +31,8 @@ class LossWeights:
     """What a token of an answer counts in the loss.
 
     coordinate: a digit of a box by its place: hundreds (and the thousand), tens, ones. A wrong hundred costs the
-    box, a wrong one is within a thousandth. punctuation: what else stands between <box> and </box>. text: all
-    other tokens, these two tags among them.
+    box, a wrong one is within a thousandth; a number that is one token counts as its hundreds. punctuation: what else
+    stands between <box> and </box>. text: all other tokens, these two tags among them.
     """
 
     coordinate: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -56,9 +57,10 @@ class GroundingCollator:
 
     Returns input_ids, labels, position_ids, loss_weights (B, T), pixel_values (images, 3, S, S) where there are
     images, and attention_mask (B, 1, T, T) bool: which position sees which. Of a row with more than `max_turns` turns
-    that many are drawn each time it is met. With `classes` (a number for each label)
-    also what each image slot stands on: slot_classes (images, Q) and slot_boxes (images, Q, 4), from the rows'
-    `objects`. Raises ValueError, naming the row, where a row is longer than `max_length` or has no answer.
+    that many are drawn each time it is met. With `classes` (a number for each label) also what each image slot stands
+    on: slot_classes (images, Q) and slot_boxes (images, Q, 4), from the rows' `objects`; and slot_looks (B, T, Q),
+    where to look while a box is written or read. Raises ValueError, naming the row, where a row is too long for
+    `max_length` or has no answer.
     """
 
     processor: BirdProcessor
@@ -88,6 +90,7 @@ class GroundingCollator:
                 batch["slot_classes"], batch["slot_boxes"] = slot_targets(
                     [row["objects"] for row in pictured], self.classes, self.processor.num_queries
                 )
+                batch["slot_looks"] = torch.stack([self._looks(row, length) for row in packed])
         return batch
 
     def pack(self, row: dict[str, Any]) -> PackedRow:
@@ -148,7 +151,13 @@ class GroundingCollator:
     @cached_property
     def _box_tokens(self) -> tuple[int, int, frozenset[int]]:
         convert = self.processor.tokenizer.convert_tokens_to_ids
-        return convert(BOX_OPEN), convert(BOX_CLOSE), frozenset(convert(list("0123456789")))
+        digits = frozenset(convert(list("0123456789")))
+        return convert(BOX_OPEN), convert(BOX_CLOSE), digits
+
+    @cached_property
+    def _whole_numbers(self) -> frozenset[int]:
+        ids = number_ids(self.processor.tokenizer)
+        return frozenset() if ids is None else frozenset(ids.tolist())
 
     def _weigh_boxes(self, packed: PackedRow) -> None:
         """Set the weights of tokens inside boxes: digits by their place, from the right of each number."""
@@ -160,6 +169,8 @@ class GroundingCollator:
                 inside = True
             elif token == box_open:
                 inside = False
+            elif inside and token in self._whole_numbers:
+                packed.weights[index] = self.weights.coordinate[0]
             elif inside and token in digits:
                 packed.weights[index] = self.weights.coordinate[max(0, 2 - place)]
                 place += 1
@@ -167,6 +178,28 @@ class GroundingCollator:
             elif inside:
                 packed.weights[index] = self.weights.punctuation
             place = 0
+
+    def _looks(self, packed: PackedRow, length: int) -> torch.Tensor:
+        """Which slots each token should look at, (length, Q) bool.
+
+        Those of a box, from the token behind which the answer, or its next part, begins: whether there is such a thing
+        at all is known by looking, too. In a question, those of its own box.
+        """
+        looks = torch.zeros(length, self.processor.num_queries, dtype=torch.bool)
+        box_open, box_close, _ = self._box_tokens
+        ids, opened, begun = packed.input_ids, 0, 0
+        for index, (token, label) in enumerate(zip(ids, packed.labels, strict=True)):
+            if label == IGNORED:
+                begun = index
+            if token == box_open:
+                opened = index
+            elif token == box_close:
+                slots = torch.zeros(self.processor.num_queries, dtype=torch.bool)
+                for box in read(self.processor.tokenizer.decode(ids[opened : index + 1])).boxes:
+                    slots |= slots_of(box.xyxy, len(slots))
+                looks[min(opened, begun) : index] = slots
+                begun = index
+        return looks
 
     def _check(self, row: dict[str, Any], packed: PackedRow) -> None:
         name, length = row.get("image_id", "without image_id"), len(packed.input_ids)

@@ -16,6 +16,7 @@ from ..hub.configuration_bird import BirdConfig
 from ..hub.image_processing_bird import BirdImageProcessor
 from ..hub.modeling_bird import BirdForConditionalGeneration
 from ..hub.processing_bird import END_OF_TEXT, IMAGE_TOKEN, TURN_END, BirdProcessor, add_control_tokens
+from .numbers import NUMBERS, number_ids, start_alike
 from .tokenizer import train_tokenizer
 
 NewModel = tuple[BirdForConditionalGeneration, BirdProcessor]
@@ -26,35 +27,49 @@ def create_model(
 ) -> NewModel:
     """A model with random weights of the given sizes, and a tokenizer that learns its words from `texts`.
 
-    sizes: `vision_config`, `text_config` and `vocab_size`.
+    sizes: `vision_config`, `text_config` and `vocab_size`; with `whole_numbers` 0 to 1000 are a token each, see
+    `numbers.py`.
     """
     if missing := {"vision_config", "text_config", "vocab_size"} - sizes.keys():
         raise ValueError(f"new_model lacks {', '.join(sorted(missing))}; see recipes/nano.yaml")
-    tokenizer = train_tokenizer(texts, sizes["vocab_size"])
+    tokenizer = train_tokenizer(texts, sizes["vocab_size"], sizes.get("whole_numbers", False))
     text = {**_ids_of(tokenizer), "vocab_size": len(tokenizer), **sizes["text_config"]}
-    rest = {name: value for name, value in sizes.items() if name not in ("vocab_size", "text_config")}
-    return _assemble(text, rest, tokenizer, attn_implementation)
+    model, processor = _assemble(text, sizes["vision_config"], tokenizer, attn_implementation)
+    _start_numbers(model, tokenizer)
+    return model, processor
 
 
 def build_on(text_model: str, sizes: Mapping[str, Any], attn_implementation: str | None = None) -> NewModel:
     """A model around a language model that already speaks: its weights and tokenizer, all else random.
 
     text_model: folder or hub name of a causal language model, or a GGUF file. sizes: `vision_config`. The tokenizer
-    gets the control tokens that it lacks, whose embeddings start near the mean of the others.
+    gets the control tokens that it lacks, whose embeddings start near the mean of the others, and with `whole_numbers`
+    0 to 1000.
     Raises ValueError where it cannot be read.
     """
     if extra := sizes.keys() & {"text_config", "vocab_size"}:
         raise ValueError(f"new_model sets {', '.join(sorted(extra))}, which text_model brings; remove one")
     language_model, tokenizer = _open(text_model)
     add_control_tokens(tokenizer)
+    if sizes.get("whole_numbers"):
+        tokenizer.add_tokens(NUMBERS)
     language_model.resize_token_embeddings(len(tokenizer))
     text = {**language_model.config.to_dict(), **_ids_of(tokenizer)}
     text.pop("quantization_config", None)  # of a GGUF file; its weights are plain numbers by now
-    model, processor = _assemble(text, sizes, tokenizer, attn_implementation)
+    model, processor = _assemble(text, sizes["vision_config"], tokenizer, attn_implementation)
     model.model.language_model.load_state_dict(language_model.base_model.state_dict())
     if not model.config.tie_word_embeddings:
         model.lm_head.load_state_dict(language_model.get_output_embeddings().state_dict())
+    _start_numbers(model, tokenizer)
     return model, processor
+
+
+def _start_numbers(model: BirdForConditionalGeneration, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Near numbers start with near embeddings, and with near rows of the head where that is another matrix."""
+    ids = number_ids(tokenizer)
+    if ids is not None:
+        for weight in {model.get_input_embeddings().weight, model.get_output_embeddings().weight}:
+            start_alike(weight, ids)
 
 
 def _open(text_model: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -89,7 +104,7 @@ def _ids_of(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
 
 def _assemble(
     text: dict[str, Any],
-    sizes: Mapping[str, Any],
+    vision: Mapping[str, Any],
     tokenizer: PreTrainedTokenizerBase,
     attn_implementation: str | None,
 ) -> NewModel:
@@ -97,7 +112,7 @@ def _assemble(
         text_config=text,
         image_token_id=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
         tie_word_embeddings=text.get("tie_word_embeddings", False),
-        **sizes,
+        vision_config=dict(vision),
     )
     model = BirdForConditionalGeneration._from_config(config, attn_implementation=attn_implementation)
     model.generation_config.eos_token_id = text["eos_token_id"]

@@ -124,4 +124,4 @@ def muon_with_adamw(
             "Muon needs matrices to train and AdamW something besides them; unset muon_learning_rate"
         )
     muon = ShapewiseMuon(matrices, lr=muon_lr, weight_decay=weight_decay, ns_steps=4)
-    return MuonWithAdamW(muon, AdamW(others, lr=adamw_lr, betas=betas, weight_decay=0.0))
+    return MuonWithAdamW(muon, AdamW(others, lr=adamw_lr, betas=betas, weight_decay=0.0, fused=True))

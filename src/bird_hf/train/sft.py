@@ -8,25 +8,28 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset, load_dataset
-from transformers import set_seed
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from transformers import get_scheduler, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig, SFTTrainer, TrlParser
+from trl.trainer.utils import FusedCausalLMOutput
 
 from ..data.training_set import render_training_set
 from ..hub.modeling_bird import BirdForConditionalGeneration
 from ..hub.processing_bird import BirdProcessor
 from . import attention
-from .collate import GroundingCollator, LossWeights
+from .collate import IGNORED, GroundingCollator, LossWeights
 from .new_models import build_on, create_model
+from .numbers import NumberLoss, number_ids
 from .optimizers import muon_with_adamw
-from .slots import SlotHead, names_of
+from .slots import LookLoss, SlotHead, names_of
 
 _TOKENIZER_ROWS = 4000  # more add no words
 
@@ -51,8 +54,11 @@ class BirdSFTConfig(SFTConfig):
     muon_learning_rate: train the matrices of the blocks with Muon at this rate, the rest as usual.
     muon_parts: only the matrices whose names hold one of these, such as vision_tower; all where none is given.
     digit_weights, punctuation_weight, text_weight: see `LossWeights`.
+    number_spread: where the tokenizer has whole numbers, the width of the bell that is wanted around one, see
+        `numbers.py`; 0 wants the number alone.
     max_turns: of the independent turns of an image, how many a step takes; drawn anew each time.
     slot_loss_weight: what the second loss of `slots.py` counts; 0 trains on the answers alone, as the paper does.
+    look_loss_weight: what the loss on where attention goes counts (`LookLoss` in `slots.py`); needs dense attention.
     slot_warmup_steps: so many first steps are on that loss alone: they cost no language model, and it then begins with
         features that say something.
     """
@@ -71,8 +77,12 @@ class BirdSFTConfig(SFTConfig):
     digit_weights: list[float] = field(default_factory=lambda: [1.0, 1.0, 1.0])
     punctuation_weight: float = 1.0
     text_weight: float = 1.0
+    number_spread: float = field(default=0.0, metadata={"help": "width of the bell around a number"})
     max_turns: int | None = field(default=None, metadata={"help": "turns of an image that a step takes"})
     slot_loss_weight: float = field(default=0.0, metadata={"help": "weight of the loss on image slots"})
+    look_loss_weight: float = field(
+        default=0.0, metadata={"help": "weight of the loss on where attention goes"}
+    )
     slot_warmup_steps: int = field(
         default=0, metadata={"help": "first steps on the loss on image slots alone"}
     )
@@ -127,6 +137,35 @@ class BirdSFTTrainer(SFTTrainer):
 
     args: BirdSFTConfig
     optimizer: torch.optim.Optimizer | None
+    lr_scheduler: LRScheduler | None
+    number_loss: NumberLoss | None = None
+    look_loss: LookLoss | None = None
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LRScheduler:
+        """The recipe's schedule; with slots to learn first one of its own for these steps, and another for the rest.
+
+        What a rate that stays high has learnt is seen only when it falls (docs/decisions.md).
+        """
+        slots = self.args.slot_warmup_steps
+        if not slots or self.lr_scheduler is not None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        first, second = (self._rates(steps) for steps in (slots, num_training_steps - slots))
+        self.lr_scheduler = LambdaLR(
+            self.optimizer if optimizer is None else optimizer,
+            lambda step: first(step) if step < slots else second(step - slots),
+        )
+        return self.lr_scheduler
+
+    def _rates(self, steps: int) -> Callable[[int], float]:
+        """What the recipe's schedule multiplies rates by, for so many steps."""
+        schedule = get_scheduler(
+            self.args.lr_scheduler_type,
+            torch.optim.SGD([torch.zeros(1)], lr=1.0),
+            num_warmup_steps=self.args.get_warmup_steps(steps),
+            num_training_steps=steps,
+            scheduler_specific_kwargs=self.args.lr_scheduler_kwargs,
+        )
+        return schedule.lr_lambdas[0]
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.args.muon_learning_rate is None or self.optimizer is not None:
@@ -151,9 +190,11 @@ class BirdSFTTrainer(SFTTrainer):
         """
         weights = inputs.pop("loss_weights")[:, 1:]
         slots = [inputs.pop(name) for name in ("slot_classes", "slot_boxes") if name in inputs]
+        looks = inputs.pop("slot_looks", None)
         if self.model.training and self.state.global_step < self.args.slot_warmup_steps:
             return self._slot_loss(slots, inputs["pixel_values"])
-        outputs = model(**inputs, fused_lm_head=True)
+        mode = "train" if self.model.training else "eval"
+        outputs = self._answers(model, inputs)
         tokens = outputs.label_mask.sum()
         total = num_items_in_batch if num_items_in_batch is not None else tokens
         loss = -(outputs.log_probs * weights).sum() / torch.as_tensor(total).clamp(min=1)
@@ -161,10 +202,31 @@ class BirdSFTTrainer(SFTTrainer):
             loss = loss * self.accelerator.num_processes  # DDP averages what must be summed
         if slots:
             loss = loss + self._slot_loss(slots)
+        if self.look_loss is not None and looks is not None and looks.any():
+            weight = self.args.look_loss_weight / self.current_gradient_accumulation_steps
+            missed = self.look_loss.loss(inputs["input_ids"], looks)
+            self._metrics[mode]["look_loss"].append(missed.item())
+            loss = loss + weight * missed
         accuracy = outputs.is_top1.sum() / tokens.clamp(min=1)
-        mode = "train" if self.model.training else "eval"
         self._metrics[mode]["mean_token_accuracy"].append(accuracy.item())
         return (loss, outputs) if return_outputs else loss
+
+    def _answers(self, model: Any, inputs: dict[str, Any]) -> Any:
+        """Log-likelihood of the labels, by TRL's head or, where numbers are whole, by ours."""
+        if self.number_loss is None:
+            return model(**inputs, fused_lm_head=True)
+        labels = inputs.pop("labels")[:, 1:]
+        with self.accelerator.autocast():
+            states = self.model.model(**inputs, use_cache=False).last_hidden_state[:, :-1]
+            mask = labels != IGNORED
+            log_probs, is_top1 = self.number_loss.log_probs(
+                states[mask], self.model.lm_head.weight, labels[mask]
+            )
+        return FusedCausalLMOutput(
+            log_probs=log_probs.new_zeros(mask.shape).masked_scatter(mask, log_probs),
+            is_top1=is_top1,
+            label_mask=mask,
+        )
 
     def _slot_loss(self, slots: list[torch.Tensor], pixel_values: torch.Tensor | None = None) -> torch.Tensor:
         """Of the features that the model has just seen, or of pixels that it has not."""
@@ -185,12 +247,19 @@ def build_trainer(
     if config.freeze_vision:
         model.freeze_vision()
     collator = GroundingCollator(processor, config.loss_weights, config.max_length, config.max_turns)
+    for name in ("slot_loss_weight", "look_loss_weight", "number_spread"):
+        if config.world_size > 1 and getattr(config, name):
+            raise ValueError(f"{name} is for one process; unset it to train on several")
+    if config.look_loss_weight and not (
+        config.slot_loss_weight and config.attn_implementation == attention.NAME
+    ):
+        raise ValueError(f"look_loss_weight needs slot_loss_weight, and attn_implementation {attention.NAME}")
     if config.slot_loss_weight:
-        if config.world_size > 1:
-            raise ValueError("slot_loss_weight is for one process; unset it to train on several")
         collator.classes = names_of(train_dataset)
-        model.slot_head = SlotHead(model.model.projector, len(collator.classes))
-    return BirdSFTTrainer(
+        names = _tokens_of(collator.classes, processor)
+        speaks = bool(config.model or config.text_model)
+        model.slot_head = SlotHead(model.model.projector, model.get_input_embeddings(), names, not speaks)
+    trainer = BirdSFTTrainer(
         model=model,
         args=config,
         train_dataset=train_dataset,
@@ -198,6 +267,18 @@ def build_trainer(
         processing_class=processor,
         callbacks=list(callbacks),
     )
+    ids = number_ids(processor.tokenizer)
+    if config.number_spread and ids is not None:
+        trainer.number_loss = NumberLoss(ids, len(processor.tokenizer), config.number_spread)
+    if config.look_loss_weight:
+        trainer.look_loss = LookLoss(model)
+    return trainer
+
+
+def _tokens_of(names: Iterable[str], processor: BirdProcessor) -> list[list[int]]:
+    """The tokens of each name, as it begins a phrase and as it follows a word."""
+    encode = processor.tokenizer.encode
+    return [encode(f"{name} {name}", add_special_tokens=False) for name in names]
 
 
 def load_or_create(

@@ -10,15 +10,17 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import Qwen2Tokenizer
 
 from ..hub.processing_bird import CONTROL_TOKENS, build_tokenizer
+from .numbers import NUMBERS
 
 _SMALLEST = 256 + len(CONTROL_TOKENS)  # every byte, and the control tokens
 _CONTROL = re.compile("|".join(re.escape(token.content) for token in CONTROL_TOKENS))
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Qwen2Tokenizer:
-    """Byte-pair encoding learned from tagged texts; every digit stays a token of its own.
+def train_tokenizer(texts: Iterable[str], vocab_size: int, whole_numbers: bool = False) -> Qwen2Tokenizer:
+    """Byte-pair encoding learned from tagged texts; every digit is a token of its own, or 0 to 1000 are besides.
 
-    `vocab_size` counts bytes and control tokens too; fewer tokens come out where the texts hold fewer pairs.
+    `vocab_size` counts bytes and control tokens too, but not whole numbers; fewer tokens come out where the texts hold
+    fewer pairs.
     Raises ValueError where it is too small to hold these.
     """
     if vocab_size < _SMALLEST:
@@ -34,4 +36,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Qwen2Tokenizer:
     )
     learner.train_from_iterator((piece for text in texts for piece in _CONTROL.split(text)), trainer)
     learnt = json.loads(learner.to_str())["model"]
-    return build_tokenizer(learnt["vocab"], [tuple(pair) for pair in learnt["merges"]])
+    tokenizer = build_tokenizer(learnt["vocab"], [tuple(pair) for pair in learnt["merges"]])
+    if whole_numbers:
+        tokenizer.add_tokens(NUMBERS)
+    return tokenizer
