@@ -143,10 +143,10 @@ class TestWhereAttentionGoes:
         return BirdForConditionalGeneration._from_config(config, attn_implementation="dense")
 
     def batch(self):
-        """Two rows of a picture and three words, the last of which is to look at slot 2, or at 0 and 1."""
-        ids = torch.tensor([[*[self.IMAGE] * 4, 1, 2, 3], [0, *[self.IMAGE] * 4, 4, 5]])
-        looks = torch.zeros(2, 7, 4, dtype=torch.bool)
-        looks[0, 6, 2] = looks[1, 6, 0] = looks[1, 6, 1] = True
+        """A picture and words, the last of which is to look at slot 2, words alone, and one that is to look at two."""
+        ids = torch.tensor([[*[self.IMAGE] * 4, 1, 2, 3], [1, 2, 3, 4, 5, 6, 7], [0, *[self.IMAGE] * 4, 4, 5]])
+        looks = torch.zeros(3, 7, 4, dtype=torch.bool)
+        looks[0, 6, 2] = looks[2, 6, 0] = looks[2, 6, 1] = True
         return ids, looks, torch.randn(2, 3, 16, 16)
 
     def test_it_is_what_the_watched_heads_leave_elsewhere(self, model):
@@ -155,7 +155,7 @@ class TestWhereAttentionGoes:
         found = watch.loss(ids, looks)
         model.set_attn_implementation("eager")
         seen = model(input_ids=ids, pixel_values=pixels, output_attentions=True).attentions[1:3]
-        there = [[layer[0, 0, 6, 2], layer[1, 0, 6, 1] + layer[1, 0, 6, 2]] for layer in seen]
+        there = [[layer[0, 0, 6, 2], layer[2, 0, 6, 1] + layer[2, 0, 6, 2]] for layer in seen]
         expected = -torch.stack([share for layer in there for share in layer]).log().mean()
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 

@@ -188,6 +188,8 @@ class GroundingCollator:
         looks = torch.zeros(length, self.processor.num_queries, dtype=torch.bool)
         box_open, box_close, _ = self._box_tokens
         ids, opened, begun = packed.input_ids, 0, 0
+        if self.processor.image_token_id not in ids:
+            return looks
         for index, (token, label) in enumerate(zip(ids, packed.labels, strict=True)):
             if label == IGNORED:
                 begun = index

@@ -91,10 +91,12 @@ class LookLoss:
     def loss(self, input_ids: torch.Tensor, looks: torch.Tensor) -> torch.Tensor:
         """Ids (B, T), and which slots each is to look at, (B, T, Q) bool: the mean over those that are to look at any.
 
-        All rows have an image.
+        A row has one image, or none and nothing to look at.
         """
         row, token = looks.any(-1).nonzero(as_tuple=True)
-        columns = (input_ids == self._image_token).nonzero()[:, 1].view(-1, looks.shape[-1])[row]  # (n, Q)
+        is_slot = input_ids == self._image_token
+        image_of_row = is_slot.any(-1).cumsum(0) - 1
+        columns = is_slot.nonzero()[:, 1].view(-1, looks.shape[-1])[image_of_row[row]]  # (n, Q)
         elsewhere = ~looks[row, token]
         shares = []
         for attention in self._watched:
