@@ -144,7 +144,9 @@ class TestWhereAttentionGoes:
 
     def batch(self):
         """A picture and words, the last of which is to look at slot 2, words alone, and one that is to look at two."""
-        ids = torch.tensor([[*[self.IMAGE] * 4, 1, 2, 3], [1, 2, 3, 4, 5, 6, 7], [0, *[self.IMAGE] * 4, 4, 5]])
+        ids = torch.tensor(
+            [[*[self.IMAGE] * 4, 1, 2, 3], [1, 2, 3, 4, 5, 6, 7], [0, *[self.IMAGE] * 4, 4, 5]]
+        )
         looks = torch.zeros(3, 7, 4, dtype=torch.bool)
         looks[0, 6, 2] = looks[2, 6, 0] = looks[2, 6, 1] = True
         return ids, looks, torch.randn(2, 3, 16, 16)

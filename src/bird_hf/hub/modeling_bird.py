@@ -10,8 +10,8 @@ Architectural choices, as in Qwen-VL (arXiv 2308.12966), whose weights `bird con
 - image features replace the embeddings of the slots `config.image_token_id`; attention is causal throughout.
 
 Three choices are ours: queries, keys and values have a projection each (Qwen-VL fuses them, and interleaves
-them by head in the transformer), the patch embedding is a `Linear` of cut patches (Qwen-VL's convolution with
-the stride of its kernel, which is the same product), and so is the final projection (a product from the right).
+them by head in the transformer), the patch embedding is a matrix on cut patches (Qwen-VL's convolution with the
+stride of its kernel, which is the same product), and the final projection is a `Linear` (a product from the right).
 `bird_hf.convert` permutes and transposes accordingly. Qwen-VL's dynamic NTK and log-n scaling beyond 2048
 tokens are not reproduced: BiRD trains at 2048.
 """
@@ -127,6 +127,23 @@ class BirdVisionMLP(nn.Module):
         return self.fc2(self.activation(self.fc1(states)))
 
 
+class BirdPatchEmbedding(nn.Module):
+    """A matrix on cut patches; no `Linear`, so that what shrinks or adapts those leaves the first look alone."""
+
+    def __init__(self, config: BirdVisionConfig):
+        super().__init__()
+        self.config = config
+        self.weight = nn.Parameter(
+            torch.empty(config.hidden_size, config.num_channels * config.patch_size**2)
+        )
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """(N, 3, S, S) -> (N, patches, C)."""
+        return F.linear(
+            cut_into_patches(pixel_values.to(self.weight.dtype), self.config.patch_size), self.weight
+        )
+
+
 class BirdVisionBlock(GradientCheckpointingLayer):
     """A pre-norm transformer block."""
 
@@ -196,7 +213,9 @@ class BirdPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, BirdVisionTower):
+        if isinstance(module, BirdPatchEmbedding):
+            init.normal_(module.weight, std=module.config.initializer_range)
+        elif isinstance(module, BirdVisionTower):
             if (
                 module.config.resampler_identity_init
             ):  # strong enough to last through the blocks to the queries
@@ -219,8 +238,8 @@ class BirdVisionTower(BirdPreTrainedModel):
 
     def __init__(self, config: BirdVisionConfig):
         super().__init__(config)
-        width, patch = config.hidden_size, config.patch_size
-        self.patch_embedding = nn.Linear(config.num_channels * patch**2, width, bias=False)
+        width = config.hidden_size
+        self.patch_embedding = BirdPatchEmbedding(config)
         self.position_embedding = nn.Parameter(torch.empty(config.position_grid**2, width))
         self.pre_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.blocks = nn.ModuleList(BirdVisionBlock(config) for _ in range(config.num_hidden_layers))
@@ -236,8 +255,7 @@ class BirdVisionTower(BirdPreTrainedModel):
         if pixel_values.ndim != 4 or pixel_values.shape[-2:] != (size, size):
             expected = f"(num_images, {self.config.num_channels}, {size}, {size})"
             raise ValueError(f"pixel_values are {tuple(pixel_values.shape)}, the model reads {expected}")
-        pixels = pixel_values.to(self.patch_embedding.weight.dtype)
-        states = self.patch_embedding(cut_into_patches(pixels, self.config.patch_size))  # (N, g*g, C)
+        states = self.patch_embedding(pixel_values)  # (N, g*g, C)
         states = self.pre_norm(states + resize_grid(self.position_embedding, states.shape[1]))
         for block in self.blocks:
             states = block(states)
