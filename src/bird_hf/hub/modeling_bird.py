@@ -139,9 +139,8 @@ class BirdPatchEmbedding(nn.Module):
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """(N, 3, S, S) -> (N, patches, C)."""
-        return F.linear(
-            cut_into_patches(pixel_values.to(self.weight.dtype), self.config.patch_size), self.weight
-        )
+        patches = cut_into_patches(pixel_values, self.config.patch_size)
+        return F.linear(patches.to(self.weight.dtype), self.weight)
 
 
 class BirdVisionBlock(GradientCheckpointingLayer):
