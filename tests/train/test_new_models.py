@@ -8,6 +8,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from bird_hf.hub.processing_bird import IMAGE_TOKEN
 from bird_hf.train.new_models import build_on, create_model
+from bird_hf.train.numbers import number_ids
 from bird_hf.train.tokenizer import train_tokenizer
 
 TEXTS = ["Where is the left kidney?", "Here is the left kidney."] * 9
@@ -103,3 +104,12 @@ def test_sizes_that_the_language_model_brings_are_refused(speaker):
 def test_sizes_that_are_missing_are_named():
     with pytest.raises(ValueError, match="new_model lacks text_config, vocab_size"):
         create_model(SIZES, TEXTS)
+
+
+def test_a_speaker_learns_whole_numbers(speaker):
+    model, processor = build_on(str(speaker), SIZES | {"whole_numbers": True})
+    ids = number_ids(processor.tokenizer)
+    for matrix in (model.get_input_embeddings().weight, model.get_output_embeddings().weight):
+        assert len(matrix) == len(processor.tokenizer)
+        near, far = (torch.cosine_similarity(matrix[ids[500]], matrix[ids[n]], dim=0) for n in (502, 700))
+        assert near > far

@@ -165,7 +165,7 @@ def test_what_comes_first_has_a_schedule_of_its_own(data, tmp_path):
     assert rates == pytest.approx([0, 1, 2 / 3, 1 / 3, 0, 1, 4 / 5, 3 / 5, 2 / 5, 1 / 5])
 
 
-def test_whole_numbers_are_missed_by_a_little_for_less(data, tmp_path):
+def test_whole_numbers_have_their_bell_in_the_trainers_loss(data, tmp_path):
     """The trainer's loss, where numbers are tokens, is that of the answers with a bell for each number."""
     sizes = NEW_MODEL | {"whole_numbers": True}
     trainers = [trainer_of(data, tmp_path, new_model=sizes, number_spread=spread) for spread in (1e-3, 5.0)]
@@ -177,6 +177,16 @@ def test_whole_numbers_are_missed_by_a_little_for_less(data, tmp_path):
         )
     assert sharp == pytest.approx(exact, rel=1e-6)  # a bell of no width is the number
     assert soft != pytest.approx(exact, rel=5e-5)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"slot_loss_weight": 1.0}, {"attn_implementation": "dense"}], ids=["sdpa", "no slots"]
+)
+def test_where_attention_goes_needs_slots_and_dense_attention(data, tmp_path, fields):
+    with pytest.raises(
+        ValueError, match="look_loss_weight needs slot_loss_weight, and attn_implementation dense"
+    ):
+        trainer_of(data, tmp_path, new_model=NEW_MODEL, look_loss_weight=0.3, **fields)
 
 
 def test_loss_falls(data, tmp_path):

@@ -58,7 +58,7 @@ class SlotHead(nn.Module):
         self._features = features  # (N, Q, D)
 
     def loss(self, classes: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy of classes (N, Q), and mean distance of boxes (N, Q, 4)."""
+        """Cross-entropy of classes (N, Q), mean distance of boxes (N, Q, 4), and what their overlap (IoU) lacks."""
         # Autocast ends where the model's forward does; the language model normalises what it reads just so.
         features = F.rms_norm(self._features.float(), self._features.shape[-1:])
         table = self.embedding[0].weight
