@@ -293,6 +293,7 @@ def test_stopped_run_goes_on_as_if_it_had_never_stopped(data, tmp_path):
         "freeze_vision": False,
         "attn_implementation": "dense",
         "slot_loss_weight": 0.5,
+        "look_loss_weight": 0.3,
     }
     folders = [tmp_path / name for name in ("unbroken", "stopped")]
     for folder in folders:
