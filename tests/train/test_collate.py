@@ -265,7 +265,7 @@ def test_visibility_of_a_small_row():
         "1111...",
         "11..1..",
         "11..11.",
-        "......1",
+        "11....1",
     ]
     assert visibility(turns).shape == (1, 1, 7, 7)
     assert ["".join(".1"[seen] for seen in line) for line in visibility(turns)[0, 0].tolist()] == expected
@@ -274,24 +274,35 @@ def test_visibility_of_a_small_row():
 # --- where to look --------------------------------------------------------------------------------------------
 
 
-def test_an_answer_looks_at_its_boxes_from_its_start_and_a_question_while_it_has_one(tiny_processor):
-    collator = GroundingCollator(tiny_processor, classes={"left kidney": 1})
+def test_an_answer_looks_at_its_boxes_or_past_them_all_from_its_start_and_a_question_while_it_has_one(
+    tiny_processor,
+):
+    collator = GroundingCollator(tiny_processor, classes={"left kidney": 1, "kidney": 2})
     turns = (
         (
             "Where is the kidney?",
             "Here: <ref>kidney</ref><box>(0,0),(200,200)</box><box>(800,0),(999,99)</box>.",
         ),
         ("What is <ref>this</ref><box>(800,800),(990,990)</box>?", "A tumor."),
-        ("Is there a nodule?", "No."),
+        ("Is there a right kidney?", "No."),
+        ("Is there a left kidney?", "Yes."),
     )
-    packed_row = row(*turns, objects=[{"label": "left kidney", "box": [0.0, 0.0, 0.2, 0.2], "present": True}])
+    objects = [
+        {"label": "left kidney", "box": [0.0, 0.0, 0.2, 0.2], "present": True},
+        {"label": "kidney", "box": [0.0, 0.0, 0.2, 0.2], "present": True},
+        {"label": "right kidney", "box": None, "present": False},
+    ]
+    packed_row = row(*turns, objects=objects)
     looks, packed = collator([packed_row])["slot_looks"][0], collator.pack(packed_row)
     convert = tiny_processor.tokenizer.convert_tokens_to_ids
     opened = [index for index, token in enumerate(packed.input_ids) if token == convert("<box>")]
     closed = [index for index, token in enumerate(packed.input_ids) if token == convert("</box>")]
     begun = next(index for index, label in enumerate(packed.labels) if label != IGNORED) - 1
-    expected = torch.zeros(len(packed.input_ids), QUERIES, dtype=torch.bool)
+    expected = torch.zeros(len(packed.input_ids), QUERIES + 1, dtype=torch.bool)
     expected[begun : closed[0], 0] = True  # the 2 x 2 slots row by row
     expected[closed[0] : closed[1], 1] = True
     expected[opened[2] : closed[2], 3] = True
+    absent = [index for index, turn in enumerate(packed.turns) if turn == 3]
+    answer = [index for index in absent if packed.labels[index] != IGNORED]
+    expected[answer[0] - 1 : answer[-1], QUERIES] = True
     assert torch.equal(looks, expected)

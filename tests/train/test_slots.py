@@ -9,6 +9,7 @@ from datasets import Dataset
 from bird_hf.hub.configuration_bird import BirdConfig
 from bird_hf.hub.modeling_bird import BirdForConditionalGeneration, BirdProjector
 from bird_hf.train import attention
+from bird_hf.train.numbers import bells
 from bird_hf.train.slots import BACKGROUND, LookLoss, SlotHead, names_of, slot_targets
 
 LIVER, CYST = 1, 2
@@ -23,7 +24,7 @@ def head_of(queries):
     """A head behind a projector of 32 features a slot, for names of two tokens and one, and the projector."""
     vision = {"resampler_hidden_size": 32, "resampler_num_attention_heads": 2, "num_queries": queries}
     projector = BirdProjector(BirdConfig(vision_config=vision, text_config={"hidden_size": 32}))
-    return SlotHead(projector, torch.nn.Embedding(5, 32), [[1, 2], [4]]), projector
+    return SlotHead(projector, torch.nn.Embedding(5, 32), [[1, 2], [4]], None), projector
 
 
 def grid(classes):
@@ -64,28 +65,48 @@ def test_names_are_those_that_lie_somewhere():
     assert names_of(Dataset.from_list(rows)) == {"cyst": 1, "liver": 2}
 
 
-def test_the_loss_is_learnt_away():
+def test_the_loss_is_learnt_away_to_what_the_bells_leave():
     torch.manual_seed(0)
-    targets = slot_targets([[thing("liver", [0.0, 0.0, 1.0, 0.5])]], CLASSES, 16)
+    box = [0.25, 0.125, 0.75, 0.5]
+    targets = slot_targets([[thing("liver", box)]], CLASSES, 16)
     head, look = head_of(16)
     features = torch.nn.Parameter(torch.randn(1, 16, 32))
     optimizer = torch.optim.Adam([features, *head.parameters()], 0.03)
-    first = None
     for _ in range(200):
         look(features)
         loss = head.loss(*targets)
-        first = first or loss.item()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert loss.item() < 0.1 * first
+    bell = bells(1001, 6.0)[500]
+    least = -(bell[bell > 0] * bell[bell > 0].log()).sum()
+    assert 0 < loss.item() - least < 0.2
+    on_liver = targets[0][0] == LIVER
+    sides = head.sides(torch.nn.functional.rms_norm(look(features)[0, on_liver], (32,))).unflatten(
+        -1, (4, 32)
+    )
+    said = (sides @ head.own_numbers.weight.T).argmax(-1) / 1000
+    torch.testing.assert_close(said, torch.tensor([box]).expand_as(said), atol=0.01, rtol=0)
+
+
+def test_boxes_are_told_in_the_language_models_numbers_where_it_has_them():
+    numbers = torch.arange(5, 1006)
+    embedding = torch.nn.Embedding(1006, 32)
+    for learns in (True, False):
+        look = torch.nn.Identity()
+        head = SlotHead(look, embedding, [[1, 2], [4]], numbers, learn_embeddings=learns)
+        look(torch.randn(1, 16, 32))
+        embedding.weight.grad = None
+        head.loss(*slot_targets([[thing("liver", [0.0, 0.0, 1.0, 0.5])]], CLASSES, 16)).backward()
+        assert head.own_numbers is None and head.sides.weight.grad.abs().sum() > 0
+        assert (embedding.weight.grad is not None and bool(embedding.weight.grad[5:].any())) == learns
 
 
 def test_a_picture_without_objects_has_a_loss_and_no_boxes_in_it():
     head, look = head_of(4)
     look(torch.randn(1, 4, 32))
     head.loss(torch.full((1, 4), BACKGROUND), torch.zeros(1, 4, 4)).backward()
-    assert head.box.weight.grad is None and head.background.grad is not None
+    assert head.sides.weight.grad is None and head.background.grad is not None
 
 
 def test_a_slot_that_says_a_name_in_the_language_models_embeddings_is_known_by_it():
@@ -117,7 +138,7 @@ class TestWhereAttentionGoes:
         "hidden_size": 32,
         "intermediate_size": 32,
         "num_hidden_layers": 4,
-        "num_attention_heads": 2,
+        "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "vocab_size": 12,
     }
@@ -143,12 +164,14 @@ class TestWhereAttentionGoes:
         return BirdForConditionalGeneration._from_config(config, attn_implementation="dense")
 
     def batch(self):
-        """A picture and words, the last of which is to look at slot 2, words alone, and one that is to look at two."""
+        """A picture and words, the last of which is to look at slot 2, words alone, and two that are to look at two
+        slots, and past them all.
+        """
         ids = torch.tensor(
             [[*[self.IMAGE] * 4, 1, 2, 3], [1, 2, 3, 4, 5, 6, 7], [0, *[self.IMAGE] * 4, 4, 5]]
         )
-        looks = torch.zeros(3, 7, 4, dtype=torch.bool)
-        looks[0, 6, 2] = looks[2, 6, 0] = looks[2, 6, 1] = True
+        looks = torch.zeros(3, 7, 5, dtype=torch.bool)
+        looks[0, 6, 2] = looks[2, 5, 4] = looks[2, 6, 0] = looks[2, 6, 1] = True
         return ids, looks, torch.randn(2, 3, 16, 16)
 
     def test_it_is_what_the_watched_heads_leave_elsewhere(self, model):
@@ -157,8 +180,12 @@ class TestWhereAttentionGoes:
         found = watch.loss(ids, looks)
         model.set_attn_implementation("eager")
         seen = model(input_ids=ids, pixel_values=pixels, output_attentions=True).attentions[1:3]
-        there = [[layer[0, 0, 6, 2], layer[2, 0, 6, 1] + layer[2, 0, 6, 2]] for layer in seen]
-        expected = -torch.stack([share for layer in there for share in layer]).log().mean()
+        there = [
+            [layer[0, head, 6, 2], layer[2, head, 5, 5], layer[2, head, 6, 1] + layer[2, head, 6, 2]]
+            for layer in seen
+            for head in (0, 2)  # every other one
+        ]
+        expected = -torch.stack([share for head in there for share in head]).log().mean()
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
     def test_it_is_learnt_away(self, model):

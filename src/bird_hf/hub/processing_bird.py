@@ -13,6 +13,7 @@ in `CONTROL_TOKENS` steers the model, so it is encoded as plain text where it oc
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from inspect import signature
@@ -43,6 +44,7 @@ CONTROL_TOKENS: tuple[AddedToken, ...] = tuple(
         IMAGE_TOKEN,
     )
 )
+_RESERVED = re.compile("|".join(re.escape(token.content) for token in CONTROL_TOKENS if token.special))
 
 # From transformers 5.23 on; this goes when no older version is supported.
 _CAN_SANITIZE = "sanitize_control_tokens" in signature(ProcessorMixin.apply_chat_template).parameters
@@ -249,12 +251,11 @@ def _message_texts(conversation: Any) -> Iterator[str]:
 def refuse_control_tokens(conversation: Any) -> None:
     """Raise ValueError where a text of a conversation holds a control token."""
     for text in _message_texts(conversation):
-        for token in CONTROL_TOKENS:
-            if token.special and token.content in text:
-                raise ValueError(
-                    f"a message holds the control token {token.content}; remove it, or tokenize at once "
-                    "(tokenize=True, without an assistant mask) to have it read as plain text"
-                )
+        if found := _RESERVED.search(text):
+            raise ValueError(
+                f"a message holds the control token {found[0]}; remove it, or tokenize at once "
+                "(tokenize=True, without an assistant mask) to have it read as plain text"
+            )
 
 
 def _in_pixels(answer: GroundedText, size_hw: Sequence[int]) -> GroundedText:

@@ -7,6 +7,7 @@ accumulates it in float32 all the same). `benchmarks/training_step.py` compares 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,8 +16,17 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 NAME = "dense"
-# The attribute in which a module that has it finds queries (scaled) and keys of its first head, and the mask.
-WATCHED = "first_head"
+WATCHED = "watched"  # the attribute of a module whose heads are watched
+
+
+@dataclass
+class Watched:
+    """Heads of a module, and what they last attended with."""
+
+    heads: slice
+    query: Any = None  # (B, heads, Q, d), scaled
+    key: Any = None  # (B, heads, K, d)
+    mask: Any = None  # (B, 1, Q, K), additive
 
 
 def dense_attention(
@@ -35,9 +45,11 @@ def dense_attention(
     if torch.is_autocast_enabled(query.device.type):
         dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
-    if hasattr(module, WATCHED):
-        setattr(module, WATCHED, (query[:, 0] * scaling, key[:, 0], attention_mask))
-    scores = (query * scaling) @ key.transpose(2, 3)  # (B, heads, Q, K)
+    query = query * scaling
+    if (watched := getattr(module, WATCHED, None)) is not None:
+        watched.query, watched.key = query[:, watched.heads], key[:, watched.heads]
+        watched.mask = attention_mask
+    scores = query @ key.transpose(2, 3)  # (B, heads, Q, K)
     if attention_mask is not None:
         scores += attention_mask[:, :, :, : key.shape[2]].to(scores.dtype)
     mixed = scores.softmax(-1) @ value  # (B, heads, Q, d)

@@ -10,9 +10,10 @@ so that each is exactly what it would be if it were asked alone, and the image i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -58,9 +59,9 @@ class GroundingCollator:
     Returns input_ids, labels, position_ids, loss_weights (B, T), pixel_values (images, 3, S, S) where there are
     images, and attention_mask (B, 1, T, T) bool: which position sees which. Of a row with more than `max_turns` turns
     that many are drawn each time it is met. With `classes` (a number for each label) also what each image slot stands
-    on: slot_classes (images, Q) and slot_boxes (images, Q, 4), from the rows' `objects`; and slot_looks (B, T, Q),
-    where to look while a box is written or read. Raises ValueError, naming the row, where a row is too long for
-    `max_length` or has no answer.
+    on: slot_classes (images, Q) and slot_boxes (images, Q, 4), from the rows' `objects`; and slot_looks (B, T, Q + 1),
+    where to look while a box is written or read, or missed. Raises ValueError, naming the row, where a row is too
+    long for `max_length` or has no answer.
     """
 
     processor: BirdProcessor
@@ -90,7 +91,9 @@ class GroundingCollator:
                 batch["slot_classes"], batch["slot_boxes"] = slot_targets(
                     [row["objects"] for row in pictured], self.classes, self.processor.num_queries
                 )
-                batch["slot_looks"] = torch.stack([self._looks(row, length) for row in packed])
+                batch["slot_looks"] = torch.stack(
+                    [self._looks(row, sequence, length) for row, sequence in zip(rows, packed, strict=True)]
+                )
         return batch
 
     def pack(self, row: dict[str, Any]) -> PackedRow:
@@ -103,8 +106,8 @@ class GroundingCollator:
         if self.max_turns is not None and len(conversations) > self.max_turns:
             drawn = torch.randperm(len(conversations))[: self.max_turns].tolist()
             conversations = [conversations[place] for place in drawn]
-        for number, messages in enumerate(conversations, start=1):
-            ids, is_answer = self._encode(messages, has_image)
+        encoded = self._encode(conversations, has_image)
+        for number, (ids, is_answer) in enumerate(encoded, start=1):
             start = self._after_image(ids) if has_image else 0
             if number == 1:
                 prefix = ids[:start]
@@ -114,31 +117,34 @@ class GroundingCollator:
         self._check(row, packed)
         return packed
 
-    def _encode(self, messages: list[dict[str, str]], has_image: bool) -> tuple[list[int], list[bool]]:
-        """Token ids of a conversation, its image slots expanded, and which ones the assistant writes."""
-        first, *rest = messages
-        content: list[dict[str, str]] = [{"type": "text", "text": first["content"]}]
-        if has_image:
-            content.insert(0, {"type": "image"})
+    def _encode(
+        self, conversations: list[list[dict[str, str]]], has_image: bool
+    ) -> Iterator[tuple[list[int], list[bool]]]:
+        """Of each conversation its token ids, image slots expanded, and which ones the assistant writes."""
+        typed = []
+        for first, *rest in conversations:
+            content: list[dict[str, str]] = [{"type": "text", "text": first["content"]}]
+            if has_image:
+                content.insert(0, {"type": "image"})
+            typed.append([{"role": first["role"], "content": content}, *rest])
         encoded = self.processor.tokenizer.apply_chat_template(
-            [{"role": first["role"], "content": content}, *rest],
+            typed,
             chat_template=self.processor.chat_template,
             tokenize=True,
             return_dict=True,
             return_assistant_tokens_mask=True,
         )
-        ids, is_answer = encoded["input_ids"], [bool(flag) for flag in encoded["assistant_masks"]]
-        if any(is_answer):  # nothing is learnt from the line feed behind the last answer
-            end = len(ids) - is_answer[::-1].index(True)
-            ids, is_answer = ids[:end], is_answer[:end]
-        if not has_image:
-            return ids, is_answer
-        slot = ids.index(self.processor.image_token_id)
-        count = self.processor.num_queries
-        return (
-            ids[:slot] + [ids[slot]] * count + ids[slot + 1 :],
-            is_answer[:slot] + [False] * count + is_answer[slot + 1 :],
-        )
+        for ids, flags in zip(encoded["input_ids"], encoded["assistant_masks"], strict=True):
+            is_answer = [bool(flag) for flag in flags]
+            if any(is_answer):  # nothing is learnt from the line feed behind the last answer
+                end = len(ids) - is_answer[::-1].index(True)
+                ids, is_answer = ids[:end], is_answer[:end]
+            if has_image:
+                slot = ids.index(self.processor.image_token_id)
+                count = self.processor.num_queries
+                ids = ids[:slot] + [ids[slot]] * count + ids[slot + 1 :]
+                is_answer = is_answer[:slot] + [False] * count + is_answer[slot + 1 :]
+            yield ids, is_answer
 
     def _after_image(self, ids: list[int]) -> int:
         """Where the turn's own tokens begin: right behind the token that closes the image."""
@@ -179,28 +185,34 @@ class GroundingCollator:
                 packed.weights[index] = self.weights.punctuation
             place = 0
 
-    def _looks(self, packed: PackedRow, length: int) -> torch.Tensor:
-        """Which slots each token should look at, (length, Q) bool.
+    def _looks(self, row: Mapping[str, Any], packed: PackedRow, length: int) -> torch.Tensor:
+        """Where each token should look, (length, Q + 1) bool: at which slots, or, the last column, at none of them.
 
-        Those of a box, from the token behind which the answer, or its next part, begins: whether there is such a thing
-        at all is known by looking, too. In a question, those of its own box.
+        At those of a box, from the token behind which the answer, or its next part, begins: whether there is such a
+        thing at all is known by looking, too. At none where the answer is that it is not there. In a question, at those
+        of its own box.
         """
-        looks = torch.zeros(length, self.processor.num_queries, dtype=torch.bool)
+        looks = torch.zeros(length, self.processor.num_queries + 1, dtype=torch.bool)
         box_open, box_close, _ = self._box_tokens
-        ids, opened, begun = packed.input_ids, 0, 0
+        ids, question = packed.input_ids, ""
         if self.processor.image_token_id not in ids:
             return looks
-        for index, (token, label) in enumerate(zip(ids, packed.labels, strict=True)):
-            if label == IGNORED:
-                begun = index
-            if token == box_open:
-                opened = index
-            elif token == box_close:
-                slots = torch.zeros(self.processor.num_queries, dtype=torch.bool)
-                for box in read(self.processor.tokenizer.decode(ids[opened : index + 1])).boxes:
-                    slots |= slots_of(box.xyxy, len(slots))
-                looks[min(opened, begun) : index] = slots
-                begun = index
+        for is_answer, run in groupby(range(len(ids)), lambda index: packed.labels[index] != IGNORED):
+            first, *rest = run
+            last = rest[-1] if rest else first
+            opened, begun, boxes = first, first - 1, 0
+            for index in (first, *rest):
+                if ids[index] == box_open:
+                    opened = index
+                elif ids[index] == box_close:
+                    start = begun if is_answer else opened
+                    for box in read(self.processor.tokenizer.decode(ids[opened : index + 1])).boxes:
+                        looks[start:index, slots_of(box.xyxy, self.processor.num_queries)] = True
+                    begun, boxes = index, boxes + 1
+            if not is_answer:
+                question = self.processor.tokenizer.decode(ids[first : last + 1])
+            elif not boxes and _is_of_absent(question, row["objects"]):
+                looks[begun:last, -1] = True
         return looks
 
     def _check(self, row: dict[str, Any], packed: PackedRow) -> None:
@@ -217,15 +229,12 @@ class GroundingCollator:
 def visibility(turns: torch.Tensor) -> torch.Tensor:
     """Which position sees which: turns (B, T), -1 for padding -> (B, 1, T, T) bool.
 
-    A position sees what stands before it in the prefix or in its own turn. Padding sees itself alone, so that
-    no row of the softmax is empty.
+    A position sees what stands before it in the prefix or in its own turn. Nothing sees padding but padding, which sees
+    itself at least, so that no row of the softmax is empty.
     """
+    turns = turns.to(torch.int16)
     own = turns[:, :, None] == turns[:, None, :]
-    shared = (turns == PREFIX)[:, None, :] & (turns >= 0)[:, :, None]
-    causal = torch.ones(turns.shape[1], turns.shape[1], dtype=torch.bool).tril()
-    real = (turns >= 0)[:, :, None]
-    alone = torch.eye(turns.shape[1], dtype=torch.bool)
-    return (((own | shared) & causal & real) | (alone & ~real))[:, None]
+    return (own | (turns == PREFIX)[:, None, :]).tril()[:, None]
 
 
 def _conversations(row: dict[str, Any]) -> list[list[dict[str, str]]]:
@@ -240,6 +249,12 @@ def _conversations(row: dict[str, Any]) -> list[list[dict[str, str]]]:
             f"row {name} is independent, so its messages must be pairs of user and assistant: {roles}"
         )
     return [messages[start : start + 2] for start in range(0, len(messages), 2)]
+
+
+def _is_of_absent(question: str, objects: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether what a question names is among the objects that are not there; of names in names the longest counts."""
+    named = [item for item in objects if item["label"] in question]
+    return bool(named) and not max(named, key=lambda item: len(item["label"]))["present"]
 
 
 def _append(

@@ -40,6 +40,13 @@ def start_alike(embeddings: torch.Tensor, ids: torch.Tensor) -> None:
     embeddings[ids] = embeddings.norm(dim=-1).mean() * waves @ directions
 
 
+def bells(count: int, spread: float) -> torch.Tensor:
+    """(count, count): row n is what is wanted where the number n stands, a bell of that standard deviation around n."""
+    apart = torch.arange(count)[:, None] - torch.arange(count)
+    heights = torch.exp(-0.5 * (apart / spread) ** 2)
+    return heights / heights.sum(-1, keepdim=True)
+
+
 class NumberLoss:
     """Log-likelihood of answers in which a number may be missed by a little.
 
@@ -51,9 +58,7 @@ class NumberLoss:
         self.ids = ids
         self.value = torch.full((vocab_size,), -1)  # of a token, -1 where it is no number
         self.value[ids] = torch.arange(len(ids))
-        apart = torch.arange(len(ids))[:, None] - torch.arange(len(ids))
-        bells = torch.exp(-0.5 * (apart / spread) ** 2)
-        self.bells = bells / bells.sum(-1, keepdim=True)  # (1001, 1001): row n is wanted where n stands
+        self.bells = bells(len(ids), spread)
 
     def log_probs(
         self, states: torch.Tensor, head: torch.Tensor, labels: torch.Tensor

@@ -258,7 +258,13 @@ def build_trainer(
         collator.classes = names_of(train_dataset)
         names = _tokens_of(collator.classes, processor)
         speaks = bool(config.model or config.text_model)
-        model.slot_head = SlotHead(model.model.projector, model.get_input_embeddings(), names, not speaks)
+        model.slot_head = SlotHead(
+            model.model.projector,
+            model.get_input_embeddings(),
+            names,
+            number_ids(processor.tokenizer),
+            learn_embeddings=not speaks,
+        )
     trainer = BirdSFTTrainer(
         model=model,
         args=config,

@@ -17,21 +17,28 @@ import torch.nn.functional as F
 from datasets import Dataset
 from torch import nn
 
+from ..hub.boxes import THOUSAND
 from ..hub.modeling_bird import BirdForConditionalGeneration, BirdProjector
-from .attention import WATCHED
+from .attention import WATCHED, Watched
+from .numbers import bells, start_alike
 
 BACKGROUND = 0  # the class of a slot that lies on nothing
 _CENTRE = 0.5  # of a box's sides: the slots that stand for it; at its corners lies something else
 _BACKGROUND_WEIGHT = 0.2  # most slots of a picture lie on nothing
-_BOX_WEIGHT = 10.0  # a box that is off by a tenth counts as much as a class that is not known
+_SPREAD = 6.0  # of the bell around a side of a box, in thousandths
 
 
 class SlotHead(nn.Module):
     """Reads class and box from the features of each slot, as the projector last put them out.
 
-    What lies on a slot is told by likeness to the embeddings of its name's tokens: the features are from the start in
-    the language of the model that will look them up. names: the token ids of each class but the background.
-    learn_names: let the embeddings come to meet the features; not those of a model that already speaks.
+    Both are told in the language of the model that will look them up, so that it has to look and copy, no more: what
+    lies on a slot by likeness to the embeddings of its name's tokens, and each side of its box by likeness of a linear
+    map of the features to the embeddings of numbers, with a bell around the right one (`numbers.py`). As one distance
+    in the plane, boxes are learnt later and less well (docs/decisions.md).
+
+    names: the token ids of each class but the background. numbers: the ids of 0 to 1000; None where they are no tokens,
+    and are embedded here instead. learn_embeddings: let the embeddings come to meet the features; not those of a model
+    that already speaks.
     """
 
     def __init__(
@@ -39,70 +46,92 @@ class SlotHead(nn.Module):
         projector: BirdProjector,
         embedding: nn.Embedding,
         names: Sequence[Sequence[int]],
-        learn_names: bool = True,
+        numbers: torch.Tensor | None,
+        learn_embeddings: bool = True,
     ):
         super().__init__()
         width = embedding.embedding_dim
         projector.register_forward_hook(self._look)
         self.embedding = [embedding]  # in a list, so that it stays the language model's alone
-        self.learn_names = learn_names
+        self.learn_embeddings = learn_embeddings
         self.background = nn.Parameter(torch.randn(1, width))
-        self.box = nn.Linear(width, 4)
+        self.sides = nn.Linear(width, 4 * width, bias=False)
+        self.own_numbers = None if numbers is not None else nn.Embedding(THOUSAND + 1, width)
+        if self.own_numbers is not None:
+            numbers = torch.arange(THOUSAND + 1)
+            start_alike(self.own_numbers.weight, numbers)
         lengths = torch.tensor([0, *(len(ids) for ids in names)])
-        self.register_buffer("tokens", torch.tensor([i for ids in names for i in ids]), persistent=False)
-        self.register_buffer("starts", lengths.cumsum(0)[:-1], persistent=False)
-        self.register_buffer("class_weight", torch.ones(1 + len(names)), persistent=False)
-        self.class_weight[BACKGROUND] = _BACKGROUND_WEIGHT
+        class_weight = torch.ones(1 + len(names))
+        class_weight[BACKGROUND] = _BACKGROUND_WEIGHT
+        constants = {
+            "tokens": torch.tensor([i for ids in names for i in ids]),
+            "starts": lengths.cumsum(0)[:-1],
+            "numbers": numbers,
+            "bells": bells(THOUSAND + 1, _SPREAD),
+            "class_weight": class_weight,
+        }
+        for name, value in constants.items():
+            self.register_buffer(name, value, persistent=False)
 
     def _look(self, projector: nn.Module, args: Any, features: torch.Tensor) -> None:
         self._features = features  # (N, Q, D)
 
     def loss(self, classes: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy of classes (N, Q), mean distance of boxes (N, Q, 4), and what their overlap (IoU) lacks."""
+        """Cross-entropy of classes (N, Q) and of the sides of unit boxes (N, Q, 4), and what their overlap lacks."""
         # Autocast ends where the model's forward does; the language model normalises what it reads just so.
         features = F.rms_norm(self._features.float(), self._features.shape[-1:])
         table = self.embedding[0].weight
-        table = table if self.learn_names else table.detach()
+        table = table if self.learn_embeddings else table.detach()
         names = F.embedding_bag(self.tokens, table, self.starts, mode="mean")
         scores = features @ F.normalize(torch.cat([self.background, names])).T  # (N, Q, 1 + names)
         loss = F.cross_entropy(scores.flatten(0, 1), classes.flatten(), self.class_weight)
         on_object = classes != BACKGROUND
         if on_object.any():
-            found, wanted = self.box(features[on_object]), boxes[on_object]
-            loss = loss + _BOX_WEIGHT * F.l1_loss(found, wanted) + (1 - _overlap(found, wanted)).mean()
+            numbers = (table if self.own_numbers is None else self.own_numbers.weight)[self.numbers]
+            sides = self.sides(features[on_object]).unflatten(-1, (4, -1))
+            log_probs = (sides @ numbers.T).log_softmax(-1)  # (n, 4, 1001)
+            wanted = boxes[on_object]
+            nearby = self.bells[(wanted * THOUSAND).round().long().clamp(0, THOUSAND)]
+            expected = log_probs.exp() @ torch.linspace(0, 1, THOUSAND + 1, device=log_probs.device)
+            loss = loss - (log_probs * nearby).sum(-1).mean() + (1 - _overlap(expected, wanted)).mean()
         return loss
 
 
 class LookLoss:
-    """Where attention goes while a box is written or read: to the slots that stand for it.
+    """Where attention goes while a box is written or read: to the slots that stand for it, or past them all.
 
     To say where a thing lies, a model looks it up: from the name to the slot that shows it. That step is all or
-    nothing, and the answers' tokens alone find it late. Here one head in two of the layers is told.
+    nothing, and the answers' tokens alone find it late. Here every other head of two layers is told: what one head
+    brings along is too narrow for a name and four numbers.
     """
 
     def __init__(self, model: BirdForConditionalGeneration):
         layers = model.model.language_model.layers
         self._image_token = model.config.image_token_id
         # Not in the first layer, where a name of several tokens is not one thing yet, nor in the last, which speaks.
-        self._watched = [layers[at].self_attn for at in sorted({len(layers) // 4, len(layers) // 2})]
-        for attention in self._watched:
-            setattr(attention, WATCHED, None)
+        self._watched = []
+        for at in sorted({len(layers) // 4, len(layers) // 2}):
+            self._watched.append(Watched(slice(None, None, 2)))
+            setattr(layers[at].self_attn, WATCHED, self._watched[-1])
 
     def loss(self, input_ids: torch.Tensor, looks: torch.Tensor) -> torch.Tensor:
-        """Ids (B, T), and which slots each is to look at, (B, T, Q) bool: the mean over those that are to look at any.
+        """Ids (B, T), and where each is to look, (B, T, Q + 1) bool: the mean over those that are to look anywhere.
 
-        A row has one image, or none and nothing to look at.
+        The last column is for what is not there: to look at the token behind the slots. A row has one image, or none
+        and nothing to look at.
         """
         row, token = looks.any(-1).nonzero(as_tuple=True)
         is_slot = input_ids == self._image_token
         image_of_row = is_slot.any(-1).cumsum(0) - 1
-        columns = is_slot.nonzero()[:, 1].view(-1, looks.shape[-1])[image_of_row[row]]  # (n, Q)
+        columns = is_slot.nonzero()[:, 1].view(-1, looks.shape[-1] - 1)[image_of_row[row]]  # (n, Q)
+        columns = torch.cat([columns, columns[:, -1:] + 1], dim=-1)  # (n, Q + 1)
         elsewhere = ~looks[row, token]
         shares = []
-        for attention in self._watched:
-            query, key, mask = getattr(attention, WATCHED)
-            scores = torch.baddbmm(mask[:, 0].to(query.dtype), query, key.mT)[row, token].float()  # (n, T)
-            there = scores.log_softmax(-1).gather(1, columns).masked_fill(elsewhere, -math.inf)
+        for heads in self._watched:
+            seen = heads.mask[row, :, token]  # (n, 1, T)
+            scores = (heads.query @ heads.key.mT)[row, :, token].float() + seen  # (n, heads, T)
+            at_slots = columns[:, None].expand(-1, scores.shape[1], -1)
+            there = scores.log_softmax(-1).gather(2, at_slots).masked_fill(elsewhere[:, None], -math.inf)
             shares.append(there.logsumexp(-1).mean())
         return -torch.stack(shares).mean()
 
@@ -142,18 +171,26 @@ def slot_targets(
     return labels, boxes
 
 
-def slots_of(box: Sequence[float], num_queries: int) -> torch.Tensor:
-    """Which slots stand for a unit box, (Q,) bool: those around its centre, and the one that its centre is in."""
+def slots_of(box: Sequence[float], num_queries: int) -> list[int]:
+    """Which slots stand for a unit box: those around its centre, and the one that its centre is in."""
     side = round(num_queries**0.5)
-    centres = (torch.arange(side) + 0.5) / side
-    y, x = (grid.flatten() for grid in torch.meshgrid(centres, centres, indexing="ij"))
     x1, y1, x2, y2 = box
-    across, down = (x1 + x2) / 2, (y1 + y2) / 2
-    near_x = 2 * (x - across).abs() <= _CENTRE * (x2 - x1)
-    inside = near_x & (2 * (y - down).abs() <= _CENTRE * (y2 - y1))
-    column, row = (min(side - 1, int(place * side)) for place in (across, down))
-    inside[row * side + column] = True
-    return inside
+    columns, rows = _around(x1, x2, side), _around(y1, y2, side)
+    own = _place((y1 + y2) / 2, side) * side + _place((x1 + x2) / 2, side)
+    return sorted({own, *(row * side + column for row in rows for column in columns)})
+
+
+def _around(near: float, far: float, side: int) -> range:
+    """The slots of a row or column whose centres are in the middle part of what lies from `near` to `far`."""
+    middle, reach = (
+        (near + far) / 2 * side - 0.5,
+        _CENTRE * (far - near) / 2 * side,
+    )  # in slots, from the first's centre
+    return range(max(0, math.ceil(middle - reach)), min(side - 1, math.floor(middle + reach)) + 1)
+
+
+def _place(place: float, side: int) -> int:
+    return min(side - 1, int(place * side))
 
 
 def _area(box: Sequence[float]) -> float:
