@@ -256,15 +256,8 @@ def build_trainer(
         raise ValueError(f"look_loss_weight needs slot_loss_weight, and attn_implementation {attention.NAME}")
     if config.slot_loss_weight:
         collator.classes = names_of(train_dataset)
-        names = _tokens_of(collator.classes, processor)
         speaks = bool(config.model or config.text_model)
-        model.slot_head = SlotHead(
-            model.model.projector,
-            model.get_input_embeddings(),
-            names,
-            number_ids(processor.tokenizer),
-            learn_embeddings=not speaks,
-        )
+        model.slot_head = _slot_head(model, processor, collator.classes, learn_embeddings=not speaks)
     trainer = BirdSFTTrainer(
         model=model,
         args=config,
@@ -281,10 +274,17 @@ def build_trainer(
     return trainer
 
 
-def _tokens_of(names: Iterable[str], processor: BirdProcessor) -> list[list[int]]:
-    """The tokens of each name, as it begins a phrase and as it follows a word."""
+def _slot_head(
+    model: BirdForConditionalGeneration,
+    processor: BirdProcessor,
+    names: Iterable[str],
+    learn_embeddings: bool,
+) -> SlotHead:
+    """What reads the model's slots; a name has its tokens as it begins a phrase and as it follows a word."""
     encode = processor.tokenizer.encode
-    return [encode(f"{name} {name}", add_special_tokens=False) for name in names]
+    tokens = [encode(f"{name} {name}", add_special_tokens=False) for name in names]
+    numbers = number_ids(processor.tokenizer)
+    return SlotHead(model.model.projector, model.get_input_embeddings(), tokens, numbers, learn_embeddings)
 
 
 def load_or_create(
