@@ -33,8 +33,8 @@ class SlotHead(nn.Module):
 
     Both are told in the language of the model that will look them up, so that it has to look and copy, no more: what
     lies on a slot by likeness to the embeddings of its name's tokens, and each side of its box by likeness of a linear
-    map of the features to the embeddings of numbers, with a bell around the right one (`numbers.py`). As one distance
-    in the plane, boxes are learnt later and less well (docs/decisions.md).
+    map of the features to the embeddings of numbers, with a bell around the right one (`numbers.py`). As four plain
+    distances boxes are learnt later and less well (docs/decisions.md).
 
     names: the token ids of each class but the background. numbers: the ids of 0 to 1000; None where they are no tokens,
     and are embedded here instead. learn_embeddings: let the embeddings come to meet the features; not those of a model
@@ -182,10 +182,8 @@ def slots_of(box: Sequence[float], num_queries: int) -> list[int]:
 
 def _around(near: float, far: float, side: int) -> range:
     """The slots of a row or column whose centres are in the middle part of what lies from `near` to `far`."""
-    middle, reach = (
-        (near + far) / 2 * side - 0.5,
-        _CENTRE * (far - near) / 2 * side,
-    )  # in slots, from the first's centre
+    middle = (near + far) / 2 * side - 0.5  # in slots, from the centre of the first
+    reach = _CENTRE * (far - near) / 2 * side
     return range(max(0, math.ceil(middle - reach)), min(side - 1, math.floor(middle + reach)) + 1)
 
 
