@@ -41,8 +41,8 @@ def test_a_box_has_the_slots_around_its_centre_and_the_smaller_one_wins():
         [BACKGROUND] * 4,
         [BACKGROUND] * 4,
     ]
-    assert boxes[0, 6].tolist() == [0.5, 0.25, 0.75, 0.5]
-    assert boxes[0, 1].tolist() == [0.0, 0.0, 1.0, 0.5]
+    assert boxes[0, 6].tolist() == [500, 250, 750, 500]
+    assert boxes[0, 1].tolist() == [0, 0, 1000, 500]
     assert not boxes[0, 8:].any()
 
 
@@ -105,7 +105,7 @@ def test_boxes_are_told_in_the_language_models_numbers_where_it_has_them():
 def test_a_picture_without_objects_has_a_loss_and_no_boxes_in_it():
     head, look = head_of(4)
     look(torch.randn(1, 4, 32))
-    head.loss(torch.full((1, 4), BACKGROUND), torch.zeros(1, 4, 4)).backward()
+    head.loss(torch.full((1, 4), BACKGROUND), torch.zeros(1, 4, 4, dtype=torch.long)).backward()
     assert head.sides.weight.grad is None and head.background.grad is not None
 
 
@@ -119,7 +119,7 @@ def test_a_slot_that_says_a_name_in_the_language_models_embeddings_is_known_by_i
         look.linear = torch.nn.Identity()
         look.norm = torch.nn.Identity()
         look(said[None])
-        losses.append(head.loss(torch.tensor([classes]), torch.zeros(1, 4, 4)).item())
+        losses.append(head.loss(torch.tensor([classes]), torch.zeros(1, 4, 4, dtype=torch.long)).item())
     assert losses[0] < losses[1] - 3
     assert "embedding" not in dict(head.named_parameters())
 

@@ -215,9 +215,8 @@ class BirdPreTrainedModel(PreTrainedModel):
         if isinstance(module, BirdPatchEmbedding):
             init.normal_(module.weight, std=module.config.initializer_range)
         elif isinstance(module, BirdVisionTower):
-            if (
-                module.config.resampler_identity_init
-            ):  # strong enough to last through the blocks to the queries
+            if module.config.resampler_identity_init:
+                # Strong enough to last through the blocks to the queries.
                 init.copy_(module.position_embedding, sine_cosine_grid(*module.position_embedding.shape))
             else:
                 init.normal_(module.position_embedding, std=module.config.initializer_range)

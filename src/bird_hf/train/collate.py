@@ -59,9 +59,9 @@ class GroundingCollator:
     Returns input_ids, labels, position_ids, loss_weights (B, T), pixel_values (images, 3, S, S) where there are
     images, and attention_mask (B, 1, T, T) bool: which position sees which. Of a row with more than `max_turns` turns
     that many are drawn each time it is met. With `classes` (a number for each label) also what each image slot stands
-    on: slot_classes (images, Q) and slot_boxes (images, Q, 4), from the rows' `objects`; and slot_looks (B, T, Q + 1),
-    where to look while a box is written or read, or missed. Raises ValueError, naming the row, where a row is too
-    long for `max_length` or has no answer.
+    on: slot_classes (images, Q) and slot_boxes (images, Q, 4) in thousandths, from the rows' `objects`; and slot_looks
+    (B, T, Q + 1), where to look while a box is written or read, or missed. Raises ValueError, naming the row,
+    where a row is too long for `max_length` or has no answer.
     """
 
     processor: BirdProcessor

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from datasets import Dataset
 from torch import nn
 
-from ..hub.boxes import THOUSAND
+from ..hub.boxes import THOUSAND, Box
 from ..hub.modeling_bird import BirdForConditionalGeneration, BirdProjector
 from .attention import WATCHED, Watched
 from .numbers import bells, start_alike
@@ -77,7 +77,7 @@ class SlotHead(nn.Module):
         self._features = features  # (N, Q, D)
 
     def loss(self, classes: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy of classes (N, Q) and of the sides of unit boxes (N, Q, 4), and what their overlap lacks."""
+        """Of classes (N, Q) and boxes (N, Q, 4), in thousandths: the cross-entropy of both, and what overlap lacks."""
         # Autocast ends where the model's forward does; the language model normalises what it reads just so.
         features = F.rms_norm(self._features.float(), self._features.shape[-1:])
         table = self.embedding[0].weight
@@ -91,9 +91,12 @@ class SlotHead(nn.Module):
             sides = self.sides(features[on_object]).unflatten(-1, (4, -1))
             log_probs = (sides @ numbers.T).log_softmax(-1)  # (n, 4, 1001)
             wanted = boxes[on_object]
-            nearby = self.bells[(wanted * THOUSAND).round().long().clamp(0, THOUSAND)]
-            expected = log_probs.exp() @ torch.linspace(0, 1, THOUSAND + 1, device=log_probs.device)
-            loss = loss - (log_probs * nearby).sum(-1).mean() + (1 - _overlap(expected, wanted)).mean()
+            expected = log_probs.exp() @ torch.arange(THOUSAND + 1.0, device=log_probs.device)
+            loss = (
+                loss
+                - (log_probs * self.bells[wanted]).sum(-1).mean()
+                + (1 - _overlap(expected, wanted)).mean()
+            )
         return loss
 
 
@@ -137,11 +140,11 @@ class LookLoss:
 
 
 def _overlap(found: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """IoU of boxes (n, 4) each with its own; those found may be of negative size."""
+    """IoU of boxes (n, 4) in thousandths, each with its own; those found may be of negative size."""
     near, far = torch.maximum(found[:, :2], wanted[:, :2]), torch.minimum(found[:, 2:], wanted[:, 2:])
     common = (far - near).clamp(min=0).prod(-1)
     areas = [(boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(-1) for boxes in (found, wanted)]
-    return common / (sum(areas) - common).clamp(min=1e-6)
+    return common / (sum(areas) - common).clamp(min=1)
 
 
 def names_of(dataset: Dataset) -> dict[str, int]:
@@ -155,19 +158,19 @@ def names_of(dataset: Dataset) -> dict[str, int]:
 def slot_targets(
     pictures: Sequence[Iterable[Mapping[str, Any]]], classes: Mapping[str, int], num_queries: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Objects of each picture (label, unit box or None) -> classes (N, Q) and unit boxes (N, Q, 4) of its slots.
+    """Objects of each picture (label, unit box or None) -> classes (N, Q) and boxes (N, Q, 4) of its slots.
 
-    Slots are a square grid, row by row. A box has the slots around its centre, and the one that its centre is in;
-    where boxes meet the smaller one wins.
+    The boxes are in thousandths, as answers have them. Slots are a square grid, row by row. A box has the slots around
+    its centre, and the one that its centre is in; where boxes meet the smaller one wins.
     """
     labels = torch.full((len(pictures), num_queries), BACKGROUND)
-    boxes = torch.zeros(len(pictures), num_queries, 4)
+    boxes = torch.zeros(len(pictures), num_queries, 4, dtype=torch.long)
     for number, objects in enumerate(pictures):
         placed = [(item["box"], classes[item["label"]]) for item in objects if item["box"] is not None]
         for box, name in sorted(placed, key=lambda item: -_area(item[0])):
             inside = slots_of(box, num_queries)
             labels[number, inside] = name
-            boxes[number, inside] = torch.tensor(box, dtype=boxes.dtype)
+            boxes[number, inside] = torch.tensor(Box(*box).to_thousandths())
     return labels, boxes
 
 
