@@ -24,7 +24,7 @@ from bird_hf.checkpoint import load_checkpoint
 from bird_hf.data.dialogues import askable_absent, classify, ground
 from bird_hf.data.embedded import EMBEDDED_CASES
 from bird_hf.data.records import ImageRecord, MaskedImage, Turn
-from bird_hf.data.sample_set import sample_phantoms, spaced_slices
+from bird_hf.data.sample_set import Split, sample_phantoms, spaced_slices
 from bird_hf.eval.hallucination import box_given
 from bird_hf.eval.predict import Query, generate_answers
 from bird_hf.eval.report import MALFORMED
@@ -63,13 +63,13 @@ def questions_about(source: str, image: MaskedImage, record: ImageRecord, seed: 
         yield Question(source, "absent", label, ground(record, label, rng), picture)
 
 
-def all_questions(phantoms: int, slices: int) -> list[Question]:
+def all_questions(phantoms: int, slices: int, split: Split = "test") -> list[Question]:
     pairs = [
         (f"phantom {image.info.modality.value}", image, record)
-        for image, record in sample_phantoms("test", phantoms)
+        for image, record in sample_phantoms(split, phantoms)
     ]
     for case in EMBEDDED_CASES:
-        if case.split == "test":
+        if case.split == split:
             name = f"real {case.name}{'' if case.lesions else ' head'}"
             pairs += [(name, image, record) for image, record in spaced_slices(case, slices)]
     return [
@@ -188,9 +188,17 @@ def main() -> None:
     parser.add_argument("--slices", type=int, default=14, help="slices of each plane of a volume")
     parser.add_argument("--batch-size", type=int, default=48)
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument(
+        "--box-smoothing", type=float, help="in thousandths, instead of what the model is set to"
+    )
+    parser.add_argument(
+        "--split", default="test", choices=["train", "test"], help="train: to choose settings by"
+    )
     options = parser.parse_args()
     model, processor = load_checkpoint(options.model, dtype=getattr(torch, options.dtype))
-    questions = all_questions(options.phantoms, options.slices)
+    if options.box_smoothing is not None:
+        model.config.box_smoothing = options.box_smoothing
+    questions = all_questions(options.phantoms, options.slices, options.split)
     queries = [Query(question.turn.tagged()[0], question.image) for question in questions]
     answers = generate_answers(model, processor, queries, options.batch_size, progress=True)
     report = score(questions, answers) | {"weights_sha256": sha256(options.model / "model.safetensors")}

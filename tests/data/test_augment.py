@@ -83,6 +83,21 @@ def test_without_variation_a_drawn_picture_is_a_slice() -> None:
     np.testing.assert_allclose(linear(image.voxels, points).reshape(40, 40), expected, atol=0.01)
 
 
+def test_some_pictures_stray_far_and_many_hardly() -> None:
+    sampler = SliceSampler(KIDNEYS, *toy(), replace(PLAIN, tilt_degrees=12.0))
+    rng = np.random.default_rng(0)
+    tilts = []
+    for _ in range(300):
+        points = sampler._plane(Axis.AXIAL, rng, 8).points  # (3, 8, 8)
+        right, down = points[:, 0, -1] - points[:, 0, 0], points[:, -1, 0] - points[:, 0, 0]
+        tilts.append(
+            np.degrees(np.arcsin(np.abs([right[2] / np.hypot(*right[:2]), down[2] / np.hypot(*down[:2])])))
+        )
+    most = np.max(tilts, axis=1)
+    assert np.mean(most < 3) > 0.3  # of two even draws up to 12 it would be one in sixteen
+    assert most.max() > 9
+
+
 @pytest.mark.parametrize("mirror", [0.0, 1.0])
 def test_left_is_the_patients_left_mirrored_or_not(mirror: float) -> None:
     sampler = SliceSampler(KIDNEYS, *toy(), replace(Augmentation(), mirror=mirror))

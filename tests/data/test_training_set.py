@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,22 @@ def test_row_is_a_dialogue_with_the_boxes_of_its_objects(index):
 def near(one, other) -> bool:
     """Equal but for rounding of a half."""
     return all(abs(a - b) <= 1 for a, b in zip(one, other, strict=True))
+
+
+def test_an_image_about_which_there_is_nothing_to_say_is_drawn_again(monkeypatch):
+    drawn = []
+
+    def empty_at_first(index, rng):
+        image = draw(index, rng)
+        drawn.append(index)
+        return image if drawn.count(index) > 1 else replace(image, masks=(), absent=())
+
+    draw = training_set._draw
+    monkeypatch.setattr(training_set, "_draw", empty_at_first)
+    monkeypatch.setattr(training_set, "_SHARES", PHANTOMS)
+    rows = [next(training_rows(index, 0)) for index in range(6)]
+    assert all(row["messages"] for row in rows)
+    assert 6 < len(drawn) <= 12  # of some there is a general question to ask
 
 
 def test_shares_add_up_and_name_only_training_cases():

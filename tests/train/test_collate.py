@@ -240,6 +240,12 @@ def test_row_without_an_answer_is_named(collator):
         collator([question])
 
 
+@pytest.mark.parametrize("independent", [True, False])
+def test_row_without_messages_is_named(collator, independent):
+    with pytest.raises(ValueError, match="row ct--x has no messages"):
+        collator([row(independent=independent)])
+
+
 def test_independent_turns_that_are_no_pairs_are_named(collator):
     system = {"role": "system", "content": "Be brief."}
     unpaired = row(TURNS[0])

@@ -113,3 +113,13 @@ def test_a_speaker_learns_whole_numbers(speaker):
         assert len(matrix) == len(processor.tokenizer)
         near, far = (torch.cosine_similarity(matrix[ids[500]], matrix[ids[n]], dim=0) for n in (502, 700))
         assert near > far
+
+
+def test_smoothing_is_for_numbers_that_are_tokens(speaker):
+    model, processor = build_on(str(speaker), SIZES | {"whole_numbers": True, "box_smoothing": 20.0})
+    runs = model.config.number_token_runs
+    ids = [id_ for first, last in runs for id_ in range(first, last + 1)]
+    assert processor.tokenizer.convert_ids_to_tokens(ids)[-3:] == ["998", "999", "1000"]
+    assert ids == number_ids(processor.tokenizer).tolist()
+    with pytest.raises(ValueError, match="box_smoothing, which is for whole_numbers"):
+        build_on(str(speaker), SIZES | {"box_smoothing": 20.0})

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from bird_hf.train.numbers import NUMBERS, NumberLoss, number_ids, start_alike
+from bird_hf.train.numbers import NUMBERS, NumberLoss, number_ids, runs_of, start_alike
 from bird_hf.train.tokenizer import train_tokenizer
 
 TEXTS = ["<ref>left kidney</ref><box>(281,437),(399,525)</box>"] * 9
@@ -32,6 +32,13 @@ def test_a_coordinate_is_one_token(tokenizer):
 
 def test_digits_alone_are_no_whole_numbers():
     assert number_ids(train_tokenizer(TEXTS, 600)) is None
+
+
+@pytest.mark.parametrize(
+    ("ids", "runs"), [([], []), ([7], [[7, 7]]), ([3, 4, 5, 9, 8], [[3, 5], [9, 9], [8, 8]])]
+)
+def test_runs_of_ids(ids, runs):
+    assert runs_of(ids) == runs
 
 
 def test_it_is_saved_and_loaded_with_its_numbers(tokenizer, tmp_path):

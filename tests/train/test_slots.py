@@ -7,9 +7,9 @@ import torch
 from datasets import Dataset
 
 from bird_hf.hub.configuration_bird import BirdConfig
+from bird_hf.hub.decoding_bird import bells
 from bird_hf.hub.modeling_bird import BirdForConditionalGeneration, BirdProjector
 from bird_hf.train import attention
-from bird_hf.train.numbers import bells
 from bird_hf.train.slots import BACKGROUND, LookLoss, SlotHead, names_of, slot_targets
 
 LIVER, CYST = 1, 2

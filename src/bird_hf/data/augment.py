@@ -31,7 +31,10 @@ NEAR_MM = 6.0  # how far beyond the labelled part a plane may lie
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far a drawn picture may stray. Ranges are uniform unless said; chances are in [0, 1]."""
+    """How far a drawn picture may stray. Ranges are uniform unless said; chances are in [0, 1].
+
+    Of where a picture is cut (tilt to bend) this is the most: each is drawn from a share of it, 0 to 1 (`_plane`).
+    """
 
     tilt_degrees: float = 12.0  # of the plane out of its axis
     turn_degrees: float = 12.0  # within the plane
@@ -121,28 +124,32 @@ class SliceSampler:
         return np.clip(edges + np.array([[-NEAR_MM], [NEAR_MM]]), *self.whole_mm)
 
     def _plane(self, axis: Axis, rng: np.random.Generator, side: int) -> _Plane:
-        """Lays a plane: as a full slice is shown (see volumes.py), tilted, turned, scaled, moved, bent."""
+        """Lays a plane: as a full slice is shown (see volumes.py), tilted, turned, scaled, moved, bent.
+
+        Some pictures stray far in all of these and some hardly, as slices that people show do.
+        """
         settings, normal = self.settings, VOXEL_AXIS[axis]
+        stray = rng.random()
         across, up = (i for i in range(3) if i != normal)
         blend = rng.random()  # the picture holds between the labelled part and the whole volume
         box = (1 - blend) * self.labelled_mm + blend * self.whole_mm
         least, most_scale = np.log(settings.scale)
-        scale = np.exp(rng.uniform(least, most_scale, size=2))
+        scale = np.exp(stray * rng.uniform(least, most_scale, size=2))
         width, height = (box[1] - box[0])[[across, up]] / scale
         centre = box.mean(axis=0)
-        centre[[across, up]] += rng.uniform(-settings.shift, settings.shift, 2) * (width, height)
+        centre[[across, up]] += stray * rng.uniform(-settings.shift, settings.shift, 2) * (width, height)
         centre[normal] = self._depth(normal, rng)
         tilt = settings.tilt_degrees / (3 if self.spacing[normal] > THICK_MM else 1)
         most = np.full(3, tilt)
         most[normal] = settings.turn_degrees
-        turn = Rotation.from_rotvec(rng.uniform(-most, most), degrees=True).as_matrix()
+        turn = Rotation.from_rotvec(stray * rng.uniform(-most, most), degrees=True).as_matrix()
         steps = (np.arange(side) + 0.5) / side - 0.5
         right = -turn[:, across, None] * (steps * width)  # (3, side): columns run against the voxel axis
         down = -turn[:, up, None] * (steps * height)
         points = centre[:, None, None] + down[:, :, None] + right[:, None, :]
         for most_mm, knots_mm in settings.bend_mm:
             knots = (int(height / knots_mm) + 4, int(width / knots_mm) + 4)
-            points += rng.uniform(0, most_mm) * smooth_field(rng, side, knots, channels=3)
+            points += stray * rng.uniform(0, most_mm) * smooth_field(rng, side, knots, channels=3)
         voxel = points / self.spacing[:, None, None] - 0.5  # mm count from the first voxel's edge
         index = min(max(int(centre[normal] / self.spacing[normal]), 0), self.voxels.shape[normal] - 1)
         return _Plane(voxel.astype(np.float32), index)

@@ -100,6 +100,12 @@ class BirdConfig(PreTrainedConfig):
         text_config: the configuration of any causal language model or its dict (with `model_type`; without
             it the dict is read as Qwen2's). The default is Qwen-7B.
         image_token_id: the id of the slots that image features take (`<imgpad>`).
+        box_smoothing: while a box is written, numbers are taken with their neighbours, under a bell of this standard
+            deviation in thousandths; 0 takes each alone. See `decoding_bird.py`. For tokenizers in which each of 0 to
+            1000 is one token.
+        box_token_ids: of `<box>` and `</box>`; needed for smoothing.
+        number_token_runs: first and last id of each run of ids that, one run after the other, are 0 to 1000; needed
+            for smoothing.
     """
 
     model_type = "bird"
@@ -110,6 +116,9 @@ class BirdConfig(PreTrainedConfig):
     vision_config: dict | PreTrainedConfig | None = None
     text_config: dict | PreTrainedConfig | None = None
     image_token_id: int = 151859
+    box_smoothing: float = 0.0
+    box_token_ids: list[int] | None = None
+    number_token_runs: list[list[int]] | None = None
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:

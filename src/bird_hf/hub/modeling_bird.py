@@ -25,11 +25,12 @@ from typing import Any, ClassVar, TypeAlias
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import AutoModel, PreTrainedModel
+from transformers import AutoModel, GenerationConfig, LogitsProcessor, PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache
 from transformers.generation import GenerationMixin
+from transformers.generation.utils import GenerateOutput
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, ModelOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -37,6 +38,7 @@ from transformers.utils import torch_compilable_check
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_bird import BirdConfig, BirdVisionConfig
+from .decoding_bird import BoxSmoothing
 
 ImageFeatures: TypeAlias = torch.Tensor | Sequence[torch.Tensor]
 # What holds images, one after the other, of the whole batch.
@@ -427,6 +429,19 @@ class BirdForConditionalGeneration(BirdPreTrainedModel, GenerationMixin):
             attentions=outputs.attentions,
             image_hidden_states=outputs.image_hidden_states,
         )
+
+    def generate(
+        self,
+        inputs: torch.Tensor | None = None,
+        generation_config: GenerationConfig | None = None,
+        logits_processor: list[LogitsProcessor] | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> GenerateOutput | torch.LongTensor:
+        """As in transformers; where `config.box_smoothing` says so, the numbers of a box are smoothed, last of all."""
+        if self.config.box_smoothing:
+            logits_processor = [*(logits_processor or []), BoxSmoothing(self.config)]
+        return super().generate(inputs, generation_config, logits_processor, *args, **kwargs)
 
     def prepare_inputs_for_generation(
         self, input_ids: torch.LongTensor, is_first_iteration: bool | None = False, **kwargs: Any

@@ -103,6 +103,8 @@ class GroundingCollator:
         packed = PackedRow([], [], [], [], [])
         refuse_control_tokens(row["messages"])
         conversations = _conversations(row)
+        if not conversations or not all(conversations):
+            raise ValueError(f"row {_name(row)} has no messages; drop it")
         if self.max_turns is not None and len(conversations) > self.max_turns:
             drawn = torch.randperm(len(conversations))[: self.max_turns].tolist()
             conversations = [conversations[place] for place in drawn]
@@ -216,7 +218,7 @@ class GroundingCollator:
         return looks
 
     def _check(self, row: dict[str, Any], packed: PackedRow) -> None:
-        name, length = row.get("image_id", "without image_id"), len(packed.input_ids)
+        name, length = _name(row), len(packed.input_ids)
         if self.max_length is not None and length > self.max_length:
             raise ValueError(
                 f"row {name} has {length} tokens and max_length is {self.max_length}; filter the data by length, "
@@ -244,11 +246,14 @@ def _conversations(row: dict[str, Any]) -> list[list[dict[str, str]]]:
         return [messages]
     roles = [message["role"] for message in messages]
     if roles != ["user", "assistant"] * (len(roles) // 2):
-        name = row.get("image_id", "without image_id")
         raise ValueError(
-            f"row {name} is independent, so its messages must be pairs of user and assistant: {roles}"
+            f"row {_name(row)} is independent, so its messages must be pairs of user and assistant: {roles}"
         )
     return [messages[start : start + 2] for start in range(0, len(messages), 2)]
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return row.get("image_id", "without image_id")
 
 
 def _is_of_absent(question: str, objects: Sequence[Mapping[str, Any]]) -> bool:

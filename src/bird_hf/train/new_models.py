@@ -13,10 +13,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..hub.configuration_bird import BirdConfig
+from ..hub.grounding import BOX_CLOSE, BOX_OPEN
 from ..hub.image_processing_bird import BirdImageProcessor
 from ..hub.modeling_bird import BirdForConditionalGeneration
 from ..hub.processing_bird import END_OF_TEXT, IMAGE_TOKEN, TURN_END, BirdProcessor, add_control_tokens
-from .numbers import NUMBERS, number_ids, start_alike
+from .numbers import NUMBERS, number_ids, runs_of, start_alike
 from .tokenizer import train_tokenizer
 
 NewModel = tuple[BirdForConditionalGeneration, BirdProcessor]
@@ -28,13 +29,13 @@ def create_model(
     """A model with random weights of the given sizes, and a tokenizer that learns its words from `texts`.
 
     sizes: `vision_config`, `text_config` and `vocab_size`; with `whole_numbers` 0 to 1000 are a token each, see
-    `numbers.py`.
+    `numbers.py`, and `box_smoothing` is how answers take them, see hub/decoding_bird.py.
     """
     if missing := {"vision_config", "text_config", "vocab_size"} - sizes.keys():
         raise ValueError(f"new_model lacks {', '.join(sorted(missing))}; see recipes/nano.yaml")
     tokenizer = train_tokenizer(texts, sizes["vocab_size"], sizes.get("whole_numbers", False))
     text = {**_ids_of(tokenizer), "vocab_size": len(tokenizer), **sizes["text_config"]}
-    model, processor = _assemble(text, sizes["vision_config"], tokenizer, attn_implementation)
+    model, processor = _assemble(text, sizes, tokenizer, attn_implementation)
     _start_numbers(model, tokenizer)
     return model, processor
 
@@ -44,7 +45,7 @@ def build_on(text_model: str, sizes: Mapping[str, Any], attn_implementation: str
 
     text_model: folder or hub name of a causal language model, or a GGUF file. sizes: `vision_config`. The tokenizer
     gets the control tokens that it lacks, whose embeddings start near the mean of the others, and with `whole_numbers`
-    0 to 1000.
+    0 to 1000; `box_smoothing` is as in `create_model`.
     Raises ValueError where it cannot be read.
     """
     if extra := sizes.keys() & {"text_config", "vocab_size"}:
@@ -56,12 +57,26 @@ def build_on(text_model: str, sizes: Mapping[str, Any], attn_implementation: str
     language_model.resize_token_embeddings(len(tokenizer))
     text = {**language_model.config.to_dict(), **_ids_of(tokenizer)}
     text.pop("quantization_config", None)  # of a GGUF file; its weights are plain numbers by now
-    model, processor = _assemble(text, sizes["vision_config"], tokenizer, attn_implementation)
+    model, processor = _assemble(text, sizes, tokenizer, attn_implementation)
     model.model.language_model.load_state_dict(language_model.base_model.state_dict())
     if not model.config.tie_word_embeddings:
         model.lm_head.load_state_dict(language_model.get_output_embeddings().state_dict())
     _start_numbers(model, tokenizer)
     return model, processor
+
+
+def _smoothing(spread: float, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """What the configuration says so that answers smooth the numbers of a box."""
+    if not spread:
+        return {}
+    ids = number_ids(tokenizer)
+    if ids is None:
+        raise ValueError("new_model sets box_smoothing, which is for whole_numbers; set those too")
+    return {
+        "box_smoothing": spread,
+        "box_token_ids": tokenizer.convert_tokens_to_ids([BOX_OPEN, BOX_CLOSE]),
+        "number_token_runs": runs_of(ids.tolist()),
+    }
 
 
 def _start_numbers(model: BirdForConditionalGeneration, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -104,7 +119,7 @@ def _ids_of(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
 
 def _assemble(
     text: dict[str, Any],
-    vision: Mapping[str, Any],
+    sizes: Mapping[str, Any],
     tokenizer: PreTrainedTokenizerBase,
     attn_implementation: str | None,
 ) -> NewModel:
@@ -112,7 +127,8 @@ def _assemble(
         text_config=text,
         image_token_id=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
         tie_word_embeddings=text.get("tie_word_embeddings", False),
-        vision_config=dict(vision),
+        vision_config=dict(sizes["vision_config"]),
+        **_smoothing(sizes.get("box_smoothing", 0.0), tokenizer),
     )
     model = BirdForConditionalGeneration._from_config(config, attn_implementation=attn_implementation)
     model.generation_config.eos_token_id = text["eos_token_id"]

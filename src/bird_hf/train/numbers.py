@@ -8,6 +8,7 @@ what the loss wants is not one number but a bell around it.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from ..hub.boxes import THOUSAND
+from ..hub.decoding_bird import bells
 
 NUMBERS = [str(number) for number in range(THOUSAND + 1)]
 _WAVES = (0.5, 64.0)  # periods of the slowest and the fastest wave in 0 to 1000
@@ -24,6 +26,17 @@ def number_ids(tokenizer: PreTrainedTokenizerBase) -> torch.Tensor | None:
     """The ids of 0 to 1000, (1001,); None where the tokenizer writes them digit by digit."""
     known = tokenizer.get_vocab()
     return torch.tensor([known[number] for number in NUMBERS]) if known.keys() >= set(NUMBERS) else None
+
+
+def runs_of(ids: Sequence[int]) -> list[list[int]]:
+    """[first, last] of each run of ids that follow one another."""
+    runs: list[list[int]] = []
+    for number in ids:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return runs
 
 
 @torch.no_grad()
@@ -38,13 +51,6 @@ def start_alike(embeddings: torch.Tensor, ids: torch.Tensor) -> None:
     )  # (1001, D), each of length 1
     directions = nn.init.orthogonal_(torch.empty(waves.shape[1], width))
     embeddings[ids] = embeddings.norm(dim=-1).mean() * waves @ directions
-
-
-def bells(count: int, spread: float) -> torch.Tensor:
-    """(count, count): row n is what is wanted where the number n stands, a bell of that standard deviation around n."""
-    apart = torch.arange(count)[:, None] - torch.arange(count)
-    heights = torch.exp(-0.5 * (apart / spread) ** 2)
-    return heights / heights.sum(-1, keepdim=True)
 
 
 class NumberLoss:

@@ -18,9 +18,10 @@ from datasets import Dataset
 from torch import nn
 
 from ..hub.boxes import THOUSAND, Box
+from ..hub.decoding_bird import bells
 from ..hub.modeling_bird import BirdForConditionalGeneration, BirdProjector
 from .attention import WATCHED, Watched
-from .numbers import bells, start_alike
+from .numbers import start_alike
 
 BACKGROUND = 0  # the class of a slot that lies on nothing
 _CENTRE = 0.5  # of a box's sides: the slots that stand for it; at its corners lies something else

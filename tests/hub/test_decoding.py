@@ -1,0 +1,163 @@
+"""While a box is written, numbers are taken with their neighbours; nothing else is touched."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from PIL import Image
+
+from bird_hf.hub.configuration_bird import BirdConfig
+from bird_hf.hub.decoding_bird import BoxSmoothing
+from bird_hf.hub.grounding import read
+from bird_hf.hub.modeling_bird import BirdForConditionalGeneration
+from bird_hf.train.new_models import create_model
+
+WORD, OPEN, CLOSE, ZERO = 0, 1, 2, 3  # then 1 to 1000
+VOCABULARY = ZERO + 1001
+
+
+def config(**fields) -> BirdConfig:
+    known = {
+        "box_smoothing": 10.0,
+        "box_token_ids": [OPEN, CLOSE],
+        "number_token_runs": [[ZERO, VOCABULARY - 1]],
+    }
+    return BirdConfig(**known | fields)
+
+
+def likely(**numbers: float) -> torch.Tensor:
+    """Scores (1, V) in which numbers n400 and the like have these probabilities."""
+    shares = torch.full((1, VOCABULARY), 1e-9)
+    for name, share in numbers.items():
+        shares[0, ZERO + int(name[1:])] = share
+    return shares.log()
+
+
+def chosen(ids: list[int], scores: torch.Tensor, **fields) -> int:
+    smoothed = BoxSmoothing(config(**fields))(torch.tensor([ids]), scores)
+    return int(smoothed.argmax()) - ZERO
+
+
+HILL = likely(n900=0.3, n420=0.2, n425=0.2, n432=0.2)
+
+
+def test_what_is_likely_as_a_whole_wins_over_a_lone_peak():
+    assert int(HILL.argmax()) - ZERO == 900
+    assert 420 <= chosen([WORD, OPEN], HILL) <= 432
+
+
+@pytest.mark.parametrize("ids", [[WORD], [OPEN, ZERO, CLOSE], [OPEN, CLOSE, WORD]])
+def test_outside_a_box_nothing_changes(ids):
+    assert torch.equal(BoxSmoothing(config())(torch.tensor([ids]), HILL), HILL)
+
+
+def test_each_row_has_its_own_box():
+    ids = torch.tensor([[WORD, OPEN], [OPEN, CLOSE], [CLOSE, OPEN]])
+    found = BoxSmoothing(config())(ids, HILL.expand(3, -1)).argmax(-1) - ZERO
+    assert found[1] == 900
+    assert found[0] == found[2] != 900
+
+
+def test_words_keep_their_scores_and_numbers_together_theirs():
+    scores = torch.randn(2, VOCABULARY)
+    smoothed = BoxSmoothing(config())(torch.full((2, 1), OPEN), scores)
+    assert torch.equal(smoothed[:, :ZERO], scores[:, :ZERO])
+    torch.testing.assert_close(smoothed[:, ZERO:].logsumexp(-1), scores[:, ZERO:].logsumexp(-1))
+
+
+@pytest.mark.parametrize("edge", [0, 1000])
+def test_the_edges_can_be_said(edge):
+    assert chosen([OPEN], likely(**{f"n{edge}": 0.6, f"n{abs(edge - 60)}": 0.3})) == edge
+
+
+def test_the_scores_keep_their_type_and_what_was_given_stays():
+    scores = HILL.bfloat16()
+    before = scores.clone()
+    smoothed = BoxSmoothing(config())(torch.tensor([[OPEN]]), scores)
+    assert smoothed.dtype == torch.bfloat16
+    assert torch.equal(scores, before)
+
+
+def test_numbers_may_lie_in_several_runs():
+    runs = [[ZERO, ZERO + 9], [ZERO + 10, VOCABULARY - 1]]
+    assert chosen([OPEN], HILL, number_token_runs=runs) == chosen([OPEN], HILL)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"box_token_ids": None}, "needs box_token_ids and number_token_runs"),
+        ({"number_token_runs": [[ZERO, ZERO + 9]]}, "number_token_runs have 10 ids; 0 to 1000 are 1001"),
+    ],
+)
+def test_a_configuration_that_lacks_what_it_needs_is_named(fields, said):
+    with pytest.raises(ValueError, match=said):
+        BoxSmoothing(config(**fields))
+
+
+# --- in a model ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def numbered():
+    """A random model with a token for each number, and its processor."""
+    torch.manual_seed(0)
+    vision = {
+        "image_size": 32,
+        "patch_size": 16,
+        "position_grid": 2,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_queries": 4,
+        "resampler_hidden_size": 32,
+        "resampler_num_attention_heads": 2,
+    }
+    text = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+    }
+    sizes = {"vision_config": vision, "text_config": text, "vocab_size": 600}
+    smooth = {"whole_numbers": True, "box_smoothing": 20.0}
+    return create_model(sizes | smooth, ["<ref>cyst</ref><box>(281,437),(399,525)</box>"] * 9)
+
+
+def boxes(model, processor, **options) -> str:
+    """What is generated behind an open box, of numbers and nothing else."""
+    messages = [{"role": "user", "content": [{"type": "image", "image": Image.new("L", (9, 9))}]}]
+    prompt = processor.apply_chat_template(messages, add_generation_prompt=True)
+    inputs = processor(text=[prompt + "<box>("], images=[Image.new("L", (9, 9))], return_tensors="pt")
+    words = sorted({*range(len(processor.tokenizer))} - {*processor.tokenizer.convert_tokens_to_ids(NUMBERS)})
+    output = model.generate(
+        **inputs, **{"do_sample": False, "max_new_tokens": 3, "suppress_tokens": words} | options
+    )
+    return processor.tokenizer.decode(output[0, inputs["input_ids"].shape[1] :])
+
+
+NUMBERS = [str(number) for number in range(1001)]
+
+
+@pytest.mark.parametrize("options", [{}, {"num_beams": 3}], ids=["greedy", "beams"])
+def test_a_model_smooths_where_its_configuration_says_so(numbered, options):
+    model, processor = numbered
+    smooth = boxes(model, processor, **options)
+    model.config.box_smoothing = 0.0
+    try:
+        plain = boxes(model, processor, **options)
+    finally:
+        model.config.box_smoothing = 20.0
+    assert smooth != plain
+    assert read(smooth).boxes == ()
+
+
+def test_a_saved_model_smooths_alike(numbered, tmp_path):
+    model, processor = numbered
+    assert model.config.number_token_runs[0][1] - model.config.number_token_runs[0][0] == 9  # the digits
+    model.save_pretrained(tmp_path)
+    assert (tmp_path / "decoding_bird.py").is_file()
+    again = BirdForConditionalGeneration.from_pretrained(tmp_path)
+    assert boxes(again, processor) == boxes(model, processor)
