@@ -65,6 +65,10 @@ def test_words_keep_their_scores_and_numbers_together_theirs():
     torch.testing.assert_close(smoothed[:, ZERO:].logsumexp(-1), scores[:, ZERO:].logsumexp(-1))
 
 
+def test_before_the_first_id_there_is_no_box():
+    assert torch.equal(BoxSmoothing(config())(torch.empty(1, 0, dtype=torch.long), HILL), HILL)
+
+
 @pytest.mark.parametrize("edge", [0, 1000])
 def test_the_edges_can_be_said(edge):
     assert chosen([OPEN], likely(**{f"n{edge}": 0.6, f"n{abs(edge - 60)}": 0.3})) == edge
@@ -152,6 +156,16 @@ def test_a_model_smooths_where_its_configuration_says_so(numbered, options):
         model.config.box_smoothing = 20.0
     assert smooth != plain
     assert read(smooth).boxes == ()
+
+
+def test_a_prompt_may_be_given_as_embeddings(numbered):
+    model, processor = numbered
+    ids = processor.tokenizer("Where?", return_tensors="pt").input_ids
+    options = {"do_sample": False, "max_new_tokens": 4, "min_new_tokens": 4}
+    embeds = model.get_input_embeddings()(ids)
+    assert torch.equal(
+        model.generate(inputs_embeds=embeds, **options), model.generate(ids, **options)[:, ids.shape[1] :]
+    )
 
 
 def test_a_saved_model_smooths_alike(numbered, tmp_path):

@@ -8,6 +8,7 @@ greedy search as in beams and samples, and how likely it is that a number comes 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from transformers import LogitsProcessor
 
 from .boxes import THOUSAND
@@ -39,9 +40,10 @@ class BoxSmoothing(LogitsProcessor):
 
     @staticmethod
     def _last(token: int, input_ids: torch.Tensor) -> torch.Tensor:
-        """Where the token stands last in each row, -1 where it does not."""
-        places = torch.arange(input_ids.shape[1], device=input_ids.device)
-        return torch.where(input_ids == token, places, -1).amax(-1)
+        """Where the token stands last in each row, counted from 1; 0 where it does not."""
+        places = torch.arange(1, input_ids.shape[1] + 1, device=input_ids.device)
+        # One column more: of a prompt that was given as embeddings there are no ids yet.
+        return F.pad((input_ids == token) * places, (1, 0)).amax(-1)
 
 
 def bells(count: int, spread: float) -> torch.Tensor:

@@ -444,11 +444,15 @@ class BirdForConditionalGeneration(BirdPreTrainedModel, GenerationMixin):
         return super().generate(inputs, generation_config, logits_processor, *args, **kwargs)
 
     def prepare_inputs_for_generation(
-        self, input_ids: torch.LongTensor, is_first_iteration: bool | None = False, **kwargs: Any
+        self,
+        input_ids: torch.LongTensor,
+        is_first_iteration: bool | None = False,
+        inputs_embeds: torch.Tensor | None = None,  # named: transformers asks whether it is taken
+        **kwargs: Any,
     ) -> dict[str, Any]:
         """As in transformers; images go in with the prompt only, and not those whose slots a given cache holds."""
         inputs = super().prepare_inputs_for_generation(
-            input_ids, is_first_iteration=is_first_iteration, **kwargs
+            input_ids, is_first_iteration=is_first_iteration, inputs_embeds=inputs_embeds, **kwargs
         )
         new_ids = inputs.get("input_ids")
         if not is_first_iteration and kwargs.get("use_cache", True):
