@@ -100,6 +100,12 @@ def run_bird(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.fixture(scope="session")
+def tiny_sizes() -> dict[str, dict[str, Any]]:
+    """`vision_config` and `text_config` of `tiny_checkpoint`, for models that a test makes itself."""
+    return {"vision_config": _TINY_VISION, "text_config": _TINY_TEXT}
+
+
+@pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a whole checkpoint, model and processor: BiRD with random weights, 32 pixels, 4 queries."""
     import torch

@@ -83,16 +83,15 @@ def _render_shard(folder: Path, number: int, shards: int, images: int, seed: int
 def training_rows(index: int, seed: int) -> Iterator[dict[str, Any]]:
     """The `chat` row of training image `index`. An image about which there is nothing to say is drawn again."""
     rng = np.random.default_rng([seed, index])
-    rows: list[dict[str, Any]] = []
-    while not rows:
+    while True:
         image = _draw(index, rng)
         record = record_of(image, MIN_AREA)
         words = Task.REFERRING_CAPTION if rng.random() < 0.5 else Task.IMAGE_ANALYSIS
         absent, pairs = int(rng.integers(1, 4)), int(rng.random() < 0.2)
         dialogue = write_dialogue(record, rng, {**TURNS, words: 1}, absent, pairs)
         if dialogue.turns:
-            rows = rows_of(dialogue, image_cell(image))[Task.CHAT]
-    yield from rows
+            yield from rows_of(dialogue, image_cell(image))[Task.CHAT]
+            return
 
 
 def _draw(index: int, rng: np.random.Generator) -> MaskedImage:
