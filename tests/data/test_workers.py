@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import sys
+from functools import partial
 
+import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
 from bird_hf.data.workers import in_workers
 
@@ -29,6 +32,13 @@ def test_results_come_in_the_order_of_the_jobs_and_few_are_ahead(workers: int) -
 def test_what_a_job_raises_is_raised_here(workers: int) -> None:
     with pytest.raises(ValueError, match="math domain error"):
         list(in_workers(math.sqrt, [4, -1], workers))
+
+
+def test_a_worker_computes_on_one_thread() -> None:
+    names = {"pools": threadpool_info, "loads_blas": np.dot}
+    # A worker cannot import a function of the tests.
+    threads = partial(eval, "[pool['num_threads'] for pool in pools()]", names)
+    assert list(in_workers(threads, [{}, {}], workers=2)) == [[1], [1]]
 
 
 def test_an_engine_that_cannot_be_used_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -254,6 +254,26 @@ def test_frozen_vision_stays_as_it_is_and_the_rest_is_trained(data, tmp_path, ti
     assert still == (frozen if freeze else set())
 
 
+def test_frozen_parts_stay_as_they_are(data, tmp_path, tiny_checkpoint):
+    trainer = trainer_of(
+        data,
+        tmp_path,
+        model=str(tiny_checkpoint),
+        freeze_vision=False,
+        frozen_parts=["language_model", "norm"],
+    )
+    before = weights_of(trainer.model)
+    trainer.train()
+    after = weights_of(trainer.model)
+    still = {name for name, value in after.items() if torch.equal(value, before[name])}
+    assert still == {name for name in after if "language_model" in name or "norm" in name}
+
+
+def test_frozen_part_that_is_not_there_is_refused(data, tmp_path, tiny_checkpoint):
+    with pytest.raises(ValueError, match=r"^frozen_parts: no weight has 'visual' in its name; [^\n]*$"):
+        trainer_of(data, tmp_path, model=str(tiny_checkpoint), frozen_parts=["visual"])
+
+
 def test_without_muon_the_optimizer_is_the_recipes(data, tmp_path, tiny_checkpoint):
     trainer = trainer_of(data, tmp_path, model=str(tiny_checkpoint), optim="sgd")
     assert type(trainer.create_optimizer()).__name__ == "SGD"

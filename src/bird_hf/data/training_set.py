@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from functools import cache
-from multiprocessing import get_context
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from .masks import record_of
 from .phantoms import draw_phantom
 from .publish import image_cell, replace_folder, rows_of, write_card, write_shard
 from .records import MaskedImage, Modality, Task
+from .workers import in_workers
 
 IMAGES_PER_SHARD = 500
 SIDE_PX = 192
@@ -59,12 +58,9 @@ def render_training_set(out: Path, images: int, seed: int, workers: int | None =
     folder.mkdir(parents=True, exist_ok=True)
     shards = -(-images // IMAGES_PER_SHARD)
     missing = [number for number in range(shards) if not _shard_path(folder, number, shards).exists()]
-    # Spawned, not forked: the parent may hold torch's threads.
-    pool = ProcessPoolExecutor(workers or os.cpu_count(), mp_context=get_context("spawn"))
-    with pool, tqdm(total=shards, initial=shards - len(missing), desc="rendering", unit="shard") as bar:
-        jobs = [pool.submit(_render_shard, folder, number, shards, images, seed) for number in missing]
-        for job in as_completed(jobs):
-            job.result()
+    render = partial(_render_shard, folder, shards, images, seed)
+    with tqdm(total=shards, initial=shards - len(missing), desc="rendering", unit="shard") as bar:
+        for _ in in_workers(render, missing, workers or os.cpu_count() or 1):
             bar.update()
     write_card(making, {Task.CHAT.value: {"train": images}}, _CARD)
     replace_folder(making, out)
@@ -74,7 +70,7 @@ def _shard_path(folder: Path, number: int, shards: int) -> Path:
     return folder / f"train-{number:05d}-of-{shards:05d}.parquet"
 
 
-def _render_shard(folder: Path, number: int, shards: int, images: int, seed: int) -> None:
+def _render_shard(folder: Path, shards: int, images: int, seed: int, number: int) -> None:
     indices = range(number * IMAGES_PER_SHARD, min((number + 1) * IMAGES_PER_SHARD, images))
     rows = [row for index in indices for row in training_rows(index, seed)]
     write_shard(rows, _shard_path(folder, number, shards))

@@ -9,9 +9,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from functools import partial
 from itertools import islice
 from multiprocessing import get_context
 from typing import Any, TypeVar
+
+from threadpoolctl import threadpool_limits
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -59,8 +62,9 @@ def _in_processes(function: Callable[[Job], Result], jobs: Iterable[Job], worker
     pool = ProcessPoolExecutor(
         workers, mp_context=get_context("spawn"), initializer=_die_with, initargs=(os.getpid(),)
     )
+    submit = partial(pool.submit, _on_one_thread, function)
     try:
-        yield from _in_order(lambda job: pool.submit(function, job), Future.result, jobs, workers * _AHEAD)
+        yield from _in_order(submit, Future.result, jobs, workers * _AHEAD)
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -123,6 +127,12 @@ def _in_order(
             yield result_of(begun.popleft())
     while begun:
         yield result_of(begun.popleft())
+
+
+def _on_one_thread(function: Callable[[Job], Result], job: Job) -> Result:
+    """A worker has one core, as with Ray: BLAS on all of them, in each worker, takes three times as long."""
+    with threadpool_limits(1):
+        return function(job)
 
 
 def _die_with(parent: int) -> None:
