@@ -201,7 +201,8 @@ def main() -> None:
     questions = all_questions(options.phantoms, options.slices, options.split)
     queries = [Query(question.turn.tagged()[0], question.image) for question in questions]
     answers = generate_answers(model, processor, queries, options.batch_size, progress=True)
-    report = score(questions, answers) | {"weights_sha256": sha256(options.model / "model.safetensors")}
+    weights = sha256(options.model / "model.safetensors")
+    report = score(questions, answers) | {"split": options.split, "weights_sha256": weights}
     print(table(report))
     if options.beside:
         other = json.loads(options.beside.read_text(encoding="utf-8"))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from bird_hf.hub.modeling_bird import BirdForConditionalGeneration
 from bird_hf.hub.processing_bird import IMAGE_TOKEN
 from bird_hf.train.new_models import build_on, create_model
 from bird_hf.train.numbers import number_ids
@@ -123,3 +124,18 @@ def test_smoothing_is_for_numbers_that_are_tokens(speaker):
     assert ids == number_ids(processor.tokenizer).tolist()
     with pytest.raises(ValueError, match="box_smoothing, which is for whole_numbers"):
         build_on(str(speaker), SIZES | {"box_smoothing": 20.0})
+
+
+def test_a_word_can_be_said_more_readily(speaker, tmp_path):
+    model, processor = build_on(str(speaker), SIZES | {"word_bias": {"T": 100.0}})
+    model.save_pretrained(tmp_path)
+    loaded = BirdForConditionalGeneration.from_pretrained(tmp_path)
+    prompt = torch.tensor([[5, 6, 7]])
+    word = processor.tokenizer.convert_tokens_to_ids("T")
+    assert loaded.generate(prompt, max_new_tokens=2, do_sample=False)[0, 3:].tolist() == [word, word]
+    loaded.generation_config.sequence_bias = None
+    assert word not in loaded.generate(prompt, max_new_tokens=2, do_sample=False)[0, 3:]
+    with pytest.raises(
+        ValueError, match=r"^new_model: word_bias is for words of one token, and 'There' has 5$"
+    ):
+        build_on(str(speaker), SIZES | {"word_bias": {"There": 0.5}})

@@ -32,16 +32,16 @@ MIN_AREA = 0.0015  # of the picture; smaller objects are not asked for
 # lie anywhere in endoscopy, dermoscopy, fundus and ultrasound, and nearly always in one place in the others.
 _ANYWHERE = (Modality.ENDOSCOPY, Modality.DERMOSCOPY, Modality.FUNDUS, Modality.ULTRASOUND)
 _SHARES: dict[str, float] = {
-    "colin27": 0.44,
+    "colin27": 0.56,
     "brain1": 0.01,
     "lung1": 0.04,
     "breast1": 0.01,
-    **{f"phantom_{modality.value}": 0.08 if modality in _ANYWHERE else 0.045 for modality in Modality},
+    **{f"phantom_{modality.value}": 0.062 if modality in _ANYWHERE else 0.033 for modality in Modality},
 }
 # Phantoms of the training set are drawn with seeds from here on; smaller ones belong to the sample.
 _FIRST_PHANTOM_SEED = 1_000_000
 
-TURNS = {Task.VISUAL_GROUNDING: 5, Task.REFERRING_CLASSIFICATION: 1}
+TURNS = {Task.VISUAL_GROUNDING: 10, Task.REFERRING_CLASSIFICATION: 2}
 
 _CARD = (
     "# Training set of the embedded checkpoint\n\nAugmented slices and phantoms, rendered by `bird train`.\n"
@@ -83,7 +83,7 @@ def training_rows(index: int, seed: int) -> Iterator[dict[str, Any]]:
         image = _draw(index, rng)
         record = record_of(image, MIN_AREA)
         words = Task.REFERRING_CAPTION if rng.random() < 0.5 else Task.IMAGE_ANALYSIS
-        absent, pairs = int(rng.integers(1, 4)), int(rng.random() < 0.2)
+        absent, pairs = int(rng.integers(2, 5)), int(rng.random() < 0.2)
         dialogue = write_dialogue(record, rng, {**TURNS, words: 1}, absent, pairs)
         if dialogue.turns:
             yield from rows_of(dialogue, image_cell(image))[Task.CHAT]

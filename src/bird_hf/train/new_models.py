@@ -29,7 +29,8 @@ def create_model(
     """A model with random weights of the given sizes, and a tokenizer that learns its words from `texts`.
 
     sizes: `vision_config`, `text_config` and `vocab_size`; with `whole_numbers` 0 to 1000 are a token each, see
-    `numbers.py`, and `box_smoothing` is how answers take them, see hub/decoding_bird.py.
+    `numbers.py`, and `box_smoothing` is how answers take them, see hub/decoding_bird.py. `word_bias` is added to the
+    logits of words of one token (transformers' `sequence_bias`).
     """
     if missing := {"vision_config", "text_config", "vocab_size"} - sizes.keys():
         raise ValueError(f"new_model lacks {', '.join(sorted(missing))}; see recipes/nano.yaml")
@@ -45,7 +46,7 @@ def build_on(text_model: str, sizes: Mapping[str, Any], attn_implementation: str
 
     text_model: folder or hub name of a causal language model, or a GGUF file. sizes: `vision_config`. The tokenizer
     gets the control tokens that it lacks, whose embeddings start near the mean of the others, and with `whole_numbers`
-    0 to 1000; `box_smoothing` is as in `create_model`.
+    0 to 1000; `box_smoothing` and `word_bias` are as in `create_model`.
     Raises ValueError where it cannot be read.
     """
     if extra := sizes.keys() & {"text_config", "vocab_size"}:
@@ -77,6 +78,17 @@ def _smoothing(spread: float, tokenizer: PreTrainedTokenizerBase) -> dict[str, A
         "box_token_ids": tokenizer.convert_tokens_to_ids([BOX_OPEN, BOX_CLOSE]),
         "number_token_runs": runs_of(ids.tolist()),
     }
+
+
+def _biases(words: Mapping[str, float], tokenizer: PreTrainedTokenizerBase) -> list[list[Any]]:
+    """As transformers' `sequence_bias` has them: a list of token ids, and what is added to the logit of the last."""
+    biases: list[list[Any]] = []
+    for word, bias in words.items():
+        ids = tokenizer.encode(word, add_special_tokens=False)
+        if len(ids) != 1:
+            raise ValueError(f"new_model: word_bias is for words of one token, and {word!r} has {len(ids)}")
+        biases.append([ids, bias])
+    return biases
 
 
 def _start_numbers(model: BirdForConditionalGeneration, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -133,6 +145,8 @@ def _assemble(
     model = BirdForConditionalGeneration._from_config(config, attn_implementation=attn_implementation)
     model.generation_config.eos_token_id = text["eos_token_id"]
     model.generation_config.pad_token_id = text["pad_token_id"]
+    if words := sizes.get("word_bias"):
+        model.generation_config.sequence_bias = _biases(words, tokenizer)
     side = config.vision_config.image_size
     images = BirdImageProcessor(size={"height": side, "width": side})
     return model, BirdProcessor(images, tokenizer, num_queries=config.num_queries)
