@@ -62,9 +62,9 @@ def _in_processes(function: Callable[[Job], Result], jobs: Iterable[Job], worker
     pool = ProcessPoolExecutor(
         workers, mp_context=get_context("spawn"), initializer=_die_with, initargs=(os.getpid(),)
     )
-    submit = partial(pool.submit, _on_one_thread, function)
+    alone = partial(_on_one_thread, function)
     try:
-        yield from _in_order(submit, Future.result, jobs, workers * _AHEAD)
+        yield from _in_order(lambda job: pool.submit(alone, job), Future.result, jobs, workers * _AHEAD)
     finally:
         pool.shutdown(cancel_futures=True)
 
