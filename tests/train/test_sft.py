@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -254,26 +255,6 @@ def test_frozen_vision_stays_as_it_is_and_the_rest_is_trained(data, tmp_path, ti
     assert still == (frozen if freeze else set())
 
 
-def test_frozen_parts_stay_as_they_are(data, tmp_path, tiny_checkpoint):
-    trainer = trainer_of(
-        data,
-        tmp_path,
-        model=str(tiny_checkpoint),
-        freeze_vision=False,
-        frozen_parts=["language_model", "norm"],
-    )
-    before = weights_of(trainer.model)
-    trainer.train()
-    after = weights_of(trainer.model)
-    still = {name for name, value in after.items() if torch.equal(value, before[name])}
-    assert still == {name for name in after if "language_model" in name or "norm" in name}
-
-
-def test_frozen_part_that_is_not_there_is_refused(data, tmp_path, tiny_checkpoint):
-    with pytest.raises(ValueError, match=r"^frozen_parts: no weight has 'visual' in its name; [^\n]*$"):
-        trainer_of(data, tmp_path, model=str(tiny_checkpoint), frozen_parts=["visual"])
-
-
 def test_without_muon_the_optimizer_is_the_recipes(data, tmp_path, tiny_checkpoint):
     trainer = trainer_of(data, tmp_path, model=str(tiny_checkpoint), optim="sgd")
     assert type(trainer.create_optimizer()).__name__ == "SGD"
@@ -334,6 +315,7 @@ def test_stopped_run_goes_on_as_if_it_had_never_stopped(data, tmp_path):
     one, other = (load_file(folder / "run" / "checkpoint-4" / "model.safetensors") for folder in folders)
     torch.testing.assert_close(one, other, atol=0, rtol=0)
     assert not [name for name in load_file(final / "model.safetensors") if "slot_head" in name]
+    assert "use_cache" not in json.loads((final / "config.json").read_text())  # what the trainer wrote there
     half_way = load_file(run / "checkpoint-2" / "model.safetensors")
     assert any(not torch.equal(half_way[name], value) for name, value in other.items())
 

@@ -130,7 +130,7 @@ def _in_order(
 
 
 def _on_one_thread(function: Callable[[Job], Result], job: Job) -> Result:
-    """A worker has one core, as with Ray: BLAS on all of them, in each worker, takes three times as long."""
+    """A worker has one core, as with Ray: with BLAS on all of them in each, they wait for one another."""
     with threadpool_limits(1):
         return function(job)
 

@@ -49,7 +49,6 @@ class BirdSFTConfig(SFTConfig):
         this many augmented images.
     attn_implementation: how attention is computed; transformers chooses where it is not given.
     freeze_vision: train the resampler and the language model only (BiRD 4.2).
-    frozen_parts: parts of names of weights that stay as they are besides, as `language_model` or `mlp`.
     global_batch_size: rows a step over all processes, whatever their number: `gradient_accumulation_steps` follows
         from it.
     muon_learning_rate: train the matrices of the blocks with Muon at this rate, the rest as usual.
@@ -72,7 +71,6 @@ class BirdSFTConfig(SFTConfig):
     render_images: int = field(default=0, metadata={"help": "render this many images where data is missing"})
     attn_implementation: str | None = field(default=None, metadata={"help": "sdpa, eager, dense, ..."})
     freeze_vision: bool = field(default=True, metadata={"help": "keep the vision tower as it is"})
-    frozen_parts: list[str] = field(default_factory=list, metadata={"help": "parts that are not trained"})
     global_batch_size: int | None = field(default=None, metadata={"help": "rows a step, over all processes"})
     muon_learning_rate: float | None = field(default=None, metadata={"help": "Muon for matrices"})
     muon_parts: list[str] = field(default_factory=list, metadata={"help": "parts that Muon trains"})
@@ -248,7 +246,6 @@ def build_trainer(
     model, processor = load_or_create(config, train_dataset)
     if config.freeze_vision:
         model.freeze_vision()
-    _freeze(model, config.frozen_parts)
     collator = GroundingCollator(processor, config.loss_weights, config.max_length, config.max_turns)
     for name in ("slot_loss_weight", "look_loss_weight", "number_spread"):
         if config.world_size > 1 and getattr(config, name):
@@ -275,17 +272,6 @@ def build_trainer(
     if config.look_loss_weight:
         trainer.look_loss = LookLoss(model)
     return trainer
-
-
-def _freeze(model: BirdForConditionalGeneration, parts: Iterable[str]) -> None:
-    for part in parts:
-        found = [weight for name, weight in model.named_parameters() if part in name]
-        if not found:
-            raise ValueError(
-                f"frozen_parts: no weight has {part!r} in its name; compare model.named_parameters()"
-            )
-        for weight in found:
-            weight.requires_grad_(False)
 
 
 def _slot_head(
@@ -344,6 +330,7 @@ def save_for_use(trainer: BirdSFTTrainer, folder: Path) -> Path:
     model = trainer.accelerator.unwrap_model(trainer.model).to(torch.bfloat16)
     if hasattr(model, "slot_head"):
         del model.slot_head
+    vars(model.config).pop("use_cache", None)  # the trainer wrote there what holds for training
     if trainer.accelerator.is_main_process:
         model.save_pretrained(folder)
         trainer.processing_class.save_pretrained(folder)
