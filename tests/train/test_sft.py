@@ -144,6 +144,16 @@ def test_slots_add_their_loss_to_that_of_the_answers(data, tmp_path, tiny_checkp
     assert losses[2] - losses[1] == pytest.approx(losses[1] - losses[0], rel=1e-3)
 
 
+def rates_of(trainer, steps):
+    trainer.create_optimizer_and_scheduler(steps)
+    rates = []
+    for _ in range(steps):
+        rates.append(trainer.lr_scheduler.get_last_lr()[0])
+        trainer.optimizer.step()
+        trainer.lr_scheduler.step()
+    return rates
+
+
 def test_what_comes_first_has_a_schedule_of_its_own(data, tmp_path):
     trainer = trainer_of(
         data,
@@ -157,13 +167,84 @@ def test_what_comes_first_has_a_schedule_of_its_own(data, tmp_path):
         lr_scheduler_type="linear",
         learning_rate=1.0,
     )
-    trainer.create_optimizer_and_scheduler(10)
-    rates = []
-    for _ in range(10):
-        rates.append(trainer.lr_scheduler.get_last_lr()[0])
-        trainer.optimizer.step()
-        trainer.lr_scheduler.step()
-    assert rates == pytest.approx([0, 1, 2 / 3, 1 / 3, 0, 1, 4 / 5, 3 / 5, 2 / 5, 1 / 5])
+    assert rates_of(trainer, 10) == pytest.approx([0, 1, 2 / 3, 1 / 3, 0, 1, 4 / 5, 3 / 5, 2 / 5, 1 / 5])
+
+
+QUESTIONS_FIRST = {
+    "new_model": NEW_MODEL | {"text_config": NEW_MODEL["text_config"] | {"num_hidden_layers": 4}},
+    "freeze_vision": False,
+    "attn_implementation": "dense",
+    "slot_loss_weight": 1.0,
+    "look_loss_weight": 1.0,
+    "look_layers": [0, 1],
+    "slot_warmup_steps": 2,
+    "question_warmup_steps": 3,
+}
+
+
+def test_each_stage_has_a_schedule_of_its_own(data, tmp_path):
+    fields = {"max_steps": 9, "lr_scheduler_type": "linear", "learning_rate": 1.0}
+    trainer = trainer_of(data, tmp_path, **QUESTIONS_FIRST, **fields)
+    assert rates_of(trainer, 9) == pytest.approx([1, 1 / 2, 1, 2 / 3, 1 / 3, 1, 3 / 4, 1 / 2, 1 / 4])
+
+
+def layers_trained(trainer, step):
+    """The parts and layers that a step of that number trains."""
+    trainer.current_gradient_accumulation_steps, trainer.state.global_step = 1, step
+    batch = trainer.data_collator([trainer.train_dataset[index] for index in range(ROWS)])
+    trainer.compute_loss(trainer.model.train(), batch).backward()
+    names = {name for name, weight in trainer.model.named_parameters() if weight.grad is not None}
+    layers = {int(name.split(".layers.")[1].split(".")[0]) for name in names if ".layers." in name}
+    parts = {part for part in ("vision_tower", "question_head") if any(part in name for name in names)}
+    return layers, parts
+
+
+@pytest.mark.parametrize(
+    ("step", "keep_looks", "layers", "parts"),
+    [
+        (1, False, set(), {"vision_tower"}),
+        (2, False, {0, 1}, {"vision_tower", "question_head"}),
+        (4, True, {0, 1}, {"vision_tower", "question_head"}),
+        (5, False, {0, 1, 2, 3}, {"vision_tower", "question_head"}),
+        (5, True, {2, 3}, set()),
+    ],
+    ids=["slots", "questions", "questions, looks kept later", "answers", "answers, looks kept"],
+)
+def test_each_stage_trains_the_layers_that_it_is_for(data, tmp_path, step, keep_looks, layers, parts):
+    trainer = trainer_of(data, tmp_path, max_steps=9, **QUESTIONS_FIRST, keep_looks=keep_looks)
+    assert layers_trained(trainer, step) == (layers, parts)
+
+
+def test_a_part_of_the_rows_is_answered(data, tmp_path):
+    """The loss of three rows, the first of which is answered, is that of the first alone."""
+    trainer = trainer_of(data, tmp_path, max_steps=9, **QUESTIONS_FIRST, keep_looks=True, answer_rows=1)
+    trainer.current_gradient_accumulation_steps, trainer.state.global_step = 1, 5
+    rows = [trainer.train_dataset[index] for index in range(3)]
+    with torch.no_grad():
+        three, one = (
+            trainer.compute_loss(trainer.model.train(), trainer.data_collator(rows[:count]))
+            for count in (3, 1)
+        )
+    torch.testing.assert_close(three, one)
+
+
+def test_questions_need_to_look(data, tmp_path):
+    with pytest.raises(ValueError, match="question_warmup_steps needs look_loss_weight"):
+        trainer_of(data, tmp_path, **QUESTIONS_FIRST | {"look_loss_weight": 0.0})
+    with pytest.raises(ValueError, match="keep_looks needs question_warmup_steps"):
+        trainer_of(data, tmp_path, **QUESTIONS_FIRST | {"question_warmup_steps": 0, "keep_looks": True})
+    with pytest.raises(ValueError, match="answer_rows needs keep_looks, and no gradient_accumulation_steps"):
+        trainer_of(data, tmp_path, **QUESTIONS_FIRST, answer_rows=1)
+    with pytest.raises(ValueError, match=r"look_layers \[4\]: the language model has 4, from 0 on"):
+        trainer_of(data, tmp_path, **QUESTIONS_FIRST | {"look_layers": [4]})
+
+
+def test_a_run_of_all_stages_leaves_a_model_that_opens(data, tmp_path):
+    final = main(["--config", str(write_recipe(tmp_path, data, **QUESTIONS_FIRST, max_steps=7))])
+    assert not [
+        name for name in load_file(final / "model.safetensors") if "_head." in name and "lm_head" not in name
+    ]
+    load_checkpoint(final)
 
 
 def test_whole_numbers_have_their_bell_in_the_trainers_loss(data, tmp_path):

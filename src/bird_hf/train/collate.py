@@ -21,6 +21,7 @@ import torch
 from ..hub.grounding import BOX_CLOSE, BOX_OPEN, read
 from ..hub.processing_bird import BirdProcessor, refuse_control_tokens
 from .numbers import number_ids
+from .questions import Asked, QuestionReader, question_targets
 from .slots import slot_targets, slots_of
 
 IGNORED = -100  # the label that transformers' losses leave out
@@ -60,8 +61,10 @@ class GroundingCollator:
     images, and attention_mask (B, 1, T, T) bool: which position sees which. Of a row with more than `max_turns` turns
     that many are drawn each time it is met. With `classes` (a number for each label) also what each image slot stands
     on: slot_classes (images, Q) and slot_boxes (images, Q, 4) in thousandths, from the rows' `objects`; and slot_looks
-    (B, T, Q + 1), where to look while a box is written or read, or missed. Raises ValueError, naming the row,
-    where a row is too long for `max_length` or has no answer.
+    (B, T, Q + 1), where to look while a box is written or read, or missed. With `reads_questions` where to look is
+    told of the questions alone, as they end a name or a box (`questions.py`), and so is what they then know:
+    asked_classes (B, T) and asked_boxes (B, T, 4); is_question (B, T) bool is all that stands before an answer.
+    Raises ValueError, naming the row, where a row is too long for `max_length` or has no answer.
     """
 
     processor: BirdProcessor
@@ -69,6 +72,7 @@ class GroundingCollator:
     max_length: int | None = None
     max_turns: int | None = None
     classes: Mapping[str, int] | None = None
+    reads_questions: bool = False
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         packed = [self.pack(row) for row in rows]
@@ -91,9 +95,15 @@ class GroundingCollator:
                 batch["slot_classes"], batch["slot_boxes"] = slot_targets(
                     [row["objects"] for row in pictured], self.classes, self.processor.num_queries
                 )
-                batch["slot_looks"] = torch.stack(
-                    [self._looks(row, sequence, length) for row, sequence in zip(rows, packed, strict=True)]
-                )
+                if self.reads_questions:
+                    batch |= self._questions(rows, packed, length, self.classes)
+                else:
+                    batch["slot_looks"] = torch.stack(
+                        [
+                            self._looks(row, sequence, length)
+                            for row, sequence in zip(rows, packed, strict=True)
+                        ]
+                    )
         return batch
 
     def pack(self, row: dict[str, Any]) -> PackedRow:
@@ -216,6 +226,41 @@ class GroundingCollator:
             elif not boxes and _is_of_absent(question, row["objects"]):
                 looks[begun:last, -1] = True
         return looks
+
+    @cached_property
+    def _reader(self) -> QuestionReader:
+        return QuestionReader(self.processor.tokenizer)
+
+    def _questions(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        packed: Sequence[PackedRow],
+        length: int,
+        classes: Mapping[str, int],
+    ) -> dict[str, torch.Tensor]:
+        """What a batch tells about its questions."""
+        are_questions, targets = [], []
+        for row, sequence in zip(rows, packed, strict=True):
+            answered = IGNORED  # the turn whose answer has begun
+            is_question = []
+            for label, turn in zip(sequence.labels, sequence.turns, strict=True):
+                answered = turn if label != IGNORED else answered
+                is_question.append(turn != answered)
+            asked: list[Asked] = []
+            if self.processor.image_token_id in sequence.input_ids:
+                ids = [
+                    token if own else -1 for token, own in zip(sequence.input_ids, is_question, strict=True)
+                ]
+                asked = list(self._reader.asked(ids, row["objects"]))
+            are_questions.append(is_question)
+            targets.append(question_targets(asked, length, classes, self.processor.num_queries))
+        looks, known, boxes = (torch.stack(told) for told in zip(*targets, strict=True))
+        return {
+            "is_question": _padded(are_questions, False, length),
+            "slot_looks": looks,
+            "asked_classes": known,
+            "asked_boxes": boxes,
+        }
 
     def _check(self, row: dict[str, Any], packed: PackedRow) -> None:
         name, length = _name(row), len(packed.input_ids)

@@ -7,14 +7,18 @@ The trainer is extended by what TRL offers: a collator, an optimizer, and `compu
 from __future__ import annotations
 
 import logging
+import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset, load_dataset
+from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from transformers import get_scheduler, set_seed
 from transformers.trainer_utils import get_last_checkpoint
@@ -29,9 +33,12 @@ from .collate import IGNORED, GroundingCollator, LossWeights
 from .new_models import build_on, create_model
 from .numbers import NumberLoss, number_ids
 from .optimizers import muon_with_adamw
-from .slots import LookLoss, SlotHead, names_of
+from .questions import kept_up_to, lower_layers, without_answers
+from .slots import UNKNOWN, LookLoss, SlotHead, names_of
 
 _TOKENIZER_ROWS = 4000  # more add no words
+# What a batch tells besides the text and its images.
+_AIDS = ("slot_classes", "slot_boxes", "slot_looks", "is_question", "asked_classes", "asked_boxes")
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +66,15 @@ class BirdSFTConfig(SFTConfig):
     max_turns: of the independent turns of an image, how many a step takes; drawn anew each time.
     slot_loss_weight: what the second loss of `slots.py` counts; 0 trains on the answers alone, as the paper does.
     look_loss_weight: what the loss on where attention goes counts (`LookLoss` in `slots.py`); needs dense attention.
-    slot_warmup_steps: so many first steps are on that loss alone: they cost no language model, and it then begins with
-        features that say something.
+    look_layers: the layers of the language model whose heads it tells, from 0 on; unset, see there.
+    slot_warmup_steps: so many first steps are on the loss on slots alone: they cost no language model, and it then
+        begins with features that say something.
+    question_warmup_steps: so many steps after those are on slots and questions alone (`questions.py`), in the layers
+        up to the last of `look_layers`. With them where attention goes is told of questions, not of answers.
+    keep_looks: after these steps what looks things up stays as it is, from the pixels up to the last of `look_layers`:
+        the answers train what is above, and the embeddings.
+    answer_rows: with `keep_looks` so many rows of a batch are answered: what more of them were to slots and questions,
+        more turns of an image are to answers. All where it is not given.
     """
 
     model: str = field(default="", metadata={"help": "checkpoint to start from"})
@@ -83,9 +97,13 @@ class BirdSFTConfig(SFTConfig):
     look_loss_weight: float = field(
         default=0.0, metadata={"help": "weight of the loss on where attention goes"}
     )
+    look_layers: list[int] = field(default_factory=list, metadata={"help": "layers that loss is on"})
     slot_warmup_steps: int = field(
         default=0, metadata={"help": "first steps on the loss on image slots alone"}
     )
+    question_warmup_steps: int = field(default=0, metadata={"help": "then steps on questions alone"})
+    answer_rows: int | None = field(default=None, metadata={"help": "rows of a batch that are answered"})
+    keep_looks: bool = field(default=False, metadata={"help": "then train the layers above alone"})
 
     # Images and their turns are prepared by the collator, so TRL must keep the rows as they are.
     remove_unused_columns: bool | None = False
@@ -142,18 +160,22 @@ class BirdSFTTrainer(SFTTrainer):
     look_loss: LookLoss | None = None
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LRScheduler:
-        """The recipe's schedule; with slots to learn first one of its own for these steps, and another for the rest.
+        """The recipe's schedule; where slots or questions come first, one of its own for each stage.
 
         What a rate that stays high has learnt is seen only when it falls (docs/decisions.md).
         """
-        slots = self.args.slot_warmup_steps
-        if not slots or self.lr_scheduler is not None:
+        stages = [self.args.slot_warmup_steps, self.args.question_warmup_steps]
+        if not any(stages) or self.lr_scheduler is not None:
             return super().create_scheduler(num_training_steps, optimizer)
-        first, second = (self._rates(steps) for steps in (slots, num_training_steps - slots))
-        self.lr_scheduler = LambdaLR(
-            self.optimizer if optimizer is None else optimizer,
-            lambda step: first(step) if step < slots else second(step - slots),
-        )
+        stages.append(num_training_steps - sum(stages))
+        begins = [sum(stages[:number]) for number in range(len(stages))]
+        rates = [self._rates(steps) for steps in stages]
+
+        def rate(step: int) -> float:
+            stage = bisect_right(begins, step) - 1
+            return rates[stage](step - begins[stage])
+
+        self.lr_scheduler = LambdaLR(self.optimizer if optimizer is None else optimizer, rate)
         return self.lr_scheduler
 
     def _rates(self, steps: int) -> Callable[[int], float]:
@@ -188,25 +210,26 @@ class BirdSFTTrainer(SFTTrainer):
         Dividing by the number of tokens, not by the sum of weights, keeps accumulation exact: a batch of four
         is four batches of one.
         """
-        weights = inputs.pop("loss_weights")[:, 1:]
-        slots = [inputs.pop(name) for name in ("slot_classes", "slot_boxes") if name in inputs]
-        looks = inputs.pop("slot_looks", None)
-        if self.model.training and self.state.global_step < self.args.slot_warmup_steps:
-            return self._slot_loss(slots, inputs["pixel_values"])
+        weights = inputs.pop("loss_weights")[: self.args.answer_rows, 1:]
+        aids = {name: inputs.pop(name) for name in _AIDS if name in inputs}
+        step = self.state.global_step if self.model.training else math.inf
+        if step < self.args.slot_warmup_steps:
+            with self.accelerator.autocast():
+                self.model.get_image_features(inputs["pixel_values"])
+            return self._slot_loss(aids)
+        if step < self.args.slot_warmup_steps + self.args.question_warmup_steps:
+            return self._read_questions(inputs, aids)
         mode = "train" if self.model.training else "eval"
-        outputs = self._answers(model, inputs)
+        with self._looks_kept():
+            outputs = self._answers(model, self._answered(inputs))
         tokens = outputs.label_mask.sum()
-        total = num_items_in_batch if num_items_in_batch is not None else tokens
+        counted = num_items_in_batch is not None and self.args.answer_rows is None
+        total = num_items_in_batch if counted else tokens
         loss = -(outputs.log_probs * weights).sum() / torch.as_tensor(total).clamp(min=1)
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes  # DDP averages what must be summed
-        if slots:
-            loss = loss + self._slot_loss(slots)
-        if self.look_loss is not None and looks is not None and looks.any():
-            weight = self.args.look_loss_weight / self.current_gradient_accumulation_steps
-            missed = self.look_loss.loss(inputs["input_ids"], looks)
-            self._metrics[mode]["look_loss"].append(missed.item())
-            loss = loss + weight * missed
+        if not self.args.keep_looks:
+            loss = loss + self._loss_of_aids(inputs["input_ids"], aids)
         accuracy = outputs.is_top1.sum() / tokens.clamp(min=1)
         self._metrics[mode]["mean_token_accuracy"].append(accuracy.item())
         return (loss, outputs) if return_outputs else loss
@@ -228,13 +251,48 @@ class BirdSFTTrainer(SFTTrainer):
             label_mask=mask,
         )
 
-    def _slot_loss(self, slots: list[torch.Tensor], pixel_values: torch.Tensor | None = None) -> torch.Tensor:
-        """Of the features that the model has just seen, or of pixels that it has not."""
-        if pixel_values is not None:
-            with self.accelerator.autocast():
-                self.model.get_image_features(pixel_values)
+    def _answered(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The rows of a batch that are answered, and their images."""
+        rows = self.args.answer_rows
+        if rows is None:
+            return inputs
+        cut = {name: value[:rows] for name, value in inputs.items()}
+        if "pixel_values" in inputs:
+            images = (cut["input_ids"] == self.model.config.image_token_id).any(-1).sum()
+            cut["pixel_values"] = inputs["pixel_values"][:images]
+        return cut
+
+    def _looks_kept(self) -> AbstractContextManager[None]:
+        if not self.args.keep_looks:
+            return nullcontext()
+        return kept_up_to(self.model.model.language_model.layers[self.look_loss.depth - 1])
+
+    def _read_questions(self, inputs: dict[str, Any], aids: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The loss of the questions alone, by the lower layers alone."""
+        cut = without_answers({**inputs, **aids})
+        seen = {name: cut[name] for name in ("input_ids", "position_ids", "attention_mask", "pixel_values")}
+        base = self.model.model
+        with self.accelerator.autocast(), lower_layers(base.language_model, self.look_loss.depth):
+            base(**seen, use_cache=False)
+        return self._loss_of_aids(cut["input_ids"], cut)
+
+    def _loss_of_aids(self, input_ids: torch.Tensor, aids: dict[str, torch.Tensor]) -> torch.Tensor:
+        """What the model has just seen and looked at, and what its questions then know."""
+        loss = self._slot_loss(aids) if "slot_classes" in aids else torch.zeros(())
+        looks = aids.get("slot_looks")
+        if self.look_loss is not None and looks is not None and looks.any():
+            missed = self.look_loss.loss(input_ids, looks)
+            self._metrics["train" if self.model.training else "eval"]["look_loss"].append(missed.item())
+            loss = loss + self.args.look_loss_weight / self.current_gradient_accumulation_steps * missed
+        if "asked_classes" in aids and (aids["asked_classes"] != UNKNOWN).any():
+            known = self.model.question_head.loss(aids["asked_classes"], aids["asked_boxes"])
+            loss = loss + self.args.slot_loss_weight / self.current_gradient_accumulation_steps * known
+        return loss
+
+    def _slot_loss(self, aids: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Of the features that the model has last seen."""
         weight = self.args.slot_loss_weight / self.current_gradient_accumulation_steps
-        return weight * self.model.slot_head.loss(*slots)
+        return weight * self.model.slot_head.loss(aids["slot_classes"], aids["slot_boxes"])
 
 
 def build_trainer(
@@ -247,17 +305,7 @@ def build_trainer(
     if config.freeze_vision:
         model.freeze_vision()
     collator = GroundingCollator(processor, config.loss_weights, config.max_length, config.max_turns)
-    for name in ("slot_loss_weight", "look_loss_weight", "number_spread"):
-        if config.world_size > 1 and getattr(config, name):
-            raise ValueError(f"{name} is for one process; unset it to train on several")
-    if config.look_loss_weight and not (
-        config.slot_loss_weight and config.attn_implementation == attention.NAME
-    ):
-        raise ValueError(f"look_loss_weight needs slot_loss_weight, and attn_implementation {attention.NAME}")
-    if config.slot_loss_weight:
-        collator.classes = names_of(train_dataset)
-        speaks = bool(config.model or config.text_model)
-        model.slot_head = _slot_head(model, processor, collator.classes, learn_embeddings=not speaks)
+    look_loss = _add_aids(config, model, collator, train_dataset)
     trainer = BirdSFTTrainer(
         model=model,
         args=config,
@@ -269,22 +317,59 @@ def build_trainer(
     ids = number_ids(processor.tokenizer)
     if config.number_spread and ids is not None:
         trainer.number_loss = NumberLoss(ids, len(processor.tokenizer), config.number_spread)
-    if config.look_loss_weight:
-        trainer.look_loss = LookLoss(model)
+    trainer.look_loss = look_loss
     return trainer
 
 
-def _slot_head(
+def _add_aids(
+    config: BirdSFTConfig,
     model: BirdForConditionalGeneration,
-    processor: BirdProcessor,
-    names: Iterable[str],
-    learn_embeddings: bool,
+    collator: GroundingCollator,
+    train_dataset: Dataset,
+) -> LookLoss | None:
+    """What a recipe asks for besides the answers: on slots, on where attention goes, on questions."""
+    for name in ("slot_loss_weight", "look_loss_weight", "number_spread"):
+        if config.world_size > 1 and getattr(config, name):
+            raise ValueError(f"{name} is for one process; unset it to train on several")
+    if config.look_loss_weight and not (
+        config.slot_loss_weight and config.attn_implementation == attention.NAME
+    ):
+        raise ValueError(f"look_loss_weight needs slot_loss_weight, and attn_implementation {attention.NAME}")
+    if config.question_warmup_steps and not config.look_loss_weight:
+        raise ValueError("question_warmup_steps needs look_loss_weight")
+    if config.keep_looks and not config.question_warmup_steps:
+        raise ValueError("keep_looks needs question_warmup_steps")
+    if config.answer_rows and not (config.keep_looks and config.gradient_accumulation_steps == 1):
+        raise ValueError("answer_rows needs keep_looks, and no gradient_accumulation_steps")
+    if config.slot_loss_weight:
+        collator.classes = names_of(train_dataset)
+        model.slot_head = _slot_head(config, model, collator, model.model.projector)
+    if not config.look_loss_weight:
+        return None
+    look_loss = LookLoss(model, config.look_layers)
+    if config.question_warmup_steps:
+        collator.reads_questions = True
+        layer = model.model.language_model.layers[look_loss.depth - 1]
+        # Of questions no kind is rare: those about what is absent count as all others.
+        model.question_head = _slot_head(config, model, collator, layer, background_weight=1.0)
+    return look_loss
+
+
+def _slot_head(
+    config: BirdSFTConfig,
+    model: BirdForConditionalGeneration,
+    collator: GroundingCollator,
+    reads: nn.Module,
+    **options: float,
 ) -> SlotHead:
-    """What reads the model's slots; a name has its tokens as it begins a phrase and as it follows a word."""
-    encode = processor.tokenizer.encode
-    tokens = [encode(f"{name} {name}", add_special_tokens=False) for name in names]
-    numbers = number_ids(processor.tokenizer)
-    return SlotHead(model.model.projector, model.get_input_embeddings(), tokens, numbers, learn_embeddings)
+    """What reads slots, or what has been looked up in them; a name has its tokens as it begins a phrase and as it
+    follows a word.
+    """
+    tokenizer = collator.processor.tokenizer
+    tokens = [tokenizer.encode(f"{name} {name}", add_special_tokens=False) for name in collator.classes]
+    speaks = bool(config.model or config.text_model)
+    embedding, numbers = model.get_input_embeddings(), number_ids(tokenizer)
+    return SlotHead(reads, embedding, tokens, numbers, learn_embeddings=not speaks, **options)
 
 
 def load_or_create(
@@ -328,8 +413,9 @@ def main(arguments: Sequence[str]) -> Path:
 def save_for_use(trainer: BirdSFTTrainer, folder: Path) -> Path:
     """Save model and processor in bf16 safetensors, ready for `from_pretrained`."""
     model = trainer.accelerator.unwrap_model(trainer.model).to(torch.bfloat16)
-    if hasattr(model, "slot_head"):
-        del model.slot_head
+    for head in ("slot_head", "question_head"):
+        if hasattr(model, head):
+            delattr(model, head)
     vars(model.config).pop("use_cache", None)  # the trainer wrote there what holds for training
     if trainer.accelerator.is_main_process:
         model.save_pretrained(folder)

@@ -19,40 +19,44 @@ from torch import nn
 
 from ..hub.boxes import THOUSAND, Box
 from ..hub.decoding_bird import bells
-from ..hub.modeling_bird import BirdForConditionalGeneration, BirdProjector
+from ..hub.modeling_bird import BirdForConditionalGeneration
 from .attention import WATCHED, Watched
 from .numbers import start_alike
 
 BACKGROUND = 0  # the class of a slot that lies on nothing
+UNKNOWN = -1  # the class of what stands for no one thing
 _CENTRE = 0.5  # of a box's sides: the slots that stand for it; at its corners lies something else
-_BACKGROUND_WEIGHT = 0.2  # most slots of a picture lie on nothing
 _SPREAD = 6.0  # of the bell around a side of a box, in thousandths
 
 
 class SlotHead(nn.Module):
     """Reads class and box from the features of each slot, as the projector last put them out.
 
+    Or from the states of tokens that have looked things up in the slots, as a layer put them out (`questions.py`).
+
     Both are told in the language of the model that will look them up, so that it has to look and copy, no more: what
     lies on a slot by likeness to the embeddings of its name's tokens, and each side of its box by likeness of a linear
     map of the features to the embeddings of numbers, with a bell around the right one (`numbers.py`). As four plain
     distances boxes are learnt later and less well (docs/decisions.md).
 
-    names: the token ids of each class but the background. numbers: the ids of 0 to 1000; None where they are no tokens,
-    and are embedded here instead. learn_embeddings: let the embeddings come to meet the features; not those of a model
-    that already speaks.
+    reads: the projector, or the layer. names: the token ids of each class but the background. numbers: the ids of 0 to
+    1000; None where they are no tokens, and are embedded here instead. learn_embeddings: let the embeddings come to
+    meet the features; not those of a model that already speaks. background_weight: what the background counts beside
+    other classes; most slots of a picture lie on nothing.
     """
 
     def __init__(
         self,
-        projector: BirdProjector,
+        reads: nn.Module,
         embedding: nn.Embedding,
         names: Sequence[Sequence[int]],
         numbers: torch.Tensor | None,
         learn_embeddings: bool = True,
+        background_weight: float = 0.2,
     ):
         super().__init__()
         width = embedding.embedding_dim
-        projector.register_forward_hook(self._look)
+        reads.register_forward_hook(self._look)
         self.embedding = [embedding]  # in a list, so that it stays the language model's alone
         self.learn_embeddings = learn_embeddings
         self.background = nn.Parameter(torch.randn(1, width))
@@ -63,7 +67,7 @@ class SlotHead(nn.Module):
             start_alike(self.own_numbers.weight, numbers)
         lengths = torch.tensor([0, *(len(ids) for ids in names)])
         class_weight = torch.ones(1 + len(names))
-        class_weight[BACKGROUND] = _BACKGROUND_WEIGHT
+        class_weight[BACKGROUND] = background_weight
         constants = {
             "tokens": torch.tensor([i for ids in names for i in ids]),
             "starts": lengths.cumsum(0)[:-1],
@@ -74,23 +78,28 @@ class SlotHead(nn.Module):
         for name, value in constants.items():
             self.register_buffer(name, value, persistent=False)
 
-    def _look(self, projector: nn.Module, args: Any, features: torch.Tensor) -> None:
-        self._features = features  # (N, Q, D)
+    def _look(self, module: nn.Module, args: Any, features: torch.Tensor) -> None:
+        self._features = features  # (N, Q, D), or (B, T, D)
 
     def loss(self, classes: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
-        """Of classes (N, Q) and boxes (N, Q, 4), in thousandths: the cross-entropy of both, and what overlap lacks."""
+        """Of classes (N, Q) and boxes (N, Q, 4), in thousandths: the cross-entropy of both, and what overlap lacks.
+
+        What is UNKNOWN counts nothing.
+        """
         # Autocast ends where the model's forward does; the language model normalises what it reads just so.
-        features = F.rms_norm(self._features.float(), self._features.shape[-1:])
+        known = classes != UNKNOWN
+        classes, boxes = classes[known], boxes[known]  # (n,), (n, 4)
+        features = F.rms_norm(self._features[known].float(), self._features.shape[-1:])
         table = self.embedding[0].weight
         table = table if self.learn_embeddings else table.detach()
         names = F.embedding_bag(self.tokens, table, self.starts, mode="mean")
-        scores = features @ F.normalize(torch.cat([self.background, names])).T  # (N, Q, 1 + names)
-        loss = F.cross_entropy(scores.flatten(0, 1), classes.flatten(), self.class_weight)
+        scores = features @ F.normalize(torch.cat([self.background, names])).T  # (n, 1 + names)
+        loss = F.cross_entropy(scores, classes, self.class_weight)
         on_object = classes != BACKGROUND
         if on_object.any():
             numbers = (table if self.own_numbers is None else self.own_numbers.weight)[self.numbers]
             sides = self.sides(features[on_object]).unflatten(-1, (4, -1))
-            log_probs = (sides @ numbers.T).log_softmax(-1)  # (n, 4, 1001)
+            log_probs = (sides @ numbers.T).log_softmax(-1)  # (m, 4, 1001)
             wanted = boxes[on_object]
             expected = log_probs.exp() @ torch.arange(THOUSAND + 1.0, device=log_probs.device)
             loss = (
@@ -107,16 +116,24 @@ class LookLoss:
     To say where a thing lies, a model looks it up: from the name to the slot that shows it. That step is all or
     nothing, and the answers' tokens alone find it late. Here every other head of two layers is told: what one head
     brings along is too narrow for a name and four numbers.
+
+    layers: which ones; those at a quarter and at half of the depth where none are given.
     """
 
-    def __init__(self, model: BirdForConditionalGeneration):
-        layers = model.model.language_model.layers
+    def __init__(self, model: BirdForConditionalGeneration, layers: Sequence[int] = ()):
+        all_layers = model.model.language_model.layers
         self._image_token = model.config.image_token_id
         # Not in the first layer, where a name of several tokens is not one thing yet, nor in the last, which speaks.
         self._watched = []
-        for at in sorted({len(layers) // 4, len(layers) // 2}):
+        layers = layers or (len(all_layers) // 4, len(all_layers) // 2)
+        if max(layers) >= len(all_layers):
+            raise ValueError(
+                f"look_layers {list(layers)}: the language model has {len(all_layers)}, from 0 on"
+            )
+        for at in sorted(set(layers)):
             self._watched.append(Watched(slice(None, None, 2)))
-            setattr(layers[at].self_attn, WATCHED, self._watched[-1])
+            setattr(all_layers[at].self_attn, WATCHED, self._watched[-1])
+        self.depth = 1 + max(layers)  # so many layers run before all has been looked up
 
     def loss(self, input_ids: torch.Tensor, looks: torch.Tensor) -> torch.Tensor:
         """Ids (B, T), and where each is to look, (B, T, Q + 1) bool: the mean over those that are to look anywhere.
