@@ -104,6 +104,12 @@ def test_a_question_looks_at_the_slots_of_what_it_is_about_and_then_knows_it():
 # --- questions without their answers --------------------------------------------------------------------------
 
 
+def test_a_box_that_is_opened_in_one_question_and_closed_in_another_is_none(collator):
+    """What lies between them is an answer."""
+    stray = [("What is <box>(1,2)?", "Nothing."), ("And ),(3,4)</box></box>?", "Nothing.")]
+    assert (collator([row("ct--a", stray)])["asked_classes"] == UNKNOWN).all()
+
+
 def test_what_answers_name_is_not_asked(collator):
     batch = collator([row("ct--a", TURNS)])
     assert not (batch["slot_looks"].any(-1) & ~batch["is_question"]).any()

@@ -21,7 +21,7 @@ import torch
 from ..hub.grounding import BOX_CLOSE, BOX_OPEN, read
 from ..hub.processing_bird import BirdProcessor, refuse_control_tokens
 from .numbers import number_ids
-from .questions import Asked, QuestionReader, question_targets
+from .questions import NOT_ASKED, Asked, QuestionReader, question_targets
 from .slots import slot_targets, slots_of
 
 IGNORED = -100  # the label that transformers' losses leave out
@@ -249,7 +249,8 @@ class GroundingCollator:
             asked: list[Asked] = []
             if self.processor.image_token_id in sequence.input_ids:
                 ids = [
-                    token if own else -1 for token, own in zip(sequence.input_ids, is_question, strict=True)
+                    token if own else NOT_ASKED
+                    for token, own in zip(sequence.input_ids, is_question, strict=True)
                 ]
                 asked = list(self._reader.asked(ids, row["objects"]))
             are_questions.append(is_question)

@@ -20,6 +20,7 @@ from ..hub.boxes import Box
 from ..hub.grounding import BOX_CLOSE, BOX_OPEN, read
 from .slots import BACKGROUND, UNKNOWN, slots_of
 
+NOT_ASKED = -1
 _OF_A_TOKEN = ("input_ids", "position_ids", "slot_looks", "asked_classes", "asked_boxes")
 
 
@@ -44,7 +45,8 @@ class QuestionReader:
     def asked(self, ids: Sequence[int], objects: Sequence[Mapping[str, Any]]) -> Iterator[Asked]:
         """Each box, and each name of an object that follows a space; of names within names the longest counts.
 
-        A name has been said with its last token: before that it could be another.
+        A name has been said with its last token: before that it could be another. NOT_ASKED stands in the ids for what
+        is no part of a question.
         """
         taken: set[int] = set()
         for label in sorted({item["label"] for item in objects}, key=lambda name: (-len(name), name)):
@@ -56,13 +58,16 @@ class QuestionReader:
         labels = {
             Box(*item["box"]).to_thousandths(): item["label"] for item in objects if item["box"] is not None
         }
-        opened = 0
+        opened: int | None = None
         for index, token in enumerate(ids):
             if token == self._open:
                 opened = index
-            elif token == self._close:
+            elif token == NOT_ASKED:
+                opened = None
+            elif token == self._close and opened is not None:
                 for box in read(self._tokenizer.decode(ids[opened : index + 1])).boxes:
                     yield Asked(opened, index, labels.get(box.to_thousandths()), (box.xyxy,))
+                opened = None
 
     def _places(self, label: str, ids: Sequence[int]) -> Iterator[range]:
         if label not in self._names:
