@@ -235,8 +235,9 @@ def test_questions_need_to_look(data, tmp_path):
         trainer_of(data, tmp_path, **QUESTIONS_FIRST | {"question_warmup_steps": 0, "keep_looks": True})
     with pytest.raises(ValueError, match="answer_rows needs keep_looks, and no gradient_accumulation_steps"):
         trainer_of(data, tmp_path, **QUESTIONS_FIRST, answer_rows=1)
-    with pytest.raises(ValueError, match=r"look_layers \[4\]: the language model has 4, from 0 on"):
-        trainer_of(data, tmp_path, **QUESTIONS_FIRST | {"look_layers": [4]})
+    for layers in ([0, 4], [-1]):
+        with pytest.raises(ValueError, match=r"look_layers \[.*\]: the language model has 4, from 0 on"):
+            trainer_of(data, tmp_path, **QUESTIONS_FIRST | {"look_layers": layers})
 
 
 def test_a_run_of_all_stages_leaves_a_model_that_opens(data, tmp_path):

@@ -126,7 +126,7 @@ class LookLoss:
         # Not in the first layer, where a name of several tokens is not one thing yet, nor in the last, which speaks.
         self._watched = []
         layers = layers or (len(all_layers) // 4, len(all_layers) // 2)
-        if max(layers) >= len(all_layers):
+        if min(layers) < 0 or max(layers) >= len(all_layers):
             raise ValueError(
                 f"look_layers {list(layers)}: the language model has {len(all_layers)}, from 0 on"
             )
