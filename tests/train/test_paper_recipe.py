@@ -20,7 +20,8 @@ from bird_hf.data.masks import record_of
 from bird_hf.data.phantoms import draw_phantom
 from bird_hf.data.publish import image_cell, publish
 from bird_hf.data.records import Modality, Task
-from bird_hf.train.sft import BirdSFTConfig, accumulation_steps, build_trainer, load_training_data
+from bird_hf.train.recipe import BirdSFTConfig, accumulation_steps
+from bird_hf.train.sft import build_trainer, load_training_data
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 PEAK = 2e-5

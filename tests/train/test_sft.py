@@ -24,7 +24,8 @@ from bird_hf.data.records import Modality, Task
 from bird_hf.hub.configuration_bird import BirdConfig
 from bird_hf.hub.modeling_bird import BirdForConditionalGeneration
 from bird_hf.train import sft
-from bird_hf.train.sft import BirdSFTConfig, build_trainer, load_training_data, main, save_for_use
+from bird_hf.train.recipe import BirdSFTConfig
+from bird_hf.train.sft import build_trainer, load_training_data, main, save_for_use
 
 ROWS = 4
 NEW_MODEL = {
