@@ -241,7 +241,7 @@ class GroundingCollator:
         """What a batch tells about its questions."""
         are_questions, targets = [], []
         for row, sequence in zip(rows, packed, strict=True):
-            answered = IGNORED  # the turn whose answer has begun
+            answered: int | None = None  # the turn whose answer has begun
             is_question = []
             for label, turn in zip(sequence.labels, sequence.turns, strict=True):
                 answered = turn if label != IGNORED else answered
