@@ -26,9 +26,9 @@ from typing import Any
 
 import numpy as np
 
-from bird_hf.data import build as building
+from bird_hf.data.build import pipeline as building
 from bird_hf.data.records import Axis, ImageInfo, MaskedImage, Modality
-from bird_hf.data.sources import Candidate
+from bird_hf.data.sources.base import Candidate
 
 SLICES, VOLUMES = 40, 25  # of a volume, of a dataset
 LABELS = [f"structure {letter}{number}" for letter in "abcdefgh" for number in range(6)]

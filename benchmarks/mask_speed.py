@@ -22,14 +22,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bird_hf.data.build_state import BuildState
-from bird_hf.data.faults import check_mask, check_union, read_mask, read_pixels
+from bird_hf.data.build.sampling import pick
+from bird_hf.data.build.state import BuildState
+from bird_hf.data.folder.publish import png_bytes
 from bird_hf.data.masks import box_of
 from bird_hf.data.phantoms import draw_phantom
-from bird_hf.data.publish import png_bytes
 from bird_hf.data.records import Axis, ImageInfo, Modality
-from bird_hf.data.sampling import pick
-from bird_hf.data.sources import Candidate
+from bird_hf.data.sources.base import Candidate
+from bird_hf.data.sources.faults import check_mask, check_union, read_mask, read_pixels
 
 Files = list[tuple[bytes, list[tuple[str, bytes]]]]  # of each image its PNG and its masks' names and PNGs
 

@@ -18,10 +18,10 @@ import yaml
 from PIL import Image
 from torch.optim import Muon
 
-from bird_hf.data.dialogues import write_dialogue
+from bird_hf.data.embedded.sample_set import sample_phantoms
+from bird_hf.data.embedded.training_set import TURNS
 from bird_hf.data.records import dialogue_row
-from bird_hf.data.sample_set import sample_phantoms
-from bird_hf.data.training_set import TURNS
+from bird_hf.data.teachers.templates import write_dialogue
 from bird_hf.hub.modeling_bird import BirdForConditionalGeneration
 from bird_hf.train import attention
 from bird_hf.train.collate import GroundingCollator

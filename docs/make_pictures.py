@@ -10,9 +10,9 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from bird_hf import Box, Span
+from bird_hf.data.embedded.sample_set import FIRST_PHANTOM_SEED, with_record
 from bird_hf.data.phantoms import draw_phantom
 from bird_hf.data.records import Modality
-from bird_hf.data.sample_set import FIRST_PHANTOM_SEED, with_record
 from bird_hf.draw import captioned, contact_sheet, draw_spans
 from bird_hf.sample import answer_examples
 

@@ -7,7 +7,7 @@
 import os
 from pathlib import Path
 
-from bird_hf.data.sample_set import write_sample
+from bird_hf.data.embedded.sample_set import write_sample
 from bird_hf.demo import find_checkpoint, run_demo
 from bird_hf.sample import embedded_checkpoint
 

@@ -378,7 +378,7 @@ def test_phantoms_can_be_drawn_into_the_working_directory(bird: Bird, tmp_path: 
 
 
 def test_a_package_that_is_not_installed_is_named_with_its_remedy(bird: Bird, monkeypatch: Any) -> None:
-    monkeypatch.setitem(sys.modules, "bird_hf.data.sa_med2d", None)
+    monkeypatch.setitem(sys.modules, "bird_hf.data.phantoms.sa_med2d_folder", None)
     assert_refused(bird("data", "phantoms"), "sa_med2d", "pip install 'bird-hf[")
 
 

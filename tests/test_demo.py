@@ -15,11 +15,18 @@ from PIL import Image
 
 from bird_hf import demo
 from bird_hf.ask import tagged_question
-from bird_hf.data.dialogues import write_dialogue
-from bird_hf.data.publish import image_cell, open_folder, publish
+from bird_hf.data.embedded.sample_set import sample_phantoms
+from bird_hf.data.folder.publish import image_cell, open_folder, publish
 from bird_hf.data.records import SINGLE_TASKS, Task
-from bird_hf.data.sample_set import sample_phantoms
-from bird_hf.demo import Callbacks, ExampleImage, build_page, find_checkpoint, launch, read_examples
+from bird_hf.data.teachers.templates import write_dialogue
+from bird_hf.demo import (
+    Callbacks,
+    ExampleImage,
+    build_page,
+    find_checkpoint,
+    launch,
+    read_examples,
+)
 from bird_hf.hub.boxes import Box
 
 ROOT = Path(__file__).parents[1]

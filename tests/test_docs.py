@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from bird_hf.data.publish import publish
-from bird_hf.data.sample_set import sample_dialogues
+from bird_hf.data.embedded.sample_set import sample_dialogues
+from bird_hf.data.folder.publish import publish
 from bird_hf.sample import install_checkpoint
 
 ROOT = Path(__file__).parents[1]

@@ -12,12 +12,12 @@ import pytest
 from PIL import Image
 
 from bird_hf import cli, sample
-from bird_hf.data import sample_set
-from bird_hf.data.dialogues import write_dialogue
+from bird_hf.data.embedded import sample_set
+from bird_hf.data.folder.publish import image_cell, publish
 from bird_hf.data.masks import record_of
 from bird_hf.data.phantoms import draw_phantom
-from bird_hf.data.publish import image_cell, publish
 from bird_hf.data.records import SINGLE_TASKS, MaskedImage, Modality
+from bird_hf.data.teachers.templates import write_dialogue
 
 datasets = pytest.importorskip("datasets")
 

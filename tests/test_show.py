@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bird_hf.data.dialogues import write_dialogue
+from bird_hf.data.folder.publish import image_cell, publish
 from bird_hf.data.masks import record_of
 from bird_hf.data.phantoms import draw_phantom
-from bird_hf.data.publish import image_cell, publish
 from bird_hf.data.records import SINGLE_TASKS, Dialogue, Modality
+from bird_hf.data.teachers.templates import write_dialogue
 from bird_hf.show import COLUMNS, contact_sheet_of, picture_of_row
 
 pytest.importorskip("datasets")

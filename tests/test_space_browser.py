@@ -20,10 +20,10 @@ from selenium import webdriver
 from selenium.webdriver import ActionChains
 from selenium.webdriver.support.ui import WebDriverWait
 
-from bird_hf.data.dialogues import write_dialogue
-from bird_hf.data.publish import image_cell, publish
+from bird_hf.data.embedded.sample_set import sample_phantoms
+from bird_hf.data.folder.publish import image_cell, publish
 from bird_hf.data.records import SINGLE_TASKS
-from bird_hf.data.sample_set import sample_phantoms
+from bird_hf.data.teachers.templates import write_dialogue
 
 ROOT = Path(__file__).parents[1]
 PATIENCE_S = 600  # on a busy machine; an idle one needs a fraction of it

@@ -14,8 +14,9 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from bird_hf.data.atlas_names import AAL_LABELS, english_name
-from bird_hf.data.volumes import Volume, mr_window, read_volume, to_uint8
+from bird_hf.data.embedded.atlas_names import AAL_LABELS, english_name
+from bird_hf.data.sources.volume_files import read_volume
+from bird_hf.data.volumes import Volume, mr_window, to_uint8
 
 HU_SLOPE, HU_LOWEST = 6.0, -1024.0  # uint8 holds -1024..506 HU in steps of 6: lung and soft-tissue windows
 CT_PIXEL_MM = 1.5  # in-plane; slices keep their 5 mm

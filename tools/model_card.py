@@ -23,7 +23,7 @@ REPORT = ROOT / "docs" / "nano_report.json"
 
 def measure(checkpoint: Path) -> None:
     """Predict and report the sample's test split under runs/, a folder for each weights; the report goes to docs/."""
-    from bird_hf.data.sample_set import write_sample
+    from bird_hf.data.embedded.sample_set import write_sample
     from bird_hf.eval.predict import predict_run
 
     runs = ROOT / "runs" / "nano-report"

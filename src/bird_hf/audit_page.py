@@ -12,8 +12,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from .data.audit import EXPLAINED, Finding, Place, Suspicion, audit_folder
-from .data.shards import read_row
+from .data.folder.audit import EXPLAINED, Finding, Place, Suspicion, audit_folder
+from .data.folder.shards import read_row
 from .html_page import picture_with_boxes, write_page
 from .hub.grounding import Span
 from .hub.pixels import open_image

@@ -165,7 +165,7 @@ def predict(
     if not out.parent.is_dir():
         raise ValueError(f"--out {out}: the folder {out.parent} does not exist; create it first")
     from .checkpoint import load_checkpoint
-    from .data.publish import open_folder
+    from .data.folder.publish import open_folder
     from .eval.predict import predict_dataset, predict_run
 
     if task == "all":

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from .data.subsets import SIZES, read_sizes
+from .data.folder.subsets import SIZES, read_sizes
 
 BuildSource = Annotated[
     Path, typer.Argument(help="SA-Med2D (folder or .zip), DICOM, or a folder with labels.yaml.")
@@ -29,7 +29,7 @@ OutFolder = Annotated[
 @data_app.command("sample")
 def data_sample(out: OutFolder = Path("med-grit")) -> None:
     """Render the embedded sample: real slices and phantoms, all four tasks, as Parquet."""
-    from .data.sample_set import write_sample
+    from .data.embedded.sample_set import write_sample
 
     _echo_rows(write_sample(out))
 
@@ -42,7 +42,7 @@ def data_phantoms(
     side: Annotated[int, typer.Option(min=64, max=2048, help="Longer side in pixels.")] = 256,
 ) -> None:
     """Draw phantoms of all eight modalities with their masks, in the layout of SA-Med2D."""
-    from .data.sa_med2d import write_phantoms
+    from .data.phantoms.sa_med2d_folder import write_phantoms
 
     pictures, masks = write_phantoms(out, count, seed, side)
     typer.echo(f"{pictures} images and {masks} masks in {out}")
@@ -71,17 +71,17 @@ def data_build(
     reply_price: Annotated[float, typer.Option(min=0, help="Of a million, for --dry-run.")] = 0.0,
 ) -> None:
     """Build Med-GRIT from images and masks. A stopped build goes on when it is called again."""
-    from .data.build import BuildSettings, build
-    from .data.build_publish import drop_table, image_table
-    from .data.review_files import read_review
-    from .data.teachers import open_teacher
+    from .data.build.pipeline import BuildSettings, build
+    from .data.build.publish import drop_table, image_table
+    from .data.build.review_files import read_review
+    from .data.teachers.open import open_teacher
 
     sizes, rejected = read_sizes(subsets), read_review(out / "review").turns
     words = open_teacher(teacher, seed, out / ".build" / "replies", model, base_url, batch, rejected)
     settings = BuildSettings(limit=limit, seed=seed, teacher=words.name, pixels=pixels, subsets=sizes)
     workers = workers or os.cpu_count() or 1
     if dry_run:
-        from .data.teacher_costs import as_table, estimate_build
+        from .data.build.costs import as_table, estimate_build
 
         found = estimate_build(src, out, settings, workers, words, engine)
         typer.echo(as_table(found, prompt_price, reply_price))
@@ -117,7 +117,7 @@ def data_import(
     pixels: Annotated[bool, typer.Option(help="Whether rows carry the images.")] = True,
 ) -> None:
     """Original Med-GRIT files (VG, RO, GC, MII) and their images -> a Med-GRIT folder; broken entries are counted."""
-    from .data.original_import import import_original
+    from .data.original.importer import import_original
 
     imported = import_original(src, images, out, split, pixels)
     _echo_rows(imported.rows)
@@ -132,7 +132,7 @@ def data_export(
     images: Annotated[bool, typer.Option(help="Whether to write the rows' pixels too.")] = True,
 ) -> None:
     """A Med-GRIT folder -> original Med-GRIT files and images, in a new folder."""
-    from .data.original_export import export_original
+    from .data.original.exporter import export_original
 
     for name, turns in export_original(data, out, images).items():
         typer.echo(f"{out / name}: {turns} turns")

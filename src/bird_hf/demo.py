@@ -18,7 +18,7 @@ from PIL import Image
 
 from .ask import Answer, read_box_px, tagged_question
 from .checkpoint import load_checkpoint
-from .data.publish import open_folder
+from .data.folder.publish import open_folder
 from .data.records import SINGLE_TASKS, Task
 from .eval.predict import Query, generate_answers
 from .hub.boxes import Box

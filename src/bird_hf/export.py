@@ -8,7 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from .checkpoint import check_folder, copy_code
-from .data.publish import replace_folder
+from .data.folder.publish import replace_folder
 from .model_card import read_origin, write_card
 
 # What a checkpoint consists of. Anything else in a folder (optimizer states, logs) is not part of the model.

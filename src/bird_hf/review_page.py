@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .data.build import built_state
-from .data.build_state import BuildState
-from .data.review_files import (
+from .data.build.pipeline import built_state
+from .data.build.review_files import (
     LABEL_COLUMNS,
     LABELS,
     REPLIES,
@@ -23,8 +22,9 @@ from .data.review_files import (
     read_table,
     write_table,
 )
-from .data.review_lines import WrittenTurn, label_lines, readable, reply_lines, sample_turns
-from .data.sources import open_source
+from .data.build.review_lines import WrittenTurn, label_lines, readable, reply_lines, sample_turns
+from .data.build.state import BuildState
+from .data.sources.open import open_source
 from .html_page import picture_with_boxes, write_page
 from .hub.pixels import open_image
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from .checkpoint import copy_code, load_checkpoint
-from .data.publish import replace_folder
-from .data.sample_set import write_sample
+from .data.embedded.sample_set import write_sample
+from .data.folder.publish import replace_folder
 from .draw import captioned, contact_sheet, draw_spans, save_png
 from .eval.predict import Query, generate_answers
 from .hub.grounding import GroundedText, Span, read

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .data.publish import open_folder
+from .data.folder.publish import open_folder
 from .draw import captioned, contact_sheet, draw_spans
 from .hub.grounding import read
 

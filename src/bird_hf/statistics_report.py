@@ -6,7 +6,14 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .data.statistics import AREA_EDGES, Statistics, areas_of, as_json, as_markdown, count_folder
+from .data.folder.statistics import (
+    AREA_EDGES,
+    Statistics,
+    areas_of,
+    as_json,
+    as_markdown,
+    count_folder,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

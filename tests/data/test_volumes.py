@@ -10,9 +10,10 @@ import nrrd
 import numpy as np
 import pytest
 
-from bird_hf.data.atlas_names import AAL_LABELS, AAL_NAMES, english_name
-from bird_hf.data.embedded import EMBEDDED_CASES, load_case, volumes_folder
+from bird_hf.data.embedded.atlas_names import AAL_LABELS, AAL_NAMES, english_name
+from bird_hf.data.embedded.cases import EMBEDDED_CASES, load_case, volumes_folder
 from bird_hf.data.records import Axis, Modality
+from bird_hf.data.sources.volume_files import read_volume
 from bird_hf.data.volumes import (
     CaseInfo,
     Volume,
@@ -22,7 +23,6 @@ from bird_hf.data.volumes import (
     masked_slices,
     mr_window,
     objects_of,
-    read_volume,
     slice_at,
     to_uint8,
 )
@@ -132,7 +132,7 @@ def test_a_faulty_file_is_refused_in_one_clear_line(tmp_path: Path) -> None:
 def test_a_volume_beyond_the_limit_is_refused_before_it_is_read(tmp_path: Path, monkeypatch) -> None:
     nib.save(nib.Nifti1Image(patient(), np.eye(4)), tmp_path / "v.nii")
     nrrd.write(str(tmp_path / "v.nrrd"), patient(), {"space": "RAS", "space directions": EYE})
-    monkeypatch.setattr("bird_hf.data.volumes.MAX_VOXELS", 100)
+    monkeypatch.setattr("bird_hf.data.sources.volume_files.MAX_VOXELS", 100)
     for name in ("v.nii", "v.nrrd"):
         with pytest.raises(ValueError, match="beyond the limit of 100"):
             read_volume(tmp_path / name)

@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bird_hf.data import publish as publishing
-from bird_hf.data.dialogues import write_dialogue
+from bird_hf.data.folder import publish as publishing
 from bird_hf.data.masks import record_of
 from bird_hf.data.phantoms import draw_phantom
 from bird_hf.data.records import SINGLE_TASKS, Modality, Task, row_features
+from bird_hf.data.teachers.templates import write_dialogue
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "dataset_scripts" / "med_grit.py"

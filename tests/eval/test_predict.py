@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 
 from bird_hf import cli
-from bird_hf.data.dialogues import write_dialogue
+from bird_hf.data.folder.publish import image_cell, open_folder, publish
 from bird_hf.data.masks import record_of
 from bird_hf.data.phantoms import draw_phantom
-from bird_hf.data.publish import image_cell, open_folder, publish
 from bird_hf.data.records import SINGLE_TASKS, Modality
+from bird_hf.data.teachers.templates import write_dialogue
 from bird_hf.eval.hallucination import Missing
 from bird_hf.eval.predict import Query, generate_answers, predict_dataset, predict_run
 from bird_hf.eval.runs import read_answers, read_run, weights_sha256

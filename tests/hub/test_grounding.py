@@ -11,7 +11,15 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from bird_hf.hub.boxes import Box
-from bird_hf.hub.grounding import GROUNDING_TOKENS, GroundedText, Issue, Span, format_box, read, write
+from bird_hf.hub.grounding import (
+    GROUNDING_TOKENS,
+    GroundedText,
+    Issue,
+    Span,
+    format_box,
+    read,
+    write,
+)
 
 settings.register_profile("no deadline", deadline=None)  # the machine may be busy
 settings.load_profile("no deadline")

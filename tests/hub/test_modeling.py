@@ -9,12 +9,7 @@ import torch
 from bird_hf.convert import convert
 from bird_hf.hub.configuration_bird import BirdConfig, BirdVisionConfig
 from bird_hf.hub.image_processing_bird import BirdImageProcessor
-from bird_hf.hub.modeling_bird import (
-    BirdForConditionalGeneration,
-    BirdModel,
-    resize_grid,
-    sine_cosine_grid,
-)
+from bird_hf.hub.modeling_bird import BirdForConditionalGeneration, BirdModel, resize_grid, sine_cosine_grid
 from bird_hf.hub.pixels import open_image
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "qwen_vl_tiny"

@@ -15,11 +15,11 @@ from accelerate.utils.deepspeed import HfDeepSpeedConfig
 from transformers import TrainerCallback
 from trl import TrlParser
 
-from bird_hf.data.dialogues import write_dialogue
+from bird_hf.data.folder.publish import image_cell, publish
 from bird_hf.data.masks import record_of
 from bird_hf.data.phantoms import draw_phantom
-from bird_hf.data.publish import image_cell, publish
 from bird_hf.data.records import Modality, Task
+from bird_hf.data.teachers.templates import write_dialogue
 from bird_hf.train.recipe import BirdSFTConfig, accumulation_steps
 from bird_hf.train.sft import build_trainer, load_training_data
 

@@ -16,11 +16,11 @@ from transformers import TrainerCallback
 from trl import TrlParser
 
 from bird_hf.checkpoint import load_checkpoint
-from bird_hf.data.dialogues import write_dialogue
+from bird_hf.data.folder.publish import image_cell, publish
 from bird_hf.data.masks import record_of
 from bird_hf.data.phantoms import draw_phantom
-from bird_hf.data.publish import image_cell, publish
 from bird_hf.data.records import Modality, Task
+from bird_hf.data.teachers.templates import write_dialogue
 from bird_hf.hub.configuration_bird import BirdConfig
 from bird_hf.hub.modeling_bird import BirdForConditionalGeneration
 from bird_hf.train import sft

@@ -7,6 +7,8 @@ an `ImageRecord` (boxes instead of masks), `dialogues.py` writes `Dialogue`s abo
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -234,3 +236,17 @@ def row_features() -> Features:
             "teacher": Value("string"),
         }
     )
+
+
+def hash_of(image_id: str, task: str, question: str, answer: str) -> str:
+    """What a decision about a turn is tied to: its image, its task, and its words with their tags."""
+    return sha256_of([image_id, task, question, answer])
+
+
+def hash_of_turn(image_id: str, turn: Turn) -> str:
+    """`hash_of` a turn."""
+    return hash_of(image_id, turn.task.value, *turn.tagged())
+
+
+def sha256_of(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, ensure_ascii=True).encode()).hexdigest()

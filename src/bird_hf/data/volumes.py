@@ -11,16 +11,14 @@ three are one rule: turn both in-plane axes round and transpose.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
 
-from .names import other_side
 from .records import Axis, ImageInfo, MaskedImage, Modality
+from .sides import other_side
 
 MAX_VOXELS = 2**28  # 268 million: a 512 x 512 CT of 1,024 slices
 MAX_SLICE_SIDE = 4096  # pixels; a slice that would be larger has a spacing that cannot be right
@@ -37,19 +35,6 @@ CT_WINDOWS: Mapping[str, tuple[float, float]] = {  # name -> (level, width) in H
     "brain": (40.0, 80.0),
     "liver": (60.0, 160.0),
 }
-
-# NRRD's `space` -> the signs that turn it into RAS+. Spaces without anatomy (scanner-xyz) are refused.
-_NRRD_SIGNS = {
-    "right-anterior-superior": (1.0, 1.0, 1.0),
-    "ras": (1.0, 1.0, 1.0),
-    "left-anterior-superior": (-1.0, 1.0, 1.0),
-    "las": (-1.0, 1.0, 1.0),
-    "left-posterior-superior": (-1.0, -1.0, 1.0),
-    "lps": (-1.0, -1.0, 1.0),
-}
-
-# What the two readers raise, besides their own errors, on files that are cut short or are something else.
-_BROKEN = (OSError, EOFError, ValueError, KeyError, IndexError, TypeError, StopIteration, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -106,31 +91,6 @@ class CaseInfo:
         )
 
 
-def read_volume(path: str | Path) -> Volume:
-    """Reads a 3-D NIfTI (.nii, .nii.gz) or NRRD (.nrrd) file, or a folder with a DICOM series, of up to MAX_VOXELS.
-
-    Raises ValueError in one line where the file is no such file, is cut short, or its header does not say
-    how the patient lies: a guessed side is worse than none.
-    """
-    path = Path(path)
-    if path.is_dir():
-        from .dicom_images import read_series  # which needs volumes itself
-
-        return read_series(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file")
-    name = path.name.lower()
-    if name.endswith((".nii", ".nii.gz")):
-        voxels, affine = _read_nifti(path)
-    elif name.endswith(".nrrd"):
-        voxels, affine = _read_nrrd(path)
-    else:
-        raise ValueError(
-            f"{path}: not a volume that can be read; give .nii, .nii.gz, .nrrd or a folder of DICOM"
-        )
-    return canonical(voxels, affine, str(path))
-
-
 def canonical(voxels: np.ndarray, affine: np.ndarray, source: str = "volume") -> Volume:
     """Voxels (X, Y, Z) with any affine (4, 4) to RAS+ mm -> Volume; axes are turned, not resampled."""
     import nibabel as nib
@@ -146,77 +106,6 @@ def canonical(voxels: np.ndarray, affine: np.ndarray, source: str = "volume") ->
     voxels = np.ascontiguousarray(nib.orientations.apply_orientation(voxels, turn))
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     return Volume(voxels, (float(spacing[0]), float(spacing[1]), float(spacing[2])), affine)
-
-
-def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    import nibabel as nib
-    from nibabel.filebasedimages import ImageFileError
-
-    try:
-        image = nib.load(path)
-        header, affine, shape = image.header, image.affine, tuple(image.shape)
-        if "sform_code" not in header or (int(header["sform_code"]) == 0 and int(header["qform_code"]) == 0):
-            raise _UnusableError(f"{path}: the header has no orientation (sform and qform code 0); set one")
-        _check_size(shape, path)
-        voxels = np.asanyarray(image.dataobj)
-        if (image.dataobj.slope, image.dataobj.inter) != (1.0, 0.0):  # nibabel scales to float64
-            voxels = voxels.astype(np.float32)
-    except _UnusableError:
-        raise
-    except (*_BROKEN, ImageFileError) as error:
-        raise ValueError(f"{path}: cannot be read as NIfTI ({_first_line(error)}); is it whole?") from error
-    while voxels.ndim > 3 and voxels.shape[-1] == 1:
-        voxels = voxels[..., 0]
-    return voxels, affine
-
-
-def _read_nrrd(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    import nrrd
-
-    try:
-        with path.open("rb") as file:
-            header = nrrd.read_header(file)
-            affine = _nrrd_affine(header, path)
-            _check_size(tuple(int(n) for n in header["sizes"]), path)
-            if "data file" in header or "datafile" in header:
-                raise _UnusableError(f"{path}: its voxels are in another file; save both as one .nrrd")
-            voxels = nrrd.read_data(header, file, str(path), index_order="F")
-    except _UnusableError:
-        raise
-    except (*_BROKEN, nrrd.NRRDError) as error:
-        raise ValueError(f"{path}: cannot be read as NRRD ({_first_line(error)}); is it whole?") from error
-    return voxels, affine
-
-
-class _UnusableError(ValueError):
-    """A file that is whole but cannot be used; its message stands as it is."""
-
-
-def _nrrd_affine(header: Mapping[str, object], path: Path) -> np.ndarray:
-    """(4, 4) voxel index -> RAS+ millimetres, from `space`, `space directions` and `space origin`."""
-    space = str(header.get("space", "")).lower()
-    directions = header.get("space directions")
-    if space not in _NRRD_SIGNS or directions is None:
-        raise _UnusableError(
-            f"{path}: the header has no anatomical orientation (space {space or 'missing'!r}); "
-            "save it with a space such as left-posterior-superior and its directions"
-        )
-    directions = np.asarray(directions, dtype=float)
-    if directions.shape != (3, 3):
-        raise _UnusableError(f"{path}: {len(directions)} axes are no 3-D volume; give one volume a file")
-    affine = np.eye(4)
-    affine[:3, :3] = directions.T  # NRRD keeps one row an axis
-    affine[:3, 3] = np.asarray(header.get("space origin", np.zeros(3)), dtype=float)
-    return np.diag([*_NRRD_SIGNS[space], 1.0]) @ affine
-
-
-def _check_size(shape: tuple[int, ...], path: Path) -> None:
-    if int(np.prod(shape, dtype=np.int64)) > MAX_VOXELS:
-        raise _UnusableError(f"{path}: {shape} voxels are beyond the limit of {MAX_VOXELS:,}; crop it first")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]
 
 
 def to_uint8(values: np.ndarray, low: float, high: float) -> np.ndarray:

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any
 
-from ..data.dialogues import GROUNDING_QUESTIONS
 from ..data.records import Modality
+from ..data.teachers.templates import GROUNDING_QUESTIONS
 from ..hub.grounding import read
 from .paper_rules import clean_response
 from .predictions import Prediction

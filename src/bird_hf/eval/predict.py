@@ -12,7 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..checkpoint import load_checkpoint
-from ..data.publish import open_folder
+from ..data.folder.publish import open_folder
 from ..data.records import SINGLE_TASKS
 from .hallucination import missing_objects
 from .predictions import Prediction, finished, write_predictions

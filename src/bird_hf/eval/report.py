@@ -7,7 +7,14 @@ from typing import Any, get_args
 
 from ..data.records import Task
 from ..hub.grounding import Issue, read
-from .answers import Rules, by_modality, compared_texts, mean_text_row, score_recall, text_row
+from .answers import (
+    Rules,
+    by_modality,
+    compared_texts,
+    mean_text_row,
+    score_recall,
+    text_row,
+)
 from .paper_rules import clean_response
 from .predictions import Prediction
 from .text_scores import text_scores

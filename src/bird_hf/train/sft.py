@@ -22,7 +22,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTTrainer, TrlParser
 from trl.trainer.utils import FusedCausalLMOutput
 
-from ..data.training_set import render_training_set
+from ..data.embedded.training_set import render_training_set
 from ..hub.modeling_bird import BirdForConditionalGeneration
 from ..hub.processing_bird import BirdProcessor
 from . import attention

@@ -15,7 +15,16 @@ from types import MappingProxyType
 import numpy as np
 
 from ..records import ImageInfo, MaskedImage, Modality
-from . import ct, dermoscopy, endoscopy, fundus, mr, pet, ultrasound, x_ray
+from . import (
+    ct,
+    dermoscopy,
+    endoscopy,
+    fundus,
+    mr,
+    pet,
+    ultrasound,
+    x_ray,
+)
 from .sketch import Sketch
 
 MIN_SIDE = 32

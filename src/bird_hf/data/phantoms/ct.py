@@ -6,7 +6,17 @@ import numpy as np
 
 from ..records import Axis
 from .canvas import Canvas, Stain
-from .outlines import Frame, Outline, blob, ellipse, organ, polar, rectangle, through, tube
+from .outlines import (
+    Frame,
+    Outline,
+    blob,
+    ellipse,
+    organ,
+    polar,
+    rectangle,
+    through,
+    tube,
+)
 from .sketch import Sketch
 
 LABELS = (

@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from .canvas import Canvas, Stain, ramp
-from .outlines import Frame, blob, ellipse, polar, rectangle, through, tube
+from .outlines import (
+    Frame,
+    blob,
+    ellipse,
+    polar,
+    rectangle,
+    through,
+    tube,
+)
 from .sketch import Sketch
 
 LABELS = ("skin lesion", "blue-white veil", "ruler", "ink marking", "gel bubble", "color patch")

@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from .canvas import Canvas, ramp
-from .outlines import Frame, Point, blob, ellipse, polar, rectangle, through, tube
+from .outlines import (
+    Frame,
+    Point,
+    blob,
+    ellipse,
+    polar,
+    rectangle,
+    through,
+    tube,
+)
 from .sketch import Sketch
 
 LABELS = ("lumen", "polyp", "ulcer", "instrument", "bubble", "residue")

@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from .canvas import Canvas, ramp
-from .outlines import Frame, Outline, Point, blob, ellipse, polar, through, tube
+from .outlines import (
+    Frame,
+    Outline,
+    Point,
+    blob,
+    ellipse,
+    polar,
+    through,
+    tube,
+)
 from .sketch import Sketch
 
 LABELS = ("optic disc", "optic cup", "macula", "hard exudate", "hemorrhage", "cotton wool spot")

@@ -8,7 +8,14 @@ import numpy as np
 
 from ..records import Axis
 from .canvas import Canvas, Stain, ramp, soften
-from .outlines import Frame, blob, ellipse, organ, through, tube
+from .outlines import (
+    Frame,
+    blob,
+    ellipse,
+    organ,
+    through,
+    tube,
+)
 from .sketch import Sketch
 
 LABELS = (

@@ -6,7 +6,14 @@ import numpy as np
 
 from ..records import Axis
 from .canvas import Canvas, soften
-from .outlines import Frame, blob, ellipse, organ, through, tube
+from .outlines import (
+    Frame,
+    blob,
+    ellipse,
+    organ,
+    through,
+    tube,
+)
 from .sketch import Sketch
 
 LABELS = ("body", "brain", "heart", "liver", "left kidney", "right kidney", "bladder", "tumor")

@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from .canvas import Canvas, ramp, soften
-from .outlines import Frame, blob, ellipse, organ, rectangle, through, tube
+from .outlines import (
+    Frame,
+    blob,
+    ellipse,
+    organ,
+    rectangle,
+    through,
+    tube,
+)
 from .sketch import Sketch
 
 LABELS = (

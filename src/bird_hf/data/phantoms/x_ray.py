@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from .canvas import Canvas, soften
-from .outlines import Frame, Outline, blob, ellipse, organ, rectangle, through, tube
+from .outlines import (
+    Frame,
+    Outline,
+    blob,
+    ellipse,
+    organ,
+    rectangle,
+    through,
+    tube,
+)
 from .sketch import Sketch
 
 LABELS = (

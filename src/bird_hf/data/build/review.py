@@ -1,0 +1,88 @@
+"""What people decided about a build's names and words, and how a build honours it.
+
+A decision is tied to what it is about, never to a place in a file: to a name in a dataset, or to the very words of a
+turn about an image.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from ..records import MaskedImage, Turn, hash_of_turn, sha256_of
+from ..sources.base import Candidate, LeftOut
+from ..sources.faults import Drop, FaultyImageError
+
+
+@dataclass(frozen=True)
+class Review:
+    """Decisions of people.
+
+    names: (dataset, clean name) -> the name to use, which is the same where it was accepted, and None where it was
+    rejected. turns: the hash of each rejected turn (`hash_of`) -> why, in the reader's words.
+    """
+
+    names: Mapping[tuple[str, str], str | None] = field(default_factory=dict)
+    turns: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str | None:
+        """The sha256 of all that changes a dataset; None where nothing does."""
+        changes = sorted((*key, name or "") for key, name in self.names.items() if name != key[1])
+        if not changes and not self.turns:
+            return None
+        return sha256_of([changes, sorted(self.turns.items())])
+
+    def listed(self, item: Candidate | LeftOut) -> Candidate | LeftOut:
+        """What a source lists, under the names to use; an image of rejected objects alone is left out."""
+        if isinstance(item, LeftOut) or not item.labels:
+            return item
+        names = (self._name(item.info.dataset, label) for label in item.labels)
+        labels = tuple(dict.fromkeys(name for name in names if name is not None))
+        return (
+            replace(item, labels=labels) if labels else LeftOut(item.info.image_id, Drop.REJECTED_IN_REVIEW)
+        )
+
+    def read(self, image: MaskedImage) -> MaskedImage:
+        """An image under the names to use. What was rejected is neither present nor absent in it.
+
+        A name is absent only where every name that becomes it is. Raises FaultyImageError where nothing is left.
+        """
+        dataset, absent = image.info.dataset, {*image.absent}
+        named = ((self._name(dataset, label), mask) for label, mask in image.masks)
+        masks = tuple((name, mask) for name, mask in named if name is not None)
+        if image.masks and not masks:
+            raise FaultyImageError(Drop.REJECTED_IN_REVIEW)
+        shown = {name for name, _ in masks}
+        missing = (self._name(dataset, label) for label in image.absent)
+        kept = [
+            name
+            for name in missing
+            if name is not None and name not in shown and self._becoming.get((dataset, name), set()) <= absent
+        ]
+        return replace(image, masks=masks, absent=tuple(dict.fromkeys(kept)))
+
+    def kept(self, image_id: str, turns: Iterable[Turn]) -> tuple[Turn, ...]:
+        """The turns that nobody rejected."""
+        return tuple(
+            turn for turn in turns if not self.turns or hash_of_turn(image_id, turn) not in self.turns
+        )
+
+    def _name(self, dataset: str, label: str) -> str | None:
+        return self.names.get((dataset, label), label)
+
+    @cached_property
+    def _becoming(self) -> Mapping[tuple[str, str], set[str]]:
+        """(dataset, name to use) -> the names that become it."""
+        found: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+        for (dataset, label), name in self.names.items():
+            if name is not None:
+                found[dataset, name].add(label)
+        return found
+
+
+def hash_of_name(dataset: str, name: str) -> str:
+    """What a decision about a name is tied to."""
+    return sha256_of([dataset, name])

@@ -1,0 +1,92 @@
+"""The real volumes that travel with the package: seven cases, three of them never trained on.
+
+Written by `tools/embed_volumes.py`; provenance and licences are in `assets/volumes/README.md`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ..records import Axis, Modality
+from ..sources.volume_files import read_volume
+from ..volumes import CaseInfo, Volume
+from .atlas_names import AAL_LABELS
+
+ALL_AXES = (Axis.AXIAL, Axis.CORONAL, Axis.SAGITTAL)
+TUMOR = {1: "tumor"}
+CHEST = {1: "tumor", 2: "left lung", 3: "right lung"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddedCase(CaseInfo):
+    """A labelled volume in the package: its two files and the split it belongs to."""
+
+    name: str
+    image_file: str
+    label_file: str
+    split: Literal["train", "test"]
+
+
+def _head(name: str, split: Literal["train", "test"], skull: bool) -> EmbeddedCase:
+    """A whole head in MNI space with the AAL atlas, T1 without contrast."""
+    return EmbeddedCase(
+        name=name,
+        image_file=f"{name}.nii.gz",
+        label_file=f"{name}_aal.nii.gz",
+        split=split,
+        dataset=name,
+        original="head",
+        labels=AAL_LABELS,
+        modality=Modality.MR,
+        modality_detail="t1",
+        region="brain",
+        axes=ALL_AXES,
+        exhaustive=True,
+        head_in_mni=skull,
+    )
+
+
+def _pyradiomics(name: str, split: Literal["train", "test"], region: str, exhaustive: bool) -> EmbeddedCase:
+    """One of pyradiomics' test cases: a chest CT, or MR with contrast, each with one tumour mask."""
+    chest = region == "chest"
+    return EmbeddedCase(
+        name=name,
+        image_file=f"{name}.nii.gz",
+        label_file=f"{name}_labels.nii.gz",
+        split=split,
+        dataset="pyradiomics",
+        original=name,
+        labels=CHEST if chest else TUMOR,
+        modality=Modality.CT if chest else Modality.MR,
+        modality_detail="00" if chest else "t1c",
+        region=region,
+        axes=(Axis.AXIAL, Axis.CORONAL) if chest else (Axis.AXIAL,),  # the MR slices are up to 6.5 mm thick
+        exhaustive=exhaustive,
+        window="lung" if chest else None,
+        lesions=("tumor",),
+    )
+
+
+EMBEDDED_CASES: tuple[EmbeddedCase, ...] = (
+    _head("colin27", "train", skull=True),
+    _pyradiomics("brain1", "train", "brain", exhaustive=True),
+    _pyradiomics("lung1", "train", "chest", exhaustive=True),
+    # A crop with bright spots beside the one that is labelled: nothing is known to be absent.
+    _pyradiomics("breast1", "train", "breast", exhaustive=False),
+    _head("mni152", "test", skull=False),
+    _pyradiomics("brain2", "test", "brain", exhaustive=True),
+    _pyradiomics("lung2", "test", "chest", exhaustive=True),
+)
+
+
+def volumes_folder() -> Path:
+    """Where the package keeps its volumes."""
+    return Path(__file__).parents[2] / "assets" / "volumes"
+
+
+def load_case(case: EmbeddedCase) -> tuple[Volume, Volume]:
+    """Image (HU float32 for CT, uint8 grey for MR) and label map (uint8), on one grid."""
+    folder = volumes_folder()
+    return read_volume(folder / case.image_file), read_volume(folder / case.label_file)

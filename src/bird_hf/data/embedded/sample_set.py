@@ -1,0 +1,95 @@
+"""The embedded sample: a small Med-GRIT made from the embedded volumes and phantoms.
+
+Training and test images come from different cases: other heads, other chests, phantoms of other seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from tqdm import tqdm
+
+from ..folder.publish import image_cell, publish
+from ..masks import record_of
+from ..phantoms import draw_phantom
+from ..records import Dialogue, ImageRecord, MaskedImage, Modality, Task
+from ..teachers.templates import write_dialogue
+from ..volumes import masked_slices
+from .cases import EMBEDDED_CASES, EmbeddedCase, load_case
+
+Split = Literal["train", "test"]
+
+SEED = 0
+MIN_AREA = 0.003  # of the picture: what a careful reader can find
+PHANTOMS_PER_MODALITY = {"train": 12, "test": 12}
+SLICES_PER_PLANE = {"train": 8, "test": 8}
+# Training phantoms of the nano start at 1,000,000; these two ranges are its neighbours, never its members.
+FIRST_PHANTOM_SEED = {"train": 0, "test": 500_000}
+_TURNS = {
+    Task.VISUAL_GROUNDING: 4,
+    Task.REFERRING_CLASSIFICATION: 2,
+    Task.REFERRING_CAPTION: 1,
+    Task.IMAGE_ANALYSIS: 2,
+}
+
+_CARD = """\
+# Med-GRIT, embedded sample
+
+Grounded questions and answers about biomedical images, in the format of Med-GRIT-270k (BiRD, MICCAI 2024).
+It is a sample to try things with, not the dataset of the paper.
+
+- Real: MR of the head (Colin27 and MNI152, AAL atlas), brain MR and chest CT with tumours (pyradiomics),
+  breast MR. Their licences are in the package's `assets/volumes/README.md`.
+- Phantoms (`synthetic` is true): procedural pictures of all eight modalities. They are no medical evidence.
+
+Training and test images come from different cases. The words are from templates; boxes are computed from masks.
+For research only, never for clinical use.
+"""
+
+
+def write_sample(out: Path) -> dict[str, dict[str, int]]:
+    """Render the sample into the folder `out`; returns the number of rows by config and split."""
+    return publish({split: sample_dialogues(split) for split in ("train", "test")}, out, _CARD)
+
+
+def sample_dialogues(split: Split) -> Iterator[tuple[Dialogue, dict[str, Any]]]:
+    """The dialogues of a split, each with the `image` cell of its rows."""
+    rng = np.random.default_rng([SEED, split == "test"])
+    images = sample_images(split, PHANTOMS_PER_MODALITY[split], SLICES_PER_PLANE[split])
+    for image, record in tqdm(images, desc=f"{split} images", unit="image"):
+        dialogue = write_dialogue(record, rng, _TURNS, absent=1, pairs=int(rng.random() < 0.3))
+        yield dialogue, image_cell(image)
+
+
+def sample_images(split: Split, phantoms: int, slices: int) -> Iterator[tuple[MaskedImage, ImageRecord]]:
+    """Phantoms of each modality, and evenly spaced slices of each plane of each volume, with their records."""
+    yield from sample_phantoms(split, phantoms)
+    for case in EMBEDDED_CASES:
+        if case.split == split:
+            yield from spaced_slices(case, slices)
+
+
+def sample_phantoms(split: Split, count: int) -> Iterator[tuple[MaskedImage, ImageRecord]]:
+    """The first `count` phantoms of each modality."""
+    for modality in Modality:
+        for number in range(count):
+            yield with_record(draw_phantom(modality, FIRST_PHANTOM_SEED[split] + number))
+
+
+def spaced_slices(case: EmbeddedCase, slices: int) -> Iterator[tuple[MaskedImage, ImageRecord]]:
+    """Up to `slices` slices of each plane of a volume, evenly spaced among those that show an object."""
+    volumes = load_case(case)
+    for axis in case.axes:
+        shown = [
+            pair for pair in map(with_record, masked_slices(case, *volumes, axes=(axis,))) if pair[1].present
+        ]
+        places = np.linspace(0, len(shown) - 1, min(slices, len(shown))).round().astype(int)
+        yield from (shown[place] for place in places)
+
+
+def with_record(image: MaskedImage) -> tuple[MaskedImage, ImageRecord]:
+    """An image and its record, without the objects that are too small to be asked for."""
+    return image, record_of(image, MIN_AREA)

@@ -1,0 +1,197 @@
+"""DICOM segmentations: the names of their segments, and which frame belongs to which image.
+
+Binary and label-map segmentations are taken as they are, fractional ones are cut at one half.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..faults import Drop, FaultyImageError
+from ..label_names import clean_label
+from .files import check_header_size, read_header, read_pixels
+from .images import Picture, Plane
+
+SEGMENTATION_CLASSES = (
+    "1.2.840.10008.5.1.4.1.1.66.4",  # binary and fractional
+    "1.2.840.10008.5.1.4.1.1.66.7",  # label map
+)
+_SIZES = ("Rows", "Columns", "NumberOfFrames", "BitsAllocated")
+_DECODED_VALUES = 2**28  # of segmentations that stay in memory
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame: its place from 0, its segment (None in a label map, which holds all), and what it was drawn on."""
+
+    number: int
+    segment: int | None
+    sources: tuple[str, ...]
+    plane: Plane | None
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What a segmentation's header says. labels: clean names, or why a segment has none."""
+
+    path: str
+    labels: dict[int, str | Drop]
+    frames: tuple[Frame, ...]
+    series: tuple[str, ...]
+    frame_of_reference: str
+    shape: tuple[int, int]
+
+
+def read_segmentation(root: Path, path: str, dataset: str) -> Segmentation:
+    """The header of a segmentation. Raises FaultyImageError where it cannot be used."""
+    sizes = read_header(root / path, Drop.UNREADABLE_MASK, _SIZES)
+    try:
+        check_header_size(root / path, sizes)
+        header = read_header(root / path, Drop.UNREADABLE_MASK)
+        shape = int(header.Rows), int(header.Columns)
+        labels = {
+            int(item.SegmentNumber): _label_of(item, dataset)
+            for item in header.SegmentSequence
+            if int(item.SegmentNumber) > 0  # 0 is a label map's background
+        }
+        is_map = header.SegmentationType == "LABELMAP"
+        shared = _first(header, "SharedFunctionalGroupsSequence")
+        frames = tuple(
+            _frame_of(number, groups, shared, shape, is_map)
+            for number, groups in enumerate(header.PerFrameFunctionalGroupsSequence)
+        )
+        if not labels or not all(frame.segment is None or frame.segment in labels for frame in frames):
+            raise ValueError("segments are missing")
+        series = tuple(str(item.SeriesInstanceUID) for item in header.get("ReferencedSeriesSequence") or ())
+        reference = str(header.get("FrameOfReferenceUID") or "")
+        return Segmentation(path, labels, frames, series, reference, shape)
+    except FaultyImageError:
+        raise
+    except Exception as error:  # elements are decoded when they are looked at
+        raise FaultyImageError(Drop.UNREADABLE_MASK, type(error).__name__) from error
+
+
+def _first(item: Any, tag: str) -> Any:
+    """The only item of a sequence; None where there is none."""
+    found = item.get(tag) if item is not None else None
+    return found[0] if found else None
+
+
+def _label_of(segment: Any, dataset: str) -> str | Drop:
+    """Its label, or where that says nothing, what it is a segment of; with its side where neither names one."""
+    kind = _first(segment, "SegmentedPropertyTypeCodeSequence")
+    side = _first(kind, "SegmentedPropertyTypeModifierCodeSequence") or _first(
+        _first(segment, "AnatomicRegionSequence"), "AnatomicRegionModifierSequence"
+    )
+    names = [str(segment.get("SegmentLabel") or ""), str(kind.get("CodeMeaning") or "") if kind else ""]
+    word = str(side.get("CodeMeaning") or "").lower() if side is not None else ""
+    fault = Drop.UNNAMED_CLASS
+    for name in names:
+        try:
+            label = clean_label(dataset, name)
+        except FaultyImageError as error:
+            fault = error.reason
+            if fault is Drop.UNION_CLASS:
+                return fault
+            continue
+        has_side = {"left", "right"} & {*label.split()} or word not in ("left", "right")
+        return label if has_side else f"{word} {label}"
+    return fault
+
+
+def _frame_of(number: int, groups: Any, shared: Any, shape: tuple[int, int], is_map: bool) -> Frame:
+    def of(tag: str) -> Any:
+        return _first(groups, tag) or _first(shared, tag)
+
+    derivations = groups.get("DerivationImageSequence") or ()
+    sources = tuple(
+        str(source.ReferencedSOPInstanceUID)
+        for derivation in derivations
+        for source in derivation.get("SourceImageSequence") or ()
+    )
+    position, orientation = of("PlanePositionSequence"), of("PlaneOrientationSequence")
+    measures = of("PixelMeasuresSequence")
+    plane = None
+    if position is not None and orientation is not None and measures is not None:
+        plane = Plane.of(
+            position.ImagePositionPatient,
+            orientation.ImageOrientationPatient,
+            measures.PixelSpacing,
+            shape,
+        )
+    segment = None if is_map else int(of("SegmentIdentificationSequence").ReferencedSegmentNumber)
+    return Frame(number, segment, sources, plane)
+
+
+def matched(segmentation: Segmentation, pictures: Sequence[Picture]) -> dict[str, list[Frame]]:
+    """image UID -> the frames that were drawn on it, by the images they name, else by where they lie.
+
+    pictures: those of the series that the segmentation is of. Raises FaultyImageError where a frame fits none of them.
+    """
+    by_uid = {picture.uid: picture for picture in pictures}
+    placed = [picture for picture in pictures if picture.plane is not None]
+    corners = np.array([picture.plane.corners for picture in placed if picture.plane]).reshape(-1, 9)
+    found: dict[str, list[Frame]] = {}
+    for frame in segmentation.frames:
+        named = [by_uid[uid] for uid in frame.sources if uid in by_uid]
+        if len(named) == 1:
+            picture: Picture | None = named[0]
+        elif frame.plane is not None and placed:
+            picture = placed[int(np.abs(corners - frame.plane.corners).max(axis=1).argmin())]
+        else:
+            picture = None
+        if picture is not None and _fits(frame, picture, segmentation.shape):
+            found.setdefault(picture.uid, []).append(frame)
+        elif named or not frame.sources:  # else it is of an image that is not here
+            raise FaultyImageError(Drop.OFF_GRID, "a frame lies elsewhere than its image")
+    return found
+
+
+def _fits(frame: Frame, picture: Picture, shape: tuple[int, int]) -> bool:
+    """Whether the pixels of a frame are those of an image, to half a pixel."""
+    if shape != picture.shape:
+        return False
+    if frame.plane is None or picture.plane is None:
+        return True
+    apart = np.abs(frame.plane.corners - picture.plane.corners).max()
+    return bool(apart <= picture.plane.half_pixel)
+
+
+class SegmentMasks:
+    """The masks in segmentation files; those read last stay in memory, because slices come series by series."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._decoded: OrderedDict[str, tuple[np.ndarray, bool]] = OrderedDict()
+
+    def mask(self, path: str, frame: int, segment: int) -> np.ndarray:
+        """(rows, columns) bool, as the file holds it. Raises FaultyImageError."""
+        values, is_map = self._values(path)
+        if frame >= len(values):
+            raise FaultyImageError(Drop.UNREADABLE_MASK, "frames are missing")
+        return values[frame] == segment if is_map else values[frame] > 0
+
+    def _values(self, path: str) -> tuple[np.ndarray, bool]:
+        """(N, rows, columns), and whether they are numbers of segments."""
+        if path not in self._decoded:
+            header, values = read_pixels(self._root / path, Drop.UNREADABLE_MASK)
+            values = values[None] if values.ndim == 2 else values
+            kind = header.get("SegmentationType")
+            if values.ndim != 3 or kind not in ("BINARY", "FRACTIONAL", "LABELMAP"):
+                raise FaultyImageError(Drop.UNREADABLE_MASK, "of another form")
+            if kind == "FRACTIONAL":
+                values = values >= np.float32(header.get("MaximumFractionalValue") or 255) / 2
+            self._decoded[path] = values, kind == "LABELMAP"
+            while len(self._decoded) > 1 and self._size() > _DECODED_VALUES:
+                self._decoded.popitem(last=False)
+        self._decoded.move_to_end(path)
+        return self._decoded[path]
+
+    def _size(self) -> int:
+        return sum(values.size for values, _ in self._decoded.values())

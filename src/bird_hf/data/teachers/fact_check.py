@@ -1,0 +1,272 @@
+"""What the words of a reply claim, held against the meta information of the image.
+
+A chat model is told what an image shows, and may still say something else. The rules here are strict on purpose: a
+good sentence that is refused costs one more request, a wrong one that passes is a wrong row. They read English words by
+lists, so they catch what is named, not what is meant.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from ...hub.grounding import read
+from ..records import Axis, ImageRecord, Instance, Modality
+from .templates import place_of
+
+LONGEST_NAME = 80  # characters of a label; what is longer is no name
+
+_MODALITY_WORDS = {
+    Modality.CT: r"ct|computed tomograph\w*|cat scans?",
+    Modality.MR: r"mri?s?|magnetic[ -]resonance",
+    Modality.X_RAY: r"x[ -]?rays?|radiograph\w*|mammogra\w*",
+    Modality.PET: r"pet|positron",
+    Modality.ENDOSCOPY: r"(?:endo|colono|gastro|broncho)scop\w*",
+    Modality.DERMOSCOPY: r"derm(?:at)?oscop\w*",
+    Modality.FUNDUS: r"fundus|fundoscop\w*|ophthalmoscop\w*",
+    Modality.ULTRASOUND: r"ultraso\w+|sonogra\w*|echo(?:cardio)?gra\w*",
+    None: r"oct|optical[ -]coherence|spect|scintigra\w*|histolog\w*|microscop\w*|angiogra\w*|fluoroscop\w*",
+}
+_MODALITY = {kind: re.compile(rf"\b(?:{words})\b") for kind, words in _MODALITY_WORDS.items()}
+_PLANE = re.compile(r"\b(?:axial|coronal|sagittal)\b")
+_DIRECTION = re.compile(
+    r"\b(?:left|right|anterior|posterior|superior|inferior|medial|lateral|dorsal|ventral|cranial|caudal|upper|lower|top"
+    r"|bottom)\b"
+)
+_CLOCK = re.compile(r"\b(\w+) o'clock")
+
+# Organs, regions, findings and judgements that a model likes to add: such a word must stand in the meta information.
+_THINGS = re.compile(
+    r"\b(?:(?:kidney|liver|spleen|pancreas|stomach|bowel|intestine|colon|rectum|bladder|gallbladder|prostate|uterus"
+    r"|ovar(?:y|ie)|heart|aorta|atrium|ventricle|lung|trachea|o?esophagus|thyroid|breast|brain|thalamus|cerebellum"
+    r"|hippocampus|eye|retina|lens|spine|vertebra|rib|clavicle|femur|pelvis|tooth|teeth|skull|vein|arter(?:y|ie)"
+    r"|lymph node|tumou?r|lesion|nodule|mass|cyst|polyp|metastas[ie]s|cancer|carcinoma|melanoma|glioma"
+    r"|malignanc(?:y|ie)|fracture|ha?emorrhage|ha?ematoma|infarct|stroke|o?edema|effusion|pneumothorax|pneumonia"
+    r"|covid|stone|calculus|calculi|aneurysm|abscess|fat|nerve)(?:e?s)?|calcifications?|opacit(?:y|ies)"
+    r"|abnormalit(?:y|ies)|patholog(?:y|ies)|diseases?|instruments?|catheters?|implants?"
+    r"|chest|thorax|abdomen|head|neck|skin|knee|hand|foot|adrenal|gallstones?|normal|abnormal|healthy|benign|malignant"
+    r"|\w{3,}(?:itis|osis|omas?|pathy|plasia|trophy))\b"
+)
+_DENIAL = re.compile(
+    r"\b(?:no|not(?! only)|none|never|neither|nor|nothing|without|absent|absence|cannot|lacks?|missing|free of)\b|n't\b"
+)
+_SENTENCE = re.compile(r"[.;!?]+")
+_CLAUSE = re.compile(r"[.;:!?,]+|\b(?:but|while|whereas|however|although|though|yet)\b")
+_COUNTING = re.compile(r"\bhow many\b|\bnumber of\b|\bcount\b")
+_NUMBERS = {"zero": 0, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8}
+_NUMBERS |= {"nine": 9, "ten": 10, "eleven": 11, "twelve": 12, "thirteen": 13, "fourteen": 14, "fifteen": 15}
+_NUMBERS |= {
+    "sixteen": 16,
+    "seventeen": 17,
+    "eighteen": 18,
+    "nineteen": 19,
+    "twenty": 20,
+    "thirty": 30,
+    "forty": 40,
+}
+_NUMBERS |= {"fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90}
+_NUMBERS |= {"hundred": 100, "thousand": 1000, "both": 2, "pair": 2, "couple": 2, "dozen": 12, "single": 1}
+_NOTHING = {"no", "none"}  # numbers only where the question counts
+_MARKUP = set("<>[]{}|\\`*#_@^~=")
+_GIVEAWAYS = re.compile(
+    r"meta ?-?(?:information|data)|language model|\bas an ai\b|://|\bwww\b|instance id|placeholder"
+    r"|\bignore\b|instructions?\b"
+)
+_FIRST_NAME_MARK = 0xE000  # private use: not printable, so no reply holds one
+
+
+class BadReply(ValueError):
+    """A reply that is not used. The message is the reason, short enough to be sent back to the teacher."""
+
+
+def plain(text: str) -> str:
+    """Text as it is compared: compatibility forms and letter case folded, straight apostrophes, single spaces."""
+    return " ".join(unicodedata.normalize("NFKC", text).replace("’", "'").casefold().split())
+
+
+def check_names(record: ImageRecord) -> None:
+    """Raise BadReply where a label or an id is no plain name: it could not be written, or would pass for markup."""
+    for item in record.instances:
+        for name in (item.label, item.instance_id.replace("_", " ")):
+            bad = not name.strip() or len(name) > LONGEST_NAME or not name.isprintable()
+            if bad or _MARKUP & {*name} or read(name).issues:
+                raise BadReply(
+                    f"{cut(name)!r} is not a plain name of up to {LONGEST_NAME} characters; clean the labels"
+                )
+
+
+def cut(text: str) -> str:
+    """The beginning of a text, for a message."""
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+class Facts:
+    """A record in the form that words are held against.
+
+    `check` raises BadReply for the first claim that the record does not support; `labels_in` finds names in a text.
+    """
+
+    def __init__(self, record: ImageRecord) -> None:
+        self.record = record
+        self.by_id = {item.instance_id: item for item in record.instances}
+        self.labels = list(dict.fromkeys(plain(item.label) for item in record.instances))
+        self.counts = Counter(plain(item.label) for item in record.present)
+        names = "|".join(re.escape(label) for label in sorted(self.labels, key=len, reverse=True))
+        self._names = re.compile(
+            rf"(?<!\w)({names})(?:e?s)?(?!\w)"
+        )  # the longest first: "left kidney", then "kidney"
+        info = record.info
+        self._here = " ".join([*self.counts, plain(info.region), plain(info.modality_detail)])
+        self._absent = " ".join(label for label in self.labels if label not in self.counts)
+        self._codes = {
+            *re.split(r"\W+", f"{self._here} {self._absent}")
+        }  # "t1", "l5": words that may hold digits
+
+    def instances(self, labels: Iterable[str]) -> list[Instance]:
+        wanted = {*labels}
+        return [item for item in self.record.instances if plain(item.label) in wanted]
+
+    def labels_in(self, text: str) -> list[str]:
+        """The labels that a text names, as `plain` writes them, each once."""
+        return self._marked_labels(self._mark(text))
+
+    def check(self, answer: str, question: str = "", ids: Sequence[str] = ()) -> None:
+        """Raise BadReply for the first thing in a question and its answer that is not so.
+
+        `ids`: the instances that they point at. A caption is an answer without a question.
+        """
+        asked, said = self._mark(question), self._mark(answer)
+        turn = self._about([*self._marked_labels(asked), *self._marked_labels(said)], ids)
+        for marked in (asked, said):
+            self._check_form(marked)
+            self._check_kind(marked)
+            self._check_things(marked)
+            for sentence in _SENTENCE.split(marked):
+                named = self._about(self._marked_labels(sentence), ids)
+                self._check_sentence(sentence, named or turn)
+        self._check_presence(asked, said)
+        self._check_counts(asked, said, ids)
+
+    def says_something(self, text: str) -> bool:
+        """Whether a text is about the image: it names an object, the modality, the region or the plane."""
+        info, words = self.record.info, plain(text)
+        known = (
+            (plain(info.region) in words) or _PLANE.search(words) or _MODALITY[info.modality].search(words)
+        )
+        return bool(known or self.labels_in(text) or _THINGS.search(words))
+
+    def _about(self, labels: Sequence[str], ids: Sequence[str]) -> list[Instance]:
+        """The objects that words are about: those pointed at, and of names without one all that are there."""
+        pointed = [self.by_id[name] for name in ids]
+        done = {plain(item.label) for item in pointed}
+        mine = [item for item in pointed if not labels or plain(item.label) in labels]
+        return mine + [item for item in self.instances({*labels} - done) if item.present]
+
+    def _mark(self, text: str) -> str:
+        """The text with every name as one private character, so that what is in a name is no claim."""
+        return self._names.sub(lambda match: chr(_FIRST_NAME_MARK + self.labels.index(match[1])), plain(text))
+
+    def _marked_labels(self, marked: str) -> list[str]:
+        places = [ord(letter) - _FIRST_NAME_MARK for letter in dict.fromkeys(marked)]
+        return [self.labels[place] for place in places if 0 <= place < len(self.labels)]
+
+    def _check_form(self, marked: str) -> None:
+        for letter in marked:  # a Cyrillic "a" would hide a word from every list
+            if letter.isalpha() and not unicodedata.name(letter, "").startswith(("LATIN", "GREEK")):
+                raise BadReply(f"{letter!r} is no Latin letter; write English")
+        if found := _MARKUP & {*marked}:
+            raise BadReply(f"the character {min(found)!r} is markup; write plain text")
+        if giveaway := _GIVEAWAYS.search(marked):
+            raise BadReply(f"{giveaway[0]!r} does not belong in words about an image")
+
+    def _check_kind(self, marked: str) -> None:
+        info = self.record.info
+        for kind, words in _MODALITY.items():
+            found = kind is not info.modality and words.search(marked)
+            if found and found[0] not in plain(info.region):
+                raise BadReply(
+                    f"{found[0]!r} is not the modality of this image, which is {info.modality.value}"
+                )
+        for plane in _PLANE.findall(marked):
+            if plane != info.axis.value:
+                shown = "no slice" if info.axis is Axis.PLANAR else info.axis.value
+                raise BadReply(f"{plane!r} is not the orientation of this image, which is {shown}")
+
+    def _check_things(self, marked: str) -> None:
+        for thing in _THINGS.findall(marked):
+            if not _names(f"{self._here} {self._absent}", thing):
+                raise BadReply(f"{thing!r} is not in the meta information")
+
+    def _check_sentence(self, sentence: str, about: Sequence[Instance]) -> None:
+        """Numerals, clock hours and directions of one sentence, about these instances."""
+        places = [place_of(item.box, self.record.info.axis) for item in about if item.box]
+        for hour in _CLOCK.findall(sentence):
+            if any(f"{_NUMBERS.get(hour, hour)} o'clock" not in place for place in places) or not places:
+                raise BadReply(f'"{cut(hour)} o\'clock" is not where the object lies')
+        sentence = _CLOCK.sub("", sentence)
+        for word in re.split(r"\W+", sentence):
+            if any(letter.isnumeric() for letter in word) and word not in self._codes:
+                raise BadReply(
+                    f"{cut(word)!r} is a number in digits; write no coordinates, and counts as words"
+                )
+        if beside := re.search(rf"\b(left|right)\W+[{chr(_FIRST_NAME_MARK)}-\uf8ff]", sentence):
+            raise BadReply(f"{beside[1]!r} stands before a name that has no such side: wrong side")
+        known = [
+            {*_DIRECTION.findall(f"{plain(item.label)} {place}")}
+            for item, place in zip(about, places, strict=True)
+        ]
+        for direction in _DIRECTION.findall(sentence):
+            if not known or any(direction not in words for words in known):
+                raise BadReply(f"{direction!r} does not hold for every object of its sentence: wrong side")
+
+    def _check_presence(self, asked: str, said: str) -> None:
+        """What is absent is denied, and nothing else is."""
+        fallback = self._marked_labels(asked) or self._marked_labels(said)  # of a bare "No"
+        for clause in _CLAUSE.split(said):
+            labels = self._marked_labels(clause)
+            missing = [label for label in labels if label not in self.counts] + self._missing_things(clause)
+            if not _DENIAL.search(clause):
+                if missing:
+                    raise BadReply(f"{missing[0]!r} is said to be there and is not in this image")
+                continue
+            subject = labels or ([] if missing else fallback)
+            if present := [label for label in subject if label in self.counts]:
+                raise BadReply(f"{present[0]!r} is denied and is in this image")
+            if not subject and not missing:
+                raise BadReply("something is denied that is not in not_in_the_image")
+        gone = [label for label in self._marked_labels(asked) if label not in self.counts]
+        gone += self._missing_things(asked)
+        if gone and (not _DENIAL.search(said) or re.match(r"yes\b", said)):
+            raise BadReply(f"{gone[0]!r} is asked for and not denied, and is not in this image")
+
+    def _missing_things(self, marked: str) -> list[str]:
+        """Things of the list that only a label of an absent object holds."""
+        return [thing for thing in _THINGS.findall(marked) if not _names(self._here, thing)]
+
+    def _check_counts(self, asked: str, said: str, ids: Sequence[str]) -> None:
+        labels = {*self._marked_labels(asked), *self._marked_labels(said)}
+        spoken = re.findall(r"[^\W_]+", said)
+        if _COUNTING.search(asked):
+            counted = self._marked_labels(asked)
+            if len(counted) != 1:
+                raise BadReply("a question that counts names exactly one kind of object")
+            numbers = {
+                0 if word in _NOTHING else _NUMBERS[word] for word in spoken if word in _NOTHING | {*_NUMBERS}
+            }
+            if numbers != {self.counts[counted[0]]}:
+                raise BadReply(f"wrong count of {counted[0]!r}: there are {self.counts[counted[0]]}")
+        right = {self.counts[label] for label in labels} | {
+            len({*ids}),
+            sum(self.counts[label] for label in labels),
+        }
+        for word in [*spoken, *re.findall(r"[^\W_]+", asked)]:
+            if word != "one" and word in _NUMBERS and _NUMBERS[word] not in right:
+                raise BadReply(f"{word!r} is a wrong count")
+
+
+def _names(words: str, thing: str) -> bool:
+    """Whether one of the words is this thing, in singular or plural."""
+    stem = re.sub(r"(?:ies|y|es|s)$", "", thing)
+    return bool(re.search(rf"\b{re.escape(stem)}", words))

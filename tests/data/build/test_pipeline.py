@@ -1,0 +1,289 @@
+"""`bird data build`: a whole dataset, the same however it was stopped and by whatever number of workers."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import tracemalloc
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from bird_hf.data.build.pipeline import BuildSettings, build
+from bird_hf.data.folder.publish import open_folder
+from bird_hf.data.phantoms import draw_phantom
+from bird_hf.data.phantoms.sa_med2d_folder import write_phantoms
+from bird_hf.data.records import Modality, Task
+from bird_hf.data.teachers.base import Refused
+from bird_hf.data.teachers.templates import TemplateTeacher
+from bird_hf.hub.boxes import Box
+from bird_hf.hub.grounding import read
+
+COUNT, SIDE = 5, 64
+IMAGES = COUNT * len(Modality)
+SETTINGS = BuildSettings(seed=3)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Phantoms, one of them with an inverted mask and one twice under two names."""
+    folder = tmp_path_factory.mktemp("build") / "source"
+    write_phantoms(folder, COUNT, 0, SIDE)
+    mask = min(folder.glob("masks/ct_00--*"))
+    Image.fromarray(255 - np.asarray(Image.open(mask))).save(mask)
+    for path in [*folder.glob("*/mr_*case000001*")]:
+        shutil.copy(path, path.with_name(path.name.replace("case000001", "case000777")))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("built") / "med-grit"
+    build(source, out, SETTINGS, workers=1)
+    return out
+
+
+def published(out: Path) -> dict[str, bytes]:
+    """All that a build publishes, by name."""
+    paths = (path for path in out.rglob("*") if path.is_file() and ".build" not in path.parts)
+    return {str(path.relative_to(out)): path.read_bytes() for path in paths}
+
+
+def run(*arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "bird_hf.cli", "data", "build", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_every_image_is_taken_or_counted(built: Path) -> None:
+    manifest = json.loads((built / "manifest.json").read_text())
+    assert manifest["source"]["images"] == IMAGES + 1
+    assert manifest["dropped"] == {"inverted_mask": 1, "near_duplicate": 1}
+    images = Counter(
+        row["image_id"] for split in ("train", "test") for row in open_folder(built, "chat", split)
+    )
+    assert images.total() == len(images) == IMAGES - 1
+    splits = [splits for of_modality in manifest["images"].values() for splits in of_modality.values()]
+    assert sum(sum(counts.values()) for counts in splits) == IMAGES - 1
+
+
+def test_rows_are_of_all_tasks_and_every_box_is_an_objects(built: Path) -> None:
+    for task in Task:
+        for split in ("train", "test"):
+            rows = open_folder(built, task.value, split)
+            assert len(rows) == json.loads((built / "manifest.json").read_text())["rows"][task][split]
+            for row in rows:
+                known = {Box(*item["box"]).to_thousandths() for item in row["objects"] if item["present"]}
+                for message in row["messages"]:
+                    assert {box.to_thousandths() for box in read(message["content"]).boxes} <= known
+                assert row["image"].size == tuple(row["image_wh"]) and row["synthetic"] and row["caption"]
+                assert row["region"] and row["dataset"].startswith("phantom_")
+
+
+def test_no_case_is_on_both_sides(built: Path) -> None:
+    sides = [{row["case_id"] for row in open_folder(built, "chat", split)} for split in ("train", "test")]
+    assert sides[0] and sides[1] and not sides[0] & sides[1]
+
+
+def test_nothing_depends_on_workers_paths_or_the_order_of_files(
+    source: Path, built: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "elsewhere"
+    (copy / "images").mkdir(parents=True)
+    (copy / "masks").mkdir()
+    for path in sorted(source.rglob("*.*"), reverse=True):
+        shutil.copyfile(path, copy / path.relative_to(source))
+    build(copy, tmp_path / "out", SETTINGS, workers=2)
+    assert published(tmp_path / "out") == published(built)
+
+
+def test_ray_gives_the_same_bytes(source: Path, built: Path, tmp_path: Path) -> None:
+    import ray
+
+    build(source, tmp_path, SETTINGS, workers=2, engine="ray")
+    assert published(tmp_path) == published(built)
+    assert not ray.is_initialized()
+
+
+def stages_done(out: Path) -> set[str]:
+    """What an onlooker sees of a running build's stages."""
+    path = out / ".build" / "state" / "build.sqlite"
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+            reads = database.execute("SELECT COUNT(*) FROM reads").fetchone()[0]
+            return {name for (name,) in database.execute("SELECT name FROM stages")} | (
+                {"reads"} if reads else set()
+            )
+    except sqlite3.Error:
+        return set()
+
+
+@pytest.mark.parametrize("moment", ["start", "list", "reads", "read", "choose", "words", "publish"])
+def test_a_killed_build_goes_on_and_ends_the_same(
+    source: Path, built: Path, tmp_path: Path, moment: str
+) -> None:
+    out = tmp_path / "out"
+    process = run(source, "--out", out, "--seed", 3, "--workers", 2)
+    while process.poll() is None and moment not in stages_done(out):
+        if moment == "start" and (out / ".build").exists():
+            break
+        time.sleep(0.002)
+    children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert not alive, "workers outlive a killed build"
+    build(source, out, SETTINGS, workers=1)
+    assert published(out) == published(built)
+
+
+class DyingTeacher(TemplateTeacher):
+    """Writes so many dialogues and then fails; counts how often it was asked."""
+
+    def __init__(self, seed: int, lives: int) -> None:
+        super().__init__(seed)
+        self.lives, self.asked = lives, []
+
+    def dialogues(self, records):  # type: ignore[no-untyped-def]
+        for record in records:
+            if len(self.asked) == self.lives:
+                raise ValueError("no connection")
+            self.asked.append(record.info.image_id)
+            yield from super().dialogues([record])
+
+
+def test_what_a_teacher_wrote_is_not_asked_for_again(source: Path, built: Path, tmp_path: Path) -> None:
+    first = DyingTeacher(SETTINGS.seed, lives=35)
+    with pytest.raises(ValueError, match="no connection"):
+        build(source, tmp_path, SETTINGS, 1, first)
+    second = DyingTeacher(SETTINGS.seed, lives=1000)
+    build(source, tmp_path, SETTINGS, 1, second)
+    assert len(second.asked) == IMAGES - 1 - 32  # 32 are committed together
+    assert published(tmp_path) == published(built)
+
+
+class ChoosyTeacher(TemplateTeacher):
+    """Refuses every CT image."""
+
+    def dialogues(self, records):  # type: ignore[no-untyped-def]
+        for answer in super().dialogues(records):
+            info = answer.record.info
+            yield Refused(info.image_id, "unknown_id") if info.modality is Modality.CT else answer
+
+
+def test_what_a_teacher_refuses_is_left_out_and_counted(source: Path, tmp_path: Path) -> None:
+    manifest = build(source, tmp_path, SETTINGS, 1, ChoosyTeacher(0))
+    assert manifest["refused"] == {"unknown_id": COUNT - 1}
+    assert manifest["dropped"]["refused_by_teacher"] == COUNT - 1
+    assert "ct" not in manifest["images"]
+
+
+def test_a_limit_takes_so_many_and_counts_the_rest(source: Path, built: Path, tmp_path: Path) -> None:
+    manifest = build(source, tmp_path, BuildSettings(limit=16, seed=3), 1)
+    images = [row["image_id"] for split in ("train", "test") for row in open_folder(tmp_path, "chat", split)]
+    assert len(images) == 16 and Counter(name.split("_")[0] for name in images).most_common()[-1][1] >= 1
+    assert sum(manifest["dropped"].values()) == IMAGES + 1 - 16
+
+
+def test_without_pixels_rows_hold_none(source: Path, built: Path, tmp_path: Path) -> None:
+    build(source, tmp_path, BuildSettings(seed=3, pixels=False), 1)
+    table = pq.read_table(min(tmp_path.glob("data/chat/train-*")))
+    assert table["image"].null_count == len(table)
+
+
+def test_a_finished_build_is_not_done_again_and_a_changed_source_is(source: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "source"
+    shutil.copytree(source, copy)
+    out = tmp_path / "out"
+    first = build(copy, out, SETTINGS, 1)
+    written = {path: path.stat().st_mtime_ns for path in out.glob("data/*/*")}
+    assert build(copy, out, SETTINGS, 1) == first
+    assert {path: path.stat().st_mtime_ns for path in out.glob("data/*/*")} == written
+    for path in copy.glob("*/ultrasound*"):
+        path.unlink()
+    assert "ultrasound" not in build(copy, out, SETTINGS, 1)["images"]
+
+
+def test_real_pixels_of_sa_med2d_are_never_copied(tmp_path: Path) -> None:
+    folder = tmp_path / "source"
+    (folder / "images").mkdir(parents=True)
+    (folder / "masks").mkdir()
+    for seed in range(4):
+        phantom = draw_phantom(Modality.CT, seed, SIDE)
+        stem = f"ct_00--LIDC--{seed:04d}--x_0001"
+        Image.fromarray(phantom.pixels).save(folder / "images" / f"{stem}.png")
+        mask = phantom.masks[0][1].astype(np.uint8) * 255
+        Image.fromarray(mask).save(folder / "masks" / f"{stem}--0001_000.png")
+    (folder / "SAMed2D_v1_class_mapping_id.json").write_text('{"LIDC": {"liver": "0001"}}')
+    build(folder, tmp_path / "out", SETTINGS, 1)
+    table = pq.read_table(min((tmp_path / "out").glob("data/vg/train-*")))
+    assert table["image"].null_count == len(table)
+    assert not any(table["synthetic"].to_pylist())
+
+
+def test_a_folder_of_something_else_is_not_written_over(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(ValueError, match=r"holds a README\.md that is not of a build; give another folder"):
+        build(source, tmp_path, SETTINGS, 1)
+    assert [*tmp_path.iterdir()] == [tmp_path / "README.md"]
+
+
+def test_memory_does_not_grow_with_what_the_source_lists(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A small run of benchmarks/build_scale.py: three times the records, and as many images of them."""
+    path = Path(__file__).parents[3] / "benchmarks" / "build_scale.py"
+    spec = importlib.util.spec_from_file_location("build_scale", path)
+    assert spec and spec.loader
+    scale = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(scale)
+    peaks = []
+    for count in (300, 2000, 6000):  # the first run loads what the others find loaded
+        tracemalloc.start()
+        scale.build_once(count, 40 / count, monkeypatch.setattr)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[2] < 1.1 * peaks[1]
+
+
+def test_two_builds_in_one_folder_do_not_meet(source: Path, tmp_path: Path) -> None:
+    from filelock import FileLock
+
+    (tmp_path / ".build").mkdir()
+    with FileLock(tmp_path / ".build" / "lock"), pytest.raises(ValueError, match="another build is at work"):
+        build(source, tmp_path, SETTINGS, 1)
+
+
+def test_the_command_prints_what_was_taken_and_dropped(source: Path, tmp_path: Path) -> None:
+    process = run(source, "--out", tmp_path / "out", "--limit", 9)
+    out, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert "| modality | dataset | train | test |" in out and "| not_sampled |" in out and "vg: " in out
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ((), "is no source of images"),
+        (("--teacher", "parrot"), "teacher 'parrot' is unknown; use templates or openai"),
+        (("--teacher", "openai"), "the teacher has no model name"),
+    ],
+)
+def test_bad_input_ends_in_one_line(tmp_path: Path, options: tuple[str, ...], says: str) -> None:
+    process = run(tmp_path, "--out", tmp_path / "out", *options)
+    out, errors = process.communicate(timeout=300)
+    assert (process.returncode, out) == (2, "")
+    assert errors.count("\n") == 1 and says in errors
+    assert not os.path.exists(tmp_path / "out")

@@ -1,0 +1,189 @@
+"""The audit finds planted faults, one each, and nothing in clean rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("datasets")
+
+from bird_hf.data.folder.audit import Place, Suspicion, audit_folder, check_objects, check_words
+from bird_hf.data.folder.publish import image_cell, rows_of, write_shards
+from bird_hf.data.masks import record_of
+from bird_hf.data.phantoms import draw_phantom
+from bird_hf.data.records import SINGLE_TASKS, Modality, Task
+from bird_hf.data.teachers.templates import write_dialogue
+
+PLACE = Place(Path("chat.parquet"), 0)
+
+
+def item(label: str, *box: float, present: bool = True) -> dict[str, Any]:
+    return {"instance_id": label, "label": label, "box": list(box) or None, "area": 0.1, "present": present}
+
+
+def row_with(*objects: dict[str, Any], words: str = "Yes.", **fields: Any) -> dict[str, Any]:
+    return {
+        "image_id": "ct_1",
+        "image_wh": [100, 200],
+        "modality": "ct",
+        "axis": "axial",
+        "case_id": "a",
+        "messages": [{"role": "user", "content": "Where?"}, {"role": "assistant", "content": words}],
+        "objects": list(objects),
+    } | fields
+
+
+LEFT, RIGHT = ("left kidney", 0.1, 0.1, 0.3, 0.3), ("right kidney", 0.6, 0.1, 0.8, 0.3)
+
+
+class TestObjects:
+    @pytest.mark.parametrize(
+        ("objects", "found"),
+        [
+            ([item("liver", 0.1, 0.1, 0.9, 0.9), item("cyst", present=False)], []),
+            ([item("body", 0, 0, 1, 0.96)], [Suspicion.COVERS_ALL]),
+            ([item("body", 0, 0, 1, 0.94)], []),
+            ([item("dot", 0.5, 0.5, 0.52, 0.9)], [Suspicion.TINY]),  # 2 pixels wide
+            ([item("dot", 0.5, 0.5, 0.54, 0.513)], [Suspicion.TINY]),  # 2.6 pixels high
+            ([item("dot", 0.5, 0.5, 0.54, 0.52)], []),
+            (
+                [item("cyst", 0.1, 0.1, 0.5, 0.5), item("cyst", 0.1, 0.1, 0.5, 0.49)],
+                [Suspicion.TWICE],
+            ),
+            ([item("cyst", 0.1, 0.1, 0.5, 0.5), item("liver", 0.1, 0.1, 0.5, 0.5)], []),
+            ([item("cyst", 0.1, 0.1, 0.5, 0.5), item("cyst", 0.1, 0.1, 0.5, 0.4)], []),
+            ([item("box", 0.5, 0.5, 0.4, 0.9)], [Suspicion.BROKEN_BOX]),
+            ([item("box", 0.5, 0.5, 0.6)], [Suspicion.BROKEN_BOX]),
+            ([item("box", 0.5, float("nan"), 0.6, 0.7)], [Suspicion.BROKEN_BOX]),
+            ([item("box", present=True)], [Suspicion.BROKEN_BOX]),
+            ([item(*LEFT), item(*RIGHT)], [Suspicion.OTHER_SIDE]),
+            ([item("right kidney", *LEFT[1:]), item("left kidney", *RIGHT[1:])], []),
+            # A chamber is no half of a pair; of two left kidneys neither is the twin.
+            ([item("left ventricle", *LEFT[1:]), item("right ventricle", *RIGHT[1:])], []),
+            ([item(*LEFT), item("left kidney", 0.1, 0.6, 0.3, 0.8), item(*RIGHT)], []),
+        ],
+    )
+    def test_each_fault_is_found_and_nothing_else(self, objects, found):
+        findings = list(check_objects(row_with(*objects), PLACE))
+        assert [finding.suspicion for finding in findings] == found
+
+    @pytest.mark.parametrize(
+        ("modality", "axis", "count"),
+        [("mr", "coronal", 1), ("mr", "sagittal", 0), ("x_ray", "2d", 1), ("ultrasound", "2d", 0)],
+    )
+    def test_sides_are_asked_where_a_picture_shows_both(self, modality, axis, count):
+        row = row_with(item(*LEFT), item(*RIGHT), modality=modality, axis=axis)
+        assert len(list(check_objects(row, PLACE))) == count
+
+
+class TestWords:
+    @pytest.mark.parametrize(
+        ("words", "found"),
+        [
+            ("The <ref>liver</ref><box>(100,200),(300,400)</box>.", []),
+            ("The <ref>liver</ref><box>(100,200),(300,401)</box>.", [Suspicion.FOREIGN_BOX]),
+            ("The <ref>liver</ref><box>(100,200),(300</box>.", [Suspicion.BROKEN_TEXT]),
+            ("The <ref>liver<box>(1,2),(3,4)</box>", [Suspicion.BROKEN_TEXT, Suspicion.FOREIGN_BOX]),
+            ("None.", []),
+        ],
+    )
+    def test_boxes_of_no_object_and_broken_tags_are_found(self, words, found):
+        row = row_with(item("liver", 0.1, 0.2, 0.3, 0.4), words=words)
+        assert [finding.suspicion for finding in check_words(row, PLACE)] == found
+
+
+def chats(seeds: range) -> list[dict[str, Any]]:
+    rows = []
+    for seed in seeds:
+        image = draw_phantom([Modality.CT, Modality.ULTRASOUND][seed % 2], seed, 96)
+        dialogue = write_dialogue(
+            record_of(image, 0.003), np.random.default_rng(seed), dict.fromkeys(SINGLE_TASKS, 1), absent=0
+        )
+        rows += rows_of(dialogue, image_cell(image))[Task.CHAT]
+    return rows
+
+
+def write(folder: Path, train: list[dict[str, Any]], test: list[dict[str, Any]]) -> Path:
+    write_shards(train, folder / "data" / "chat", "train", 1)
+    write_shards(test, folder / "data" / "chat", "test", 1)
+    return folder
+
+
+@pytest.fixture
+def dirty(tmp_path: Path) -> Path:
+    """The second test picture is the first training picture under another name, and of the same case."""
+    train, test = chats(range(3)), chats(range(10, 13))
+    test[1] = test[1] | {name: train[0][name] for name in ("image", "image_wh", "case_id")}
+    test[1]["image_id"] = '<script>alert("1")</script>'
+    test[1]["objects"] = [item("</figure><img src=x onerror=alert(2)>", 0.0, 0.0, 1.0, 1.0)]
+    test[1]["messages"] = row_with(words="<ref><i>bold</i></ref><box>(1,2),(3,4)</box>")["messages"]
+    test[2]["image"] = {"bytes": b"no picture", "path": "/nowhere/ct_3.png"}
+    return write(tmp_path / "med-grit", train, test)
+
+
+def test_clean_rows_raise_no_question(tmp_path):
+    folder = write(tmp_path / "med-grit", chats(range(3)), chats(range(10, 13)))
+    assert list(audit_folder(folder)) == []
+
+
+def test_splits_are_compared(dirty):
+    findings = list(audit_folder(dirty))
+    assert Counter(finding.suspicion for finding in findings) == {
+        Suspicion.FOREIGN_BOX: 1,
+        Suspicion.COVERS_ALL: 1,
+        Suspicion.SPLIT_CASE: 1,
+        Suspicion.PICTURE: 1,
+        Suspicion.SAME_PICTURE: 1,
+    }
+    (same,) = [finding for finding in findings if finding.suspicion == Suspicion.SAME_PICTURE]
+    shards = dirty / "data" / "chat"
+    assert same.place == Place(shards / "test-00000-of-00001.parquet", 1)
+    assert same.other == Place(shards / "train-00000-of-00001.parquet", 0)
+
+
+def test_rows_without_pixels_are_audited_all_the_same(tmp_path):
+    train, test = ([row | {"image": None} for row in chats(seeds)] for seeds in (range(2), range(2)))
+    found = [finding.suspicion for finding in audit_folder(write(tmp_path / "med-grit", train, test))]
+    assert found == [Suspicion.SPLIT_CASE] * 2
+
+
+class TestPage:
+    def test_the_page_stands_alone_and_what_the_data_says_is_text(self, dirty, tmp_path):
+        from bird_hf.audit_page import write_audit
+
+        counts = write_audit(dirty, tmp_path / "audit.html")
+        assert sum(counts.values()) == 5
+        assert list(counts) == list(Suspicion)
+        page = (tmp_path / "audit.html").read_text("utf-8")
+        assert "&lt;script&gt;alert(&quot;1&quot;)" in page
+        for markup in ("<script", "<i>", "onerror=alert(2)>", "http://", "https://", "/nowhere"):
+            assert markup not in page
+        assert (
+            page.count('src="data:image/jpeg;base64,') == page.count("<img ") == 7
+        )  # two pairs, three alone
+        assert "default-src 'none'" in page
+
+    def test_no_more_are_shown_than_asked_for_and_all_are_counted(self, tmp_path):
+        from bird_hf.audit_page import write_audit
+
+        rows = chats(range(3))
+        for row in rows:
+            row["objects"] = [item("body", 0.0, 0.0, 1.0, 1.0)]
+            row["messages"] = row_with()["messages"]
+        folder = write(tmp_path / "med-grit", rows, chats(range(10, 11)))
+        assert write_audit(folder, tmp_path / "audit.html", shown=2)[Suspicion.COVERS_ALL] == 3
+        page = (tmp_path / "audit.html").read_text("utf-8")
+        assert "covers all: 3, of which the first 2" in page
+        assert page.count("<figure>") == 2
+
+    @pytest.mark.parametrize("name", ["audit.txt", "nowhere/audit.html", "folder.html"])
+    def test_a_place_that_cannot_be_written_is_refused_before_the_work(self, tmp_path, name):
+        from bird_hf.audit_page import write_audit
+
+        (tmp_path / "folder.html").mkdir()
+        with pytest.raises(ValueError, match=r"give a name that ends in|give the name of a file"):
+            write_audit(tmp_path, tmp_path / name)

@@ -1,0 +1,304 @@
+"""The offline teacher: every box is an object's, every word about a side is the patient's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bird_hf.data.masks import record_of
+from bird_hf.data.phantoms import draw_phantom
+from bird_hf.data.records import (
+    Axis,
+    Dialogue,
+    ImageInfo,
+    ImageRecord,
+    Instance,
+    Modality,
+    Task,
+    Turn,
+    dialogue_row,
+)
+from bird_hf.data.teachers.templates import (
+    GROUNDING_QUESTIONS,
+    MODALITY_NAMES,
+    analyse,
+    askable_absent,
+    caption_of,
+    classify,
+    describe,
+    ground,
+    ground_pair,
+    place_of,
+    write_dialogue,
+)
+from bird_hf.hub.boxes import Box
+from bird_hf.hub.grounding import read
+
+WANTED = {
+    Task.VISUAL_GROUNDING: 4,
+    Task.REFERRING_CLASSIFICATION: 3,
+    Task.REFERRING_CAPTION: 3,
+    Task.IMAGE_ANALYSIS: 6,
+}
+# Patient's right and left kidney on an axial slice, as radiologists see it: right on the picture's left.
+RIGHT = Instance("right_kidney_0", "right kidney", Box(0.1, 0.6, 0.3, 0.8), 0.03)
+LEFT = Instance("left_kidney_0", "left kidney", Box(0.7, 0.6, 0.9, 0.8), 0.03)
+CYSTS = tuple(
+    Instance(f"cyst_{place}", "cyst", Box(0.5, 0.1 * place, 0.52, 0.1 * place + 0.02), 0.0004)
+    for place in range(3)
+)
+NO_SPLEEN = Instance("spleen_0", "spleen", None, 0.0)
+AORTA = Instance("aorta_0", "aorta", Box(0.48, 0.48, 0.52, 0.52), 0.002)
+
+
+def record(*instances: Instance, axis: Axis = Axis.AXIAL, modality: Modality = Modality.CT) -> ImageRecord:
+    info = ImageInfo("ct_00--d--c--x_0003", modality, "00", "abdomen", axis, 3, "d", "c", False)
+    return ImageRecord(info, (512, 512), instances)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def dialogues() -> list[Dialogue]:
+    """Dialogues about phantoms of every modality."""
+    made = []
+    for number, modality in enumerate(Modality):
+        for seed in range(3):
+            phantom = record_of(draw_phantom(modality, 10 * number + seed, 96))
+            made.append(write_dialogue(phantom, np.random.default_rng(seed), WANTED, absent=2, pairs=1))
+    made.append(
+        write_dialogue(record(LEFT, RIGHT, *CYSTS, NO_SPLEEN), np.random.default_rng(1), WANTED, 1, 1)
+    )
+    return made
+
+
+def turns(dialogues: list[Dialogue]) -> Iterator[tuple[ImageRecord, Turn]]:
+    return ((dialogue.record, turn) for dialogue in dialogues for turn in dialogue.turns)
+
+
+class TestEveryTurn:
+    def test_reads_back_to_itself_without_an_issue(self, dialogues):
+        for _, turn in turns(dialogues):
+            question, answer = map(read, turn.tagged())
+            assert (question.text, answer.text) == (turn.question, turn.answer)
+            assert question.issues == answer.issues == ()
+
+    def test_boxes_are_those_of_the_rows_objects(self, dialogues):
+        for dialogue in dialogues:
+            for turn in dialogue.turns:
+                row = dialogue_row(replace(dialogue, turns=(turn,)))
+                own = {Box(*item["box"]).to_thousandths() for item in row["objects"] if item["present"]}
+                said = [box for message in row["messages"] for box in read(message["content"]).boxes]
+                assert {box.to_thousandths() for box in said} <= own
+
+    def test_what_it_speaks_of_is_in_the_record(self, dialogues):
+        for image, turn in turns(dialogues):
+            assert set(turn.instance_ids) <= {item.instance_id for item in image.instances}
+
+    def test_each_task_has_its_boxes_where_the_paper_has_them(self, dialogues):
+        for image, turn in turns(dialogues):
+            question, answer = (read(text).boxes for text in turn.tagged())
+            absent = {item.instance_id for item in image.absent}
+            match turn.task:
+                case Task.VISUAL_GROUNDING:
+                    assert not question
+                    assert bool(answer) == (not absent.intersection(turn.instance_ids))
+                case Task.REFERRING_CLASSIFICATION | Task.REFERRING_CAPTION:
+                    assert (len(question), len(answer)) == (1, 0)
+                case Task.IMAGE_ANALYSIS:
+                    assert not question
+                    assert not answer
+
+    def test_all_kinds_were_seen(self, dialogues):
+        assert {turn.task for _, turn in turns(dialogues)} == set(WANTED)
+        assert any(turn.answer.startswith("There is no ") for _, turn in turns(dialogues))
+        assert len({dialogue.record.info.modality for dialogue in dialogues}) == len(Modality)
+
+
+class TestGround:
+    def test_where_is_the_x_is_one_of_the_wordings(self):
+        assert "Where is the {}?" in GROUNDING_QUESTIONS
+
+    def test_every_wording_is_used(self, rng):
+        asked = {ground(record(LEFT), "left kidney", rng).question for _ in range(200)}
+        assert asked == {wording.format("left kidney") for wording in GROUNDING_QUESTIONS}
+
+    def test_one_object(self, rng):
+        turn = ground(record(LEFT, RIGHT), "left kidney", rng)
+        assert turn.tagged()[1] == "Here is the <ref>left kidney</ref><box>(700,600),(900,800)</box>."
+        assert turn.instance_ids == ("left_kidney_0",)
+
+    def test_all_objects_of_a_name_are_one_answer(self, rng):
+        turn = ground(record(LEFT, *CYSTS), "cyst", rng)
+        (span,) = read(turn.tagged()[1]).spans
+        assert (span.phrase, len(span.boxes)) == ("cyst", 3)
+        assert turn.instance_ids == ("cyst_0", "cyst_1", "cyst_2")
+
+    def test_an_absent_object_has_no_box_and_is_named(self, rng):
+        turn = ground(record(LEFT, NO_SPLEEN), "spleen", rng)
+        assert turn.tagged()[1] == "There is no spleen in this image."
+        assert turn.instance_ids == ("spleen_0",)
+
+    @pytest.mark.parametrize("labels", [("left kidney", "right kidney"), ("kidney", "left kidney")])
+    @pytest.mark.parametrize("turned", [False, True])
+    def test_a_pair_gives_each_phrase_its_own_box(self, labels, turned, rng):
+        first, second = replace(LEFT, label=labels[0]), replace(RIGHT, label=labels[1])
+        asked = labels[::-1] if turned else labels
+        spans = read(ground_pair(record(first, second), asked, rng).tagged()[1]).spans
+        own = {labels[0]: LEFT.box, labels[1]: RIGHT.box}
+        assert [(span.phrase, span.boxes) for span in spans] == [(label, (own[label],)) for label in asked]
+
+
+class TestReferring:
+    def test_the_box_stands_behind_the_pointing_words(self, rng):
+        for _ in range(30):
+            for turn in (classify(record(LEFT), LEFT, rng), describe(record(LEFT), LEFT, rng)):
+                (span,) = read(turn.tagged()[0]).spans
+                assert span.phrase.startswith("this")
+                assert span.boxes == (LEFT.box,)
+
+    def test_the_answer_is_the_name(self, rng):
+        assert classify(record(LEFT), LEFT, rng).answer == "This is the left kidney."
+
+    def test_size_name_and_place(self, rng):
+        assert describe(record(LEFT), LEFT, rng).answer == (
+            "A small left kidney, posterior and on the patient's left."
+        )
+        assert describe(record(AORTA), AORTA, rng).answer == "A tiny aorta, in the middle."
+
+    @pytest.mark.parametrize(
+        ("area", "size"),
+        [(0.009, "A tiny"), (0.01, "A small"), (0.04, "A medium-sized"), (0.15, "A large"), (1.0, "A large")],
+    )
+    def test_sizes_are_shares_of_the_image(self, area, size, rng):
+        assert describe(record(LEFT), replace(LEFT, area=area), rng).answer.startswith(size + " ")
+
+
+def at(x: float, y: float) -> Box:
+    return Box(x - 0.05, y - 0.05, x + 0.05, y + 0.05)
+
+
+class TestPlace:
+    @pytest.mark.parametrize(
+        ("axis", "x", "y", "words"),
+        [
+            (Axis.AXIAL, 0.2, 0.5, "on the patient's right"),  # the picture's left
+            (Axis.AXIAL, 0.8, 0.5, "on the patient's left"),
+            (Axis.AXIAL, 0.5, 0.2, "anterior"),
+            (Axis.AXIAL, 0.5, 0.8, "posterior"),
+            (Axis.AXIAL, 0.2, 0.8, "posterior and on the patient's right"),
+            (Axis.AXIAL, 0.5, 0.5, "in the middle"),
+            (Axis.CORONAL, 0.2, 0.5, "on the patient's right"),
+            (Axis.CORONAL, 0.8, 0.2, "superior and on the patient's left"),
+            (Axis.CORONAL, 0.5, 0.8, "inferior"),
+            (Axis.SAGITTAL, 0.2, 0.5, "anterior"),  # never a side: a sagittal slice shows none
+            (Axis.SAGITTAL, 0.8, 0.5, "posterior"),
+            (Axis.SAGITTAL, 0.8, 0.2, "superior and posterior"),
+            (Axis.SAGITTAL, 0.2, 0.8, "inferior and anterior"),
+        ],
+    )
+    def test_a_slice_has_the_patients_directions(self, axis, x, y, words):
+        assert place_of(at(x, y), axis) == words
+
+    @pytest.mark.parametrize("hour", range(1, 13))
+    def test_another_picture_is_a_clock(self, hour):
+        angle = np.radians(30 * hour)
+        for off in (-0.2, 0.0, 0.2):  # within a quarter of an hour of 30 degrees
+            x, y = 0.5 + 0.3 * np.sin(angle + off), 0.5 - 0.3 * np.cos(angle + off)
+            assert place_of(at(x, y), Axis.PLANAR) == f"toward {hour} o'clock"
+
+    def test_the_middle_of_the_clock(self):
+        assert place_of(at(0.55, 0.45), Axis.PLANAR) == "in the centre"
+
+
+class TestAnalyse:
+    def test_answers_are_true(self):
+        image = record(LEFT, RIGHT, *CYSTS, AORTA, NO_SPLEEN)
+        truth = {
+            "Is there a left kidney in this image?": "Yes, the left kidney is visible.",
+            "Is there an aorta in this image?": "Yes, the aorta is visible.",
+            "Is there a spleen in this image?": "No, there is no spleen in this image.",
+            "How many objects are labelled cyst?": "There are three.",
+            "Count the objects labelled left kidney.": "There is one.",
+            "On which side of the patient is the left kidney?": "On the patient's left.",
+            "On which side of the patient is the right kidney?": "On the patient's right.",
+            "On which side of the patient is the aorta?": "In the middle.",
+            "Which imaging modality is this?": "This is a CT image.",
+            "What does this image show?": "It shows a CT image of the abdomen in the axial plane.",
+        }
+        said = {
+            turn.question: turn.answer
+            for turn in (analyse(image, np.random.default_rng(n)) for n in range(900))
+        }
+        assert truth.items() <= said.items()
+
+    def test_a_sagittal_slice_is_not_asked_for_a_side(self):
+        image = record(AORTA, axis=Axis.SAGITTAL)
+        asked = {analyse(image, np.random.default_rng(seed)).question for seed in range(200)}
+        assert not any("side" in question for question in asked)
+
+    def test_an_image_without_objects_is_asked_for_what_it_is(self):
+        said = {analyse(record(), np.random.default_rng(seed)).answer for seed in range(50)}
+        assert said == {"This is a CT image.", "It shows a CT image of the abdomen in the axial plane."}
+
+    def test_every_modality_has_a_name(self):
+        assert set(MODALITY_NAMES) == set(Modality)
+
+
+class TestAbsent:
+    def test_a_sagittal_slice_does_not_tell_which_side_it_is(self):
+        no_right = Instance("right_kidney_0", "right kidney", None, 0.0)
+        assert askable_absent(record(LEFT, no_right, NO_SPLEEN)) == ["right kidney", "spleen"]
+        assert askable_absent(record(LEFT, no_right, NO_SPLEEN, axis=Axis.SAGITTAL)) == ["spleen"]
+
+    def test_the_right_ventricle_is_no_partner_of_the_left(self):
+        left = replace(LEFT, label="left ventricle")
+        no_right = Instance("right_ventricle_0", "right ventricle", None, 0.0)
+        assert askable_absent(record(left, no_right, axis=Axis.SAGITTAL)) == ["right ventricle"]
+
+
+class TestDialogue:
+    def test_it_has_as_many_turns_as_were_wanted(self, rng):
+        made = write_dialogue(record(LEFT, RIGHT, *CYSTS, AORTA, NO_SPLEEN), rng, WANTED, absent=1, pairs=1)
+        counts = {task: sum(turn.task is task for turn in made.turns) for task in WANTED}
+        assert counts == WANTED | {Task.VISUAL_GROUNDING: 4 + 1 + 1}
+
+    def test_it_has_fewer_where_there_are_fewer_objects(self, rng):
+        made = write_dialogue(record(LEFT), rng, WANTED, absent=5, pairs=5)
+        counts = [sum(turn.task is task for turn in made.turns) for task in WANTED]
+        assert counts == [1, 1, 1, 6]
+
+    def test_the_seed_decides_everything(self):
+        image = record(LEFT, RIGHT, *CYSTS, NO_SPLEEN)
+        one, again, other = (
+            write_dialogue(image, np.random.default_rng(seed), WANTED, 1) for seed in (3, 3, 4)
+        )
+        assert one == again
+        assert one != other
+
+
+@pytest.mark.parametrize(
+    ("instances", "axis", "caption"),
+    [
+        ((), Axis.AXIAL, "A CT image of the abdomen, axial plane."),
+        ((LEFT,), Axis.PLANAR, "A CT image of the abdomen, showing the left kidney."),
+        (
+            (AORTA, LEFT),
+            Axis.CORONAL,
+            "A CT image of the abdomen, coronal plane, showing the left kidney and the aorta.",
+        ),
+        (
+            (*CYSTS, AORTA, LEFT, RIGHT, NO_SPLEEN),
+            Axis.AXIAL,
+            "A CT image of the abdomen, axial plane, showing the left kidney, the right kidney and the aorta.",
+        ),
+    ],
+)
+def test_a_caption_names_the_largest_objects(instances, axis, caption):
+    assert caption_of(record(*instances, axis=axis)) == caption
