@@ -42,11 +42,14 @@ class Asked:
     def inputs(self, source: str, batch: int) -> dict[str, torch.Tensor]:
         """The question as many times as `batch`, with `pixel_values` or `image_features`."""
         pixels = self.pixel_values.repeat(batch, 1, 1, 1)
-        given = {"input_ids": self.input_ids.repeat(batch, 1)}
+        ids = self.input_ids.repeat(batch, 1)
+        given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         if source == "pixel_values":
             return given | {"pixel_values": pixels}
-        with torch.inference_mode():
-            return given | {"image_features": torch.stack(self.model.get_image_features(pixels).pooler_output)}
+        with torch.no_grad():
+            return given | {
+                "image_features": torch.stack(self.model.get_image_features(pixels).pooler_output)
+            }
 
 
 def measure_generation(asked: Asked, source: str, batch: int) -> dict[str, Any]:
@@ -55,12 +58,12 @@ def measure_generation(asked: Asked, source: str, batch: int) -> dict[str, Any]:
     inputs, tokens = asked.inputs(source, batch), 4 if tiny else 64
     repeats = 1 if tiny else 3
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def generate(count: int) -> None:
         length = {"min_new_tokens": count, "max_new_tokens": count}
         asked.model.generate(**inputs, **length, do_sample=False, pad_token_id=0)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def prefill() -> None:
         asked.model(**inputs, use_cache=True, logits_to_keep=1)
 
@@ -85,11 +88,11 @@ def measure_tower(asked: Asked, batch: int, peak: float) -> dict[str, Any]:
     device, repeats = asked.part.device, 1 if asked.part.tiny else 5
     pixels = asked.pixel_values.repeat(batch, 1, 1, 1)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def tower() -> None:
         asked.model.model.vision_tower(pixels)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def features() -> None:
         asked.model.get_image_features(pixels)
 

@@ -48,7 +48,7 @@ class Part:
         return self.document["cases"]
 
     def measure(self, name: str, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Run a measurement unless it is there already. An exception becomes its `error`, lack of time its `not_run`."""
+        """Run a measurement unless it is there already. An exception is its `error`, lack of time its `not_run`."""
         if is_measured(self.cases.get(name)):
             return self.cases[name]
         if time.monotonic() > self.deadline:
@@ -56,8 +56,10 @@ class Part:
         else:
             print(f"{self.name}: {name}", flush=True)
             start = time.monotonic()
-            self.cases[name] = attempt(run)
-            self.document["seconds"] += time.monotonic() - start
+            found = attempt(run)
+            took = time.monotonic() - start
+            self.cases[name] = found | {"took_seconds": round(took, 1)}
+            self.document["seconds"] += took
         self.write()
         free_memory()
         return self.cases[name]
@@ -85,9 +87,11 @@ def is_measured(case: dict[str, Any] | None) -> bool:
 
 
 def attempt(run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The result of `run`, or the last lines of its traceback."""
+    """The result of `run`, or the last lines of its traceback. Too little memory is a result."""
     try:
         return run()
+    except torch.OutOfMemoryError as error:
+        return {"out_of_memory": str(error)[:500]}
     except Exception as error:
         lines = "".join(traceback.format_exception(error)).strip().splitlines()
         return {"error": "\n".join(lines[-_LAST_LINES:])[-2000:]}

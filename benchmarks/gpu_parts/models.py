@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -64,7 +64,11 @@ _SMALL: dict[str, Any] = {
     "text_config": _TINY["text_config"]
     | {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 4, "num_key_value_heads": 2},
 }
-_SIZES: dict[str, dict[str, Any]] = {"tiny": _TINY, "small": _SMALL, "full": {}}  # full: BirdConfig's defaults
+_SIZES: dict[str, dict[str, Any]] = {
+    "tiny": _TINY,
+    "small": _SMALL,
+    "full": {},
+}  # full: BirdConfig's defaults
 
 _PLACES = ("left kidney", "right lung", "liver", "spleen", "left ventricle", "aorta", "polyp", "optic disc")
 _QUESTIONS = (
@@ -96,6 +100,7 @@ def config(size: str, image_token_id: int = 0, **fields: Any) -> BirdConfig:
     )
 
 
+@cache
 def make_processor(size: str) -> BirdProcessor:
     """A processor whose small tokenizer has learnt the rows' words; its ids are the first of the model's vocabulary."""
     sizes = config(size)

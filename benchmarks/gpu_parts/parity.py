@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -54,14 +55,20 @@ class Small:
         self.plain = make_batch(one_turn_rows(rows)[:4], processor, self.config)
         self.model = make_model(self.config, CPU, torch.float32)
         self.model.model.freeze_vision()
+        with torch.no_grad():  # near numbers are alike, and likely, so that smoothing has something to do
+            self.model.lm_head.weight[first:] = 0.01 * torch.randn(
+                1001, self.model.lm_head.in_features
+            ).cumsum(0)
         self.expected = computed(self.model, self.batch, "dense")
 
     def on_device(self, dtype: torch.dtype = torch.float32) -> BirdForConditionalGeneration:
-        """The same weights on the device."""
-        model = BirdForConditionalGeneration(self.config)
+        """The same weights on the device; the configuration is a copy, because it says how to attend."""
+        model = make_model(
+            copy.deepcopy(self.config), self.part.device, dtype
+        )  # `to(dtype)` would round RoPE too
         model.load_state_dict(self.model.state_dict())
         model.model.freeze_vision()
-        return model.to(self.part.device, dtype).eval()
+        return model
 
 
 def computed(
@@ -86,7 +93,9 @@ def computed(
         found |= {"loss": loss.detach(), "gradients": {n: p.grad for n, p in named if p.grad is not None}}
         model.zero_grad(set_to_none=True)
     return {
-        name: {n: g.float().cpu() for n, g in value.items()} if isinstance(value, dict) else value.float().cpu()
+        name: {n: g.float().cpu() for n, g in value.items()}
+        if isinstance(value, dict)
+        else value.float().cpu()
         for name, value in found.items()
     }
 
@@ -106,7 +115,9 @@ def compare(found: dict[str, Any], expected: dict[str, Any], batch: Batch) -> di
         wanted = expected["gradients"]
         by_name = {name: difference(found["gradients"][name], wanted[name]) for name in wanted}
         worst = max(by_name, key=lambda name: by_name[name]["difference"])
-        report["gradients"] = by_name[worst] | {
+        report["gradients"] = {
+            "difference": by_name[worst]["difference"],
+            "greatest": max(each["greatest"] for each in by_name.values()),
             "worst": worst,
             "parameters": len(by_name),
             "same_parameters": found["gradients"].keys() == wanted.keys(),
@@ -174,6 +185,7 @@ def generation_case(small: Small, smoothing: float, dtype: torch.dtype) -> dict[
         "rows": len(wanted),
         "equal_rows": int((wanted == found).all(-1).sum()),
         "numbers_among_tokens": int((wanted >= small.config.number_token_runs[0][0]).sum()),
+        "first_tokens_apart": int((found[:, 0] - wanted[:, 0]).abs().max()),
         "first_scores": difference(scores[known], wanted_scores[known]),
     }
 
@@ -193,7 +205,7 @@ def golden_case(part: Part) -> dict[str, Any]:
         model = golden_model(Path(folder)).to(part.device)
     pixels = BirdImageProcessor()(Image.open(GOLDEN / "image.png").convert("RGB"), return_tensors="pt")
     report = {}
-    for name in ("one_image", "two_images", "text_only"):
+    for name in ("one_image",) if part.tiny else ("one_image", "two_images", "text_only"):
         ids = torch.tensor(expected[f"{name}.input_ids"])
         starts = (ids[0] == _GOLDEN_START).nonzero().flatten().tolist()
         for start in starts:
@@ -214,11 +226,11 @@ def nano_case(part: Part, dtype: torch.dtype) -> dict[str, Any]:
     from bird_hf.eval.predict import Query, generate_answers
 
     queries = []
-    for number, modality in enumerate(list(Modality)[: 2 if part.tiny else 8]):
+    for number, modality in enumerate(list(Modality)[: 1 if part.tiny else 8]):
         image = draw_phantom(modality, SEED + number, 192)
         pixels = Image.fromarray(image.pixels)
         names = dict.fromkeys(label for label, _ in image.masks)
-        queries += [Query(f"Where is the {name}?", pixels) for name in list(names)[:3]]
+        queries += [Query(f"Where is the {name}?", pixels) for name in list(names)[: 1 if part.tiny else 3]]
     answers = []
     for device, kind in ((CPU, torch.float32), (part.device, dtype)):
         model, processor = load_checkpoint(NANO, dtype=kind)
@@ -256,5 +268,3 @@ def run(part: Part) -> None:
     else:
         part.measure("flash_attention_2_bfloat16", lambda: flash_case(small.get()))
     part.measure("qwen_vl_golden_float32", lambda: golden_case(part))
-
-

@@ -28,7 +28,7 @@ from .models import (
 
 GLOBAL_PAIRS = 128  # BiRD 4.2: global batch
 LORA_RANK = 64
-ROWS = 16  # of a micro-batch of packed rows: about as many tokens as 4 rows padded to 2048
+ROWS = 12  # of a micro-batch of packed rows: about as many tokens as 4 rows padded to 2048
 _LINEAR = r".*language_model\.layers\.\d+\..*(q|k|v|o|gate|up|down)_proj"
 
 Optimizer = Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]
@@ -60,6 +60,7 @@ class Trained:
         self.model.lm_head.requires_grad_(False)
         settings = LoraConfig(r=LORA_RANK, lora_alpha=LORA_RANK, target_modules=_LINEAR)
         inject_adapter_in_model(settings, self.model)
+        self.model.model.resampler.requires_grad_(True)  # peft has frozen all but its own
 
     def checkpointing(self, on: bool) -> None:
         if on:
@@ -187,5 +188,3 @@ def _ratio(part: Part, setting: str, way: str) -> float | None:
     if "pairs_per_second" not in found or "pairs_per_second" not in original:
         return None
     return found["pairs_per_second"] / original["pairs_per_second"]
-
-
