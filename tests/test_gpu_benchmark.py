@@ -88,6 +88,13 @@ def test_parity_holds_for_the_golden_and_the_embedded_checkpoint(run):
     assert cases["bird_nano_float32"]["answers"] == cases["bird_nano_float32"]["with_a_box"] > 0
 
 
+def test_answers_are_compared_number_by_number():
+    from gpu_parts.parity import numbers_apart
+
+    assert numbers_apart("<box>(3,10),(50,60)</box>", "<box>(3,12),(50,61)</box>") == 2
+    assert numbers_apart("the liver (3,4)", "the spleen (3,4)") is None
+
+
 def test_inference_gives_rates_of_every_batch_with_pixels_and_with_features(run):
     cases = run("inference")["cases"]
     for batch in (1, 8, 32):

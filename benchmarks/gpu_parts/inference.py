@@ -83,7 +83,7 @@ def measure_generation(asked: Asked, source: str, batch: int) -> dict[str, Any]:
     }
 
 
-def measure_tower(asked: Asked, batch: int, peak: float) -> dict[str, Any]:
+def measure_tower(asked: Asked, batch: int, peak: float | None) -> dict[str, Any]:
     """The vision tower alone, and with the resampler and the projector behind it."""
     device, repeats = asked.part.device, 1 if asked.part.tiny else 5
     pixels = asked.pixel_values.repeat(batch, 1, 1, 1)
@@ -102,7 +102,7 @@ def measure_tower(asked: Asked, batch: int, peak: float) -> dict[str, Any]:
         "tower_seconds": alone,
         "image_features_seconds": whole,
         "images_per_second": batch / whole,
-        "tower_share_of_matmul_peak": vision_flops(asked.config, batch) / alone / peak,
+        "tower_share_of_matmul_peak": vision_flops(asked.config, batch) / alone / peak if peak else None,
         "peak_memory_bytes": memory.bytes,
     }
 
@@ -118,7 +118,7 @@ def measure_model(asked: Asked) -> dict[str, Any]:
 
 
 def run(part: Part) -> None:
-    peak = part.measure("matmul_peak", lambda: matmul_peak(part)).get("flops_per_second", float("nan"))
+    peak = part.measure("matmul_peak", lambda: matmul_peak(part)).get("flops_per_second")
     asked = Lazy(partial(Asked, part))
     part.measure("model", lambda: measure_model(asked.get()))
     for batch in BATCHES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import tempfile
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -237,12 +238,23 @@ def nano_case(part: Part, dtype: torch.dtype) -> dict[str, Any]:
         answers.append(generate_answers(model.to(device), processor, queries))
     wanted, found = answers
     different = [pair for pair in zip(wanted, found, strict=True) if pair[0] != pair[1]]
+    apart = [numbers_apart(*pair) for pair in different]
     return {
         "answers": len(wanted),
         "different": len(different),
         "with_a_box": sum("<box>" in answer for answer in wanted),
+        "different_in_words": apart.count(None),
+        "numbers_apart": max((each for each in apart if each is not None), default=0),
         "examples": [{"cpu": one, "device": other} for one, other in different[:3]],
     }
+
+
+def numbers_apart(one: str, other: str) -> int | None:
+    """The greatest difference of a number in two answers, in thousandths; None if they differ in more than numbers."""
+    if re.sub(r"\d+", "0", one) != re.sub(r"\d+", "0", other):
+        return None
+    pairs = zip(re.findall(r"\d+", one), re.findall(r"\d+", other), strict=True)
+    return max(abs(int(a) - int(b)) for a, b in pairs)
 
 
 def run(part: Part) -> None:
