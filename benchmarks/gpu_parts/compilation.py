@@ -58,8 +58,9 @@ def training_case(part: Part, attention: str) -> dict[str, Any]:
     return found | {"rows": ROWS, "length": batch.input_ids.shape[1], "attention": attention}
 
 
-def tower_case(part: Part, asked: Asked) -> dict[str, Any]:
+def tower_case(part: Part, lazy: Lazy[Asked]) -> dict[str, Any]:
     """Images to features, block by block."""
+    asked = lazy.get()
     pixels = asked.pixel_values.repeat(_BATCH, 1, 1, 1)
 
     @torch.no_grad()
@@ -70,12 +71,13 @@ def tower_case(part: Part, asked: Asked) -> dict[str, Any]:
     return speedup(features, lambda: compile_each(blocks, part.tiny), part) | {"batch": _BATCH}
 
 
-def decode_case(part: Part, asked: Asked, batch: int) -> dict[str, Any]:
+def decode_case(part: Part, lazy: Lazy[Asked], batch: int) -> dict[str, Any]:
     """Decoding with a static cache, for which `generate` compiles the step; on a CPU it does not compile.
 
     A step takes what an answer takes, less the prompt, over its tokens. The length of the answer stays the same,
     because the static cache is as long as prompt and answer, and another length is compiled anew.
     """
+    asked = lazy.get()
     torch.compiler.reset()  # another batch size would be compiled with dynamic shapes
     inputs, tokens = asked.inputs("image_features", batch), 4 if part.tiny else 64
     repeats = 1 if part.tiny else 3
@@ -104,14 +106,14 @@ def decode_case(part: Part, asked: Asked, batch: int) -> dict[str, Any]:
 
 
 def run(part: Part) -> None:
-    part.measure("training_sdpa", lambda: training_case(part, "sdpa"))
+    part.measure("training_sdpa", partial(training_case, part, "sdpa"))
     torch.compiler.reset()  # what was compiled may keep its model alive
     if part.device.type == "cuda":
-        part.measure("training_flex_attention", lambda: training_case(part, "flex_attention"))
+        part.measure("training_flex_attention", partial(training_case, part, "flex_attention"))
     else:
         part.skip("training_flex_attention", "flex attention has no backward pass on a CPU")
     torch.compiler.reset()
     asked = Lazy(partial(Asked, part))
     for batch in (1, _BATCH):
-        part.measure(f"decode_batch_{batch}", lambda batch=batch: decode_case(part, asked.get(), batch))
-    part.measure("image_features", lambda: tower_case(part, asked.get()))  # last: the blocks stay compiled
+        part.measure(f"decode_batch_{batch}", partial(decode_case, part, asked, batch))
+    part.measure("image_features", partial(tower_case, part, asked))  # last: the blocks stay compiled

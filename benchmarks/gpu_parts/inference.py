@@ -52,8 +52,9 @@ class Asked:
             }
 
 
-def measure_generation(asked: Asked, source: str, batch: int) -> dict[str, Any]:
+def measure_generation(lazy: Lazy[Asked], source: str, batch: int) -> dict[str, Any]:
     """Tokens per second of the prompt, and of the answer behind it."""
+    asked = lazy.get()
     device, tiny = asked.part.device, asked.part.tiny
     inputs, tokens = asked.inputs(source, batch), 4 if tiny else 64
     repeats = 1 if tiny else 3
@@ -83,8 +84,9 @@ def measure_generation(asked: Asked, source: str, batch: int) -> dict[str, Any]:
     }
 
 
-def measure_tower(asked: Asked, batch: int, peak: float | None) -> dict[str, Any]:
+def measure_tower(lazy: Lazy[Asked], batch: int, peak: float | None) -> dict[str, Any]:
     """The vision tower alone, and with the resampler and the projector behind it."""
+    asked = lazy.get()
     device, repeats = asked.part.device, 1 if asked.part.tiny else 5
     pixels = asked.pixel_values.repeat(batch, 1, 1, 1)
 
@@ -107,8 +109,9 @@ def measure_tower(asked: Asked, batch: int, peak: float | None) -> dict[str, Any
     }
 
 
-def measure_model(asked: Asked) -> dict[str, Any]:
+def measure_model(lazy: Lazy[Asked]) -> dict[str, Any]:
     """What there is to run: parameters and their bytes."""
+    asked = lazy.get()
     parameters = list(asked.model.parameters())
     return {
         "parameters": sum(value.numel() for value in parameters),
@@ -118,15 +121,13 @@ def measure_model(asked: Asked) -> dict[str, Any]:
 
 
 def run(part: Part) -> None:
-    peak = part.measure("matmul_peak", lambda: matmul_peak(part)).get("flops_per_second")
+    peak = part.measure("matmul_peak", partial(matmul_peak, part)).get("flops_per_second")
     asked = Lazy(partial(Asked, part))
-    part.measure("model", lambda: measure_model(asked.get()))
+    part.measure("model", partial(measure_model, asked))
     for batch in BATCHES:
-        part.measure(
-            f"vision_tower_batch_{batch}", lambda batch=batch: measure_tower(asked.get(), batch, peak)
-        )
+        part.measure(f"vision_tower_batch_{batch}", partial(measure_tower, asked, batch, peak))
         for source in ("pixel_values", "image_features"):
             part.measure(
                 f"{source}_batch_{batch}",
-                lambda batch=batch, source=source: measure_generation(asked.get(), source, batch),
+                partial(measure_generation, asked, source, batch),
             )

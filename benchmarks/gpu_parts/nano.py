@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,6 @@ def run(part: Part) -> None:
     if missing := [name for name in _NEEDS if find_spec(name) is None]:
         part.skip("train", f"not run: {', '.join(missing)} not installed")
         return
-    trained = part.measure("train", lambda: train(part))
+    trained = part.measure("train", partial(train, part))
     if "error" not in trained and "not_run" not in trained:
-        part.measure("scores", lambda: scored(part))
+        part.measure("scores", partial(scored, part))

@@ -133,8 +133,9 @@ def difference(found: torch.Tensor, expected: torch.Tensor) -> dict[str, float]:
     }
 
 
-def attention_case(small: Small, attention: str, dtype: torch.dtype) -> dict[str, Any]:
+def attention_case(lazy: Lazy[Small], attention: str, dtype: torch.dtype) -> dict[str, Any]:
     """Packed rows under one implementation of attention. On a CPU flex attention has no backward pass."""
+    small = lazy.get()
     model = small.on_device(dtype)
     kind = use_attention(model, attention)
     is_cpu_flex = kind == "flex" and small.part.device == CPU
@@ -146,16 +147,18 @@ def attention_case(small: Small, attention: str, dtype: torch.dtype) -> dict[str
     return compare(found, small.expected, small.batch)
 
 
-def flash_case(small: Small) -> dict[str, Any]:
+def flash_case(lazy: Lazy[Small]) -> dict[str, Any]:
     """Flash attention takes no dense mask: rows of one turn, padded, in bf16."""
+    small = lazy.get()
     expected = computed(small.model, small.plain, "causal", gradients=False)
     model = small.on_device(torch.bfloat16)
     use_attention(model, "flash_attention_2")
     return compare(computed(model, small.plain, "causal", gradients=False), expected, small.plain)
 
 
-def generation_case(small: Small, smoothing: float, dtype: torch.dtype) -> dict[str, Any]:
+def generation_case(lazy: Lazy[Small], smoothing: float, dtype: torch.dtype) -> dict[str, Any]:
     """Greedy tokens with a cache and pixels. With smoothing the prompt ends inside a box, where it acts."""
+    small = lazy.get()
     prompt = torch.cat(
         [
             small.plain.input_ids[:, : int((small.plain.turns == 0).sum(-1).min())],
@@ -265,18 +268,16 @@ def run(part: Part) -> None:
         for attention in ("sdpa", "eager", "flex_attention"):
             part.measure(
                 f"{attention}_{name}",
-                lambda attention=attention, dtype=dtype: attention_case(small.get(), attention, dtype),
+                partial(attention_case, small, attention, dtype),
             )
-        part.measure(
-            f"generate_{name}", lambda dtype=dtype: generation_case(small.get(), smoothing=0.0, dtype=dtype)
-        )
+        part.measure(f"generate_{name}", partial(generation_case, small, 0.0, dtype))
         part.measure(
             f"generate_with_box_smoothing_{name}",
-            lambda dtype=dtype: generation_case(small.get(), smoothing=20.0, dtype=dtype),
+            partial(generation_case, small, 20.0, dtype),
         )
-        part.measure(f"bird_nano_{name}", lambda dtype=dtype: nano_case(part, dtype))
+        part.measure(f"bird_nano_{name}", partial(nano_case, part, dtype))
     if find_spec("flash_attn") is None or part.device == CPU:
         part.skip("flash_attention_2_bfloat16", "flash-attn is not installed, or there is no CUDA")
     else:
-        part.measure("flash_attention_2_bfloat16", lambda: flash_case(small.get()))
-    part.measure("qwen_vl_golden_float32", lambda: golden_case(part))
+        part.measure("flash_attention_2_bfloat16", partial(flash_case, small))
+    part.measure("qwen_vl_golden_float32", partial(golden_case, part))

@@ -76,9 +76,10 @@ class Trained:
 
 
 def measure_step(
-    trained: Trained, rows: str, attention: str, checkpointing: bool, peak: float | None
+    lazy: Lazy[Trained], rows: str, attention: str, checkpointing: bool, peak: float | None
 ) -> dict[str, Any]:
     """Time a micro-batch forward and backward, and an update; pairs per second at the paper's global batch."""
+    trained = lazy.get()
     device, model = trained.part.device, trained.model
     kind = use_attention(model, attention)
     trained.checkpointing(checkpointing)
@@ -147,7 +148,7 @@ def adamw_8bit(parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
 
 
 def run(part: Part) -> None:
-    peak = part.measure("matmul_peak", lambda: matmul_peak(part)).get("flops_per_second")
+    peak = part.measure("matmul_peak", partial(matmul_peak, part)).get("flops_per_second")
     ways = {
         "packed_sdpa": ("packed", "sdpa", True),
         "original": ("original", "sdpa", True),
@@ -164,12 +165,7 @@ def run(part: Part) -> None:
             elif attention == "flex_attention" and part.device.type != "cuda":
                 part.skip(name, "flex attention has no backward pass on a CPU")
             else:
-                part.measure(
-                    name,
-                    lambda rows=rows, attention=attention, checkpointing=checkpointing, trained=trained: (
-                        measure_step(trained.get(), rows, attention, checkpointing, peak)
-                    ),
-                )
+                part.measure(name, partial(measure_step, trained, rows, attention, checkpointing, peak))
         trained.drop()
     part.document["settings"] = {
         "turns_per_image": TURNS,
