@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from .inference import Asked
-from .measure import Lazy, Part, seconds, timed
+from .measure import Lazy, Part, free_memory, seconds, timed
 from .models import config, loss_of, make_batch, make_model, make_processor, make_rows, use_attention
 
 ROWS = 6  # without gradient checkpointing, which would be a second thing to compile
@@ -105,14 +105,20 @@ def decode_case(part: Part, lazy: Lazy[Asked], batch: int) -> dict[str, Any]:
     }
 
 
+def forget_compiled() -> None:
+    """Free a model that compiled code keeps alive."""
+    torch.compiler.reset()
+    free_memory()
+
+
 def run(part: Part) -> None:
     part.measure("training_sdpa", partial(training_case, part, "sdpa"))
-    torch.compiler.reset()  # what was compiled may keep its model alive
+    forget_compiled()
     if part.device.type == "cuda":
         part.measure("training_flex_attention", partial(training_case, part, "flex_attention"))
     else:
         part.skip("training_flex_attention", "flex attention has no backward pass on a CPU")
-    torch.compiler.reset()
+    forget_compiled()
     asked = Lazy(partial(Asked, part))
     for batch in (1, _BATCH):
         part.measure(f"decode_batch_{batch}", partial(decode_case, part, asked, batch))
