@@ -292,6 +292,15 @@ def test_float_pixels_are_read_by_a_bfloat16_model(small):
     assert logits(half, **inputs).dtype == torch.bfloat16
 
 
+def test_a_bfloat16_model_may_hold_its_positions_in_float32(small):
+    half = BirdForConditionalGeneration(small_config()).to(torch.bfloat16).eval()
+    half.load_state_dict(small.state_dict())
+    inputs = small_inputs(3, 4)
+    expected = logits(half, **inputs)
+    half.model.resampler.positions = half.model.resampler.positions.float()  # as DeepSpeed and FSDP2 leave it
+    assert torch.equal(logits(half, **inputs), expected)
+
+
 def test_a_saved_model_is_the_same_model(small, tmp_path):
     small.save_pretrained(tmp_path)
     inputs = small_inputs(3, 4)

@@ -179,8 +179,9 @@ class BirdResampler(nn.Module):
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
         """(B, P, C) of a square grid -> (B, num_queries, resampler width)."""
         values = self.kv_norm(self.kv_proj(patches))  # (B, P, W)
-        keys = values + resize_grid(self.positions, patches.shape[1])
-        queries = self.query_norm(self.query) + self.positions  # (Q, W)
+        positions = self.positions.to(values.dtype)  # DeepSpeed and FSDP2 cast parameters, not buffers
+        keys = values + resize_grid(positions, patches.shape[1])
+        queries = self.query_norm(self.query) + positions  # (Q, W)
         return self.attention(queries.expand(len(patches), -1, -1), keys, values)
 
 

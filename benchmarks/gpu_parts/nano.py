@@ -1,0 +1,68 @@
+"""The recipe of bird-nano for as long as there is time, then its scores on phantoms it was not trained on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from .measure import Part
+
+ROOT = Path(__file__).parents[2]
+RUN = ROOT / "runs" / "gpu-nano"
+_NEEDS = ("trl", "datasets", "nibabel")
+_SCORING_SECONDS = 60
+# Fields of the recipe that a GPU, or a trial run in seconds, sets otherwise.
+_ON_GPU = ["--use_cpu", "false", "--dataloader_num_workers", "8"]
+_TRIAL = ["--render_images", "16", "--max_steps", "2", "--slot_warmup_steps", "1", "--save_steps", "1"]
+
+
+def train(part: Part) -> dict[str, Any]:
+    """`bird train`; a run that the clock stopped goes on from its last checkpoint when the part is run again."""
+    recipe = ["--config", str(ROOT / "recipes" / "nano.yaml"), "--output_dir", str(RUN)]
+    recipe += _ON_GPU if part.device.type == "cuda" else []
+    recipe += [*_TRIAL, "--data", str(RUN / "data")] if part.tiny else []
+    start = time.monotonic()
+    log = RUN / "log.txt"
+    RUN.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8") as output:
+        try:
+            subprocess.run(
+                [sys.executable, "-m", "bird_hf.cli", "train", *recipe],
+                cwd=ROOT,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                timeout=max(1.0, part.deadline - time.monotonic() - _SCORING_SECONDS),
+                check=True,
+            )
+        except subprocess.SubprocessError as error:
+            last = log.read_text(encoding="utf-8", errors="replace")[-1500:]
+            raise RuntimeError(f"training did not end: {error}; the end of its log:\n{last}") from error
+    return {"seconds_of_training": time.monotonic() - start}
+
+
+def scored(part: Part) -> dict[str, Any]:
+    """VG Recall@0.5 and the other scores of benchmarks/nano_scores.py."""
+    from nano_scores import all_questions, score
+
+    from bird_hf.checkpoint import load_checkpoint
+    from bird_hf.eval.predict import Query, generate_answers
+
+    model, processor = load_checkpoint(RUN / "final")
+    questions = all_questions(*((1, 1) if part.tiny else (40, 14)))
+    questions = questions[:4] if part.tiny else questions
+    queries = [Query(question.turn.tagged()[0], question.image) for question in questions]
+    return score(questions, generate_answers(model.to(part.device), processor, queries, 48))
+
+
+def run(part: Part) -> None:
+    if missing := [name for name in _NEEDS if find_spec(name) is None]:
+        part.skip("train", f"not run: {', '.join(missing)} not installed")
+        return
+    trained = part.measure("train", partial(train, part))
+    if "error" not in trained and "not_run" not in trained:
+        part.measure("scores", partial(scored, part))

@@ -1,0 +1,283 @@
+"""The device against the CPU in float32: logits, loss and gradients, generation, and the embedded checkpoint."""
+
+from __future__ import annotations
+
+import copy
+import re
+import tempfile
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from bird_hf.hub.image_processing_bird import BirdImageProcessor
+from bird_hf.hub.modeling_bird import BirdForConditionalGeneration
+
+from .measure import Lazy, Part
+from .models import (
+    Batch,
+    config,
+    loss_of,
+    make_batch,
+    make_model,
+    make_processor,
+    make_rows,
+    one_turn_rows,
+    use_attention,
+)
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden" / "qwen_vl_tiny"
+NANO = ROOT / "src" / "bird_hf" / "assets" / "bird-nano"
+CPU = torch.device("cpu")
+SEED = 700_000  # of phantoms that no checkpoint was trained on
+_GOLDEN_SLOT, _GOLDEN_START = 402, 400
+
+
+class Small:
+    """A small random model, its packed batch, and what the CPU computes with it in float32."""
+
+    def __init__(self, part: Part):
+        self.part, size = part, "tiny" if part.tiny else "small"
+        processor = make_processor(size)
+        boxes = processor.tokenizer.convert_tokens_to_ids(["<box>", "</box>"])
+        # 1001 ids behind the tokenizer's stand for the numbers that smoothing needs.
+        self.config = config(size, processor.image_token_id)
+        first = len(processor.tokenizer)
+        self.config.text_config.vocab_size = first + 1001
+        self.config.box_token_ids, self.config.number_token_runs = boxes, [[first, first + 1000]]
+        rows = make_rows(2 if part.tiny else 4)
+        self.batch = make_batch(rows, processor, self.config)
+        self.plain = make_batch(one_turn_rows(rows)[:4], processor, self.config)
+        self.model = make_model(self.config, CPU, torch.float32)
+        self.model.model.freeze_vision()
+        with torch.no_grad():  # near numbers are alike, and likely, so that smoothing has something to do
+            self.model.lm_head.weight[first:] = 0.01 * torch.randn(
+                1001, self.model.lm_head.in_features
+            ).cumsum(0)
+        self.expected = computed(self.model, self.batch, "dense")
+
+    def on_device(self, dtype: torch.dtype = torch.float32) -> BirdForConditionalGeneration:
+        """The same weights on the device; the configuration is a copy, because it says how to attend."""
+        model = make_model(
+            copy.deepcopy(self.config), self.part.device, dtype
+        )  # `to(dtype)` would round RoPE too
+        model.load_state_dict(self.model.state_dict())
+        model.model.freeze_vision()
+        return model
+
+
+def computed(
+    model: BirdForConditionalGeneration, batch: Batch, kind: str, gradients: bool = True
+) -> dict[str, Any]:
+    """Logits of the whole sequence, image features, loss and gradients, on the CPU in float32."""
+    batch = batch.to(model.device)
+    mask = batch.mask(kind)
+    with torch.no_grad():
+        outputs = model(
+            input_ids=batch.input_ids,
+            pixel_values=batch.pixel_values,
+            attention_mask=mask,
+            position_ids=batch.position_ids,
+            use_cache=False,
+        )
+    found = {"logits": outputs.logits, "image_features": outputs.image_hidden_states}
+    if gradients:
+        loss = loss_of(model, batch, mask)
+        loss.backward()
+        named = model.named_parameters()
+        found |= {"loss": loss.detach(), "gradients": {n: p.grad for n, p in named if p.grad is not None}}
+        model.zero_grad(set_to_none=True)
+    return {
+        name: {n: g.float().cpu() for n, g in value.items()}
+        if isinstance(value, dict)
+        else value.float().cpu()
+        for name, value in found.items()
+    }
+
+
+def compare(found: dict[str, Any], expected: dict[str, Any], batch: Batch) -> dict[str, Any]:
+    """Greatest absolute differences, padding left out, beside the greatest absolute value that was expected."""
+    real = batch.turns >= 0
+    report = {
+        "logits": difference(found["logits"][real], expected["logits"][real]),
+        "image_features": difference(found["image_features"], expected["image_features"]),
+        "top1_agreement": float(
+            (found["logits"].argmax(-1) == expected["logits"].argmax(-1))[real].float().mean()
+        ),
+    }
+    if "loss" in found:
+        report["loss"] = difference(found["loss"], expected["loss"])
+        wanted = expected["gradients"]
+        by_name = {name: difference(found["gradients"][name], wanted[name]) for name in wanted}
+        worst = max(by_name, key=lambda name: by_name[name]["difference"])
+        report["gradients"] = {
+            "difference": by_name[worst]["difference"],
+            "greatest": max(each["greatest"] for each in by_name.values()),
+            "worst": worst,
+            "parameters": len(by_name),
+            "same_parameters": found["gradients"].keys() == wanted.keys(),
+        }
+    return report
+
+
+def difference(found: torch.Tensor, expected: torch.Tensor) -> dict[str, float]:
+    return {
+        "difference": float((found - expected).abs().max()),
+        "greatest": float(expected.abs().max()),
+    }
+
+
+def attention_case(lazy: Lazy[Small], attention: str, dtype: torch.dtype) -> dict[str, Any]:
+    """Packed rows under one implementation of attention. On a CPU flex attention has no backward pass."""
+    small = lazy.get()
+    model = small.on_device(dtype)
+    kind = use_attention(model, attention)
+    is_cpu_flex = kind == "flex" and small.part.device == CPU
+    context: AbstractContextManager = (
+        torch.compiler.set_stance("force_eager") if is_cpu_flex else nullcontext()
+    )
+    with context:
+        found = computed(model, small.batch, kind, gradients=not is_cpu_flex)
+    return compare(found, small.expected, small.batch)
+
+
+def flash_case(lazy: Lazy[Small]) -> dict[str, Any]:
+    """Flash attention takes no dense mask: rows of one turn, padded, in bf16."""
+    small = lazy.get()
+    expected = computed(small.model, small.plain, "causal", gradients=False)
+    model = small.on_device(torch.bfloat16)
+    use_attention(model, "flash_attention_2")
+    return compare(computed(model, small.plain, "causal", gradients=False), expected, small.plain)
+
+
+def generation_case(lazy: Lazy[Small], smoothing: float, dtype: torch.dtype) -> dict[str, Any]:
+    """Greedy tokens with a cache and pixels. With smoothing the prompt ends inside a box, where it acts."""
+    small = lazy.get()
+    prompt = torch.cat(
+        [
+            small.plain.input_ids[:, : int((small.plain.turns == 0).sum(-1).min())],
+            torch.tensor(small.config.box_token_ids[:1]).expand(len(small.plain.input_ids), 1),
+        ],
+        dim=1,
+    )
+    answers = []
+    for model in (small.model, small.on_device(dtype)):
+        model.config.box_smoothing = smoothing
+        output = model.generate(
+            input_ids=prompt.to(model.device),
+            pixel_values=small.plain.pixel_values.to(model.device, dtype),
+            do_sample=False,
+            min_new_tokens=16,
+            max_new_tokens=16,
+            pad_token_id=0,
+            output_scores=True,
+            return_dict_in_generate=True,
+        )
+        new = output.sequences[:, prompt.shape[1] :].cpu()
+        answers.append((new, output.scores[0].float().cpu()))
+    (wanted, wanted_scores), (found, scores) = answers
+    known = wanted_scores.isfinite()
+    return {
+        "tokens": wanted.numel(),
+        "equal_tokens": int((wanted == found).sum()),
+        "rows": len(wanted),
+        "equal_rows": int((wanted == found).all(-1).sum()),
+        "numbers_among_tokens": int((wanted >= small.config.number_token_runs[0][0]).sum()),
+        "first_tokens_apart": int((found[:, 0] - wanted[:, 0]).abs().max()),
+        "first_scores": difference(scores[known], wanted_scores[known]),
+    }
+
+
+def golden_model(folder: Path) -> BirdForConditionalGeneration:
+    """The tiny checkpoint in Qwen-VL's layout, converted, in float32 on the CPU."""
+    from bird_hf.convert import convert
+
+    convert(GOLDEN, folder / "bird")
+    return BirdForConditionalGeneration.from_pretrained(folder / "bird", dtype=torch.float32).eval()
+
+
+def golden_case(part: Part) -> dict[str, Any]:
+    """The device against what the original Qwen-VL code computed in float32."""
+    expected = np.load(GOLDEN / "expected.npz")
+    with tempfile.TemporaryDirectory() as folder:
+        model = golden_model(Path(folder)).to(part.device)
+    pixels = BirdImageProcessor()(Image.open(GOLDEN / "image.png").convert("RGB"), return_tensors="pt")
+    report = {}
+    for name in ("one_image",) if part.tiny else ("one_image", "two_images", "text_only"):
+        ids = torch.tensor(expected[f"{name}.input_ids"])
+        starts = (ids[0] == _GOLDEN_START).nonzero().flatten().tolist()
+        for start in starts:
+            ids[0, start + 1 : start + 257] = _GOLDEN_SLOT
+        given = {"pixel_values": pixels["pixel_values"].repeat(len(starts), 1, 1, 1)} if starts else {}
+        inputs = {key: value.to(part.device) for key, value in ({"input_ids": ids} | given).items()}
+        with torch.no_grad():
+            logits = model(**inputs).logits[:, ::16].float().cpu()
+        report[name] = difference(logits, torch.tensor(expected[f"{name}.logits"]))
+    return report
+
+
+def nano_case(part: Part, dtype: torch.dtype) -> dict[str, Any]:
+    """Answers of the embedded checkpoint about phantoms: how many are the CPU's, letter by letter."""
+    from bird_hf.checkpoint import load_checkpoint
+    from bird_hf.data.phantoms import draw_phantom
+    from bird_hf.data.records import Modality
+    from bird_hf.eval.predict import Query, generate_answers
+
+    queries = []
+    for number, modality in enumerate(list(Modality)[: 1 if part.tiny else 8]):
+        image = draw_phantom(modality, SEED + number, 192)
+        pixels = Image.fromarray(image.pixels)
+        names = dict.fromkeys(label for label, _ in image.masks)
+        queries += [Query(f"Where is the {name}?", pixels) for name in list(names)[: 1 if part.tiny else 3]]
+    answers = []
+    for device, kind in ((CPU, torch.float32), (part.device, dtype)):
+        model, processor = load_checkpoint(NANO, dtype=kind)
+        answers.append(generate_answers(model.to(device), processor, queries))
+    wanted, found = answers
+    different = [pair for pair in zip(wanted, found, strict=True) if pair[0] != pair[1]]
+    apart = [numbers_apart(*pair) for pair in different]
+    return {
+        "answers": len(wanted),
+        "different": len(different),
+        "with_a_box": sum("<box>" in answer for answer in wanted),
+        "different_in_words": apart.count(None),
+        "numbers_apart": max((each for each in apart if each is not None), default=0),
+        "examples": [{"cpu": one, "device": other} for one, other in different[:3]],
+    }
+
+
+def numbers_apart(one: str, other: str) -> int | None:
+    """The greatest difference of a number in two answers, in thousandths; None if they differ in more than numbers."""
+    if re.sub(r"\d+", "0", one) != re.sub(r"\d+", "0", other):
+        return None
+    pairs = zip(re.findall(r"\d+", one), re.findall(r"\d+", other), strict=True)
+    return max(abs(int(a) - int(b)) for a, b in pairs)
+
+
+def run(part: Part) -> None:
+    torch.set_float32_matmul_precision("highest")  # no tf32
+    small = Lazy(partial(Small, part))
+    for dtype in (torch.float32, torch.bfloat16):
+        name = str(dtype).removeprefix("torch.")
+        for attention in ("sdpa", "eager", "flex_attention"):
+            part.measure(
+                f"{attention}_{name}",
+                partial(attention_case, small, attention, dtype),
+            )
+        part.measure(f"generate_{name}", partial(generation_case, small, 0.0, dtype))
+        part.measure(
+            f"generate_with_box_smoothing_{name}",
+            partial(generation_case, small, 20.0, dtype),
+        )
+        part.measure(f"bird_nano_{name}", partial(nano_case, part, dtype))
+    if find_spec("flash_attn") is None or part.device == CPU:
+        part.skip("flash_attention_2_bfloat16", "flash-attn is not installed, or there is no CUDA")
+    else:
+        part.measure("flash_attention_2_bfloat16", partial(flash_case, small))
+    part.measure("qwen_vl_golden_float32", partial(golden_case, part))
