@@ -1,10 +1,10 @@
 """A folder of DICOM files as a source: images (CT, MR, PET, X-ray, ...) and the segmentations that refer to them.
 
-Folders and names of files mean nothing. An image is one picture in its own plane, shown the radiological way; its
-modality and region come from the header, its objects from the segmentations (dicom_segments.py).
+The names of files and folders are not used. Images are displayed in radiological convention in their own plane; their
+modality and region come from the header, their objects from the segmentations (segments.py).
 
-No name, number, date or other identifier of a patient leaves the files: a case is called by a hash of the patient's id
-and of a study's, which nobody can compute without the files. The labels of segments are published; read them.
+No name, number, date or other identifier of a patient is published: a case is named by a hash of the patient's id and
+a study UID, which cannot be computed without the files. The labels of segments are published, so check them first.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...records import Axis, ImageInfo, MaskedImage, Modality
-from ...volumes import AXIS_LETTER, ct_window
+from ...records import Axis, ImageInfo, ImageName, MaskedImage, Modality
+from ...volumes import ct_window
 from ..base import Candidate, LeftOut, checked, files_below
 from ..faults import Drop, FaultyImageError
 from ..label_names import region_of, region_of_body_part
@@ -25,12 +25,12 @@ from .images import Picture, grey_range, pixels_of, read_picture
 from .segments import SEGMENTATION_CLASSES, Segmentation, SegmentMasks, matched, read_segmentation
 
 _DATASET = "dicom"
-_ENDINGS = (".dcm", ".dicom", ".ima")  # a file of such a name that is none counts as unreadable
-_FILES_LOOKED_AT = 10_000  # before a folder is said to hold no DICOM
+_ENDINGS = (".dcm", ".dicom", ".ima")  # files with these endings that are not DICOM count as unreadable
+_MAX_PROBED_FILES = 10_000  # when looking for a first DICOM file
 
 
 class DicomFolder:
-    """Every DICOM image below a folder that a segmentation was drawn on."""
+    """All DICOM images below a folder that have a segmentation."""
 
     kind = "DICOM"
     pixels_are_free = True
@@ -40,9 +40,9 @@ class DicomFolder:
         self._masks = SegmentMasks(folder)
 
     @staticmethod
-    def is_one(folder: Path) -> bool:
-        """Whether DICOM files stand in a folder or below it."""
-        found = zip(range(_FILES_LOOKED_AT), files_below(folder), strict=False)
+    def has_dicom(folder: Path) -> bool:
+        """Whether there are DICOM files in a folder or below it."""
+        found = zip(range(_MAX_PROBED_FILES), files_below(folder), strict=False)
         return any(is_dicom(Path(entry.path)) for _, entry in found)
 
     def listed(self) -> Iterator[Candidate | LeftOut]:
@@ -76,8 +76,8 @@ class DicomFolder:
             mask = self._masks.mask(path, frame, segment)
             if mask.shape != picture.shape:
                 raise FaultyImageError(Drop.SHAPE_MISMATCH, f"mask {mask.shape}, image {picture.shape}")
-            if mask.any():  # a frame of nothing says that nothing is there
-                masks.append((label, picture.plane.shown(mask, is_mask=True) if picture.plane else mask))
+            if mask.any():  # an empty frame: the object is not in this image
+                masks.append((label, picture.plane.displayed(mask, is_mask=True) if picture.plane else mask))
         return checked(candidate.info, pixels, masks, ())
 
     def _class_of(self, path: Path) -> str:
@@ -106,14 +106,14 @@ class DicomFolder:
                     if isinstance(label, Drop):
                         faults.setdefault(uid, label)
                     masks[uid].append([path, number, segment, label])
-        names = _Names(pictures.values())
+        names = _HashedNames(pictures.values())
         for of_series in series.values():
             yield from self._of_series(of_series, names, masks, faults)
 
     def _of_series(
         self,
         pictures: Sequence[Picture],
-        names: _Names,
+        names: _HashedNames,
         masks: dict[str, list[list[Any]]],
         faults: dict[str, Drop],
     ) -> Iterator[Candidate | LeftOut]:
@@ -135,7 +135,7 @@ class DicomFolder:
     def _grey(
         self, pictures: Sequence[Picture], region: str, labels: Sequence[str]
     ) -> tuple[float, float] | None:
-        """Black and white of a whole series, so that its slices look alike."""
+        """The values displayed as black and as white in a whole series, so that its slices are comparable."""
         if pictures[0].plane is None:
             return None
         if pictures[0].modality is Modality.CT:
@@ -144,11 +144,11 @@ class DicomFolder:
         return grey_range(paths)
 
 
-class _Names:
-    """What images and cases are called: by hashes that cannot be undone without the files.
+class _HashedNames:
+    """Names of images and cases, made of hashes that cannot be reversed without the files.
 
-    A hash of a patient's number alone could be found by trying all numbers; a study's UID, which is never published,
-    is hashed with it. Patients without a number are told apart by their studies.
+    A hash of a patient's number alone could be reversed by trying all numbers, so a study UID, which is never
+    published, is hashed with it. Patients without a number are identified by their studies.
     """
 
     def __init__(self, pictures: Iterable[Picture]) -> None:
@@ -162,13 +162,10 @@ class _Names:
         case = _hashed(key, self._studies[key])
         original = f"{case}_{_hashed(picture.series)[:8]}"
         if index is None:
-            original, place = f"{original}_{_hashed(picture.uid)[:8]}", "2d_none"
-        else:
-            place = f"{AXIS_LETTER[axis]}_{index:04d}"
+            original = f"{original}_{_hashed(picture.uid)[:8]}"
         detail = "" if picture.modality is Modality.X_RAY else "00"
-        prefix = f"{picture.modality.value}_{detail}".rstrip("_")
         return ImageInfo(
-            image_id=f"{prefix}--{_DATASET}--{original}--{place}",
+            image_id=ImageName(picture.modality.prefix(detail), _DATASET, original, axis, index).write(),
             modality=picture.modality,
             modality_detail=detail,
             region=region,
@@ -191,7 +188,7 @@ def _hashed(*texts: str) -> str:
 def _pictures_of(
     segmentation: Segmentation, pictures: dict[str, Picture], series: dict[str, list[Picture]]
 ) -> list[Picture]:
-    """The images of the series that it names or whose images it names; else those in its frame of reference."""
+    """The images of the series it refers to, itself or by single images; else those in its frame of reference."""
     named = {
         pictures[uid].series for frame in segmentation.frames for uid in frame.sources if uid in pictures
     }
@@ -205,14 +202,14 @@ def _pictures_of(
 def _masks_of(
     segmentation: Segmentation, frames: Sequence[Any]
 ) -> Iterator[tuple[str, int, int, str | Drop]]:
-    """(file, frame, segment, label) of everything that can be in some frames."""
+    """Yield (file, frame, segment, label or fault) of every segment that the frames can contain."""
     for frame in frames:
         for segment in segmentation.labels if frame.segment is None else (frame.segment,):
             yield segmentation.path, frame.number, segment, segmentation.labels[segment]
 
 
 def _in_order(pictures: Sequence[Picture]) -> Iterator[tuple[Picture, Axis, int | None]]:
-    """Slices by plane and place, numbered from the patient's left, back or feet; pictures that are none, last."""
+    """Yield slices by plane and position, numbered from the patient's left, back or feet; then all other images."""
     placed: dict[Axis, list[tuple[float, str, Picture]]] = defaultdict(list)
     for picture in pictures:
         if picture.plane is not None:
@@ -227,7 +224,7 @@ def _in_order(pictures: Sequence[Picture]) -> Iterator[tuple[Picture, Axis, int 
 
 
 def _window_of(region: str, labels: Sequence[str]) -> str:
-    """The CT window that shows what is labelled."""
+    """The CT window that suits the region and the labels."""
     if region in ("brain", "spine"):
         return {"brain": "brain", "spine": "bone"}[region]
     words = {word for label in labels for word in label.split()}
@@ -235,5 +232,5 @@ def _window_of(region: str, labels: Sequence[str]) -> str:
 
 
 def _printable(name: str) -> str:
-    """A file's name that can be stored as text."""
+    """A file name that can be stored as UTF-8 text."""
     return name.encode("utf-8", "replace").decode()
