@@ -97,7 +97,7 @@ def test_a_stream_gives_the_same(build, folder, own_images, tmp_path):
     assert [row["image"].tobytes() for row in streamed] == [row["image"].tobytes() for row in built]
 
 
-def test_a_folder_that_was_written_anew_is_read_anew(build, tmp_path):
+def test_a_rewritten_folder_is_read_again(build, tmp_path):
     assert build("test", folder_of(tmp_path, region="abdomen"))["region"] == ["abdomen"]
     assert build("test", folder_of(tmp_path, region="chest"))["region"] == ["chest"]
 
@@ -112,11 +112,11 @@ def test_images_that_are_missing_in_the_rows_come_from_the_users_folder(build, f
         assert np.array_equal(np.asarray(row["image"]), image.pixels)
 
 
-def test_without_a_folder_of_images_their_place_is_empty(build, folder):
+def test_without_images_dir_images_are_none(build, folder):
     assert build("test", folder, "chat")["image"][:] == [None, None]
 
 
-def test_pixels_of_a_row_go_before_the_users_file(build, folder, own_images, tmp_path):
+def test_pixels_of_a_row_take_precedence_over_the_users_file(build, folder, own_images, tmp_path):
     others = shutil.copytree(own_images, tmp_path / "others")
     (others / f"{IMAGES[0].info.image_id}.png").write_bytes(b"no image")
     (row,) = build("train", folder, "chat", images_dir=others)

@@ -133,7 +133,7 @@ def test_a_row_survives_its_own_schema():
     assert Dataset.from_list(rows, features=row_features()).to_list() == rows
 
 
-def test_a_picture_that_is_no_slice_has_no_slice_number():
+def test_an_image_that_is_not_a_slice_has_no_slice_number():
     planar = replace(RECORD, info=replace(INFO, axis=Axis.PLANAR, slice_index=None))
     row = dialogue_row(Dialogue(planar, (WHERE,), "templates"))
     assert (row["axis"], row["slice"]) == ("2d", None)
@@ -153,13 +153,13 @@ def record(modality: Modality, *labels: str) -> ImageRecord:
 
 
 @pytest.mark.parametrize("modality", Modality)
-def test_one_label_of_an_image_is_classified_but_for_pet_and_fundus(modality):
+def test_pet_and_fundus_images_with_one_label_get_no_classification(modality):
     assert record(modality, "liver", "kidney").allows_classification
     may_be_single = modality in (Modality.PET, Modality.FUNDUS)
     assert record(modality, "liver", "liver").allows_classification != may_be_single
 
 
-def test_one_label_of_a_whole_dataset_counts_over_its_images():
+def test_pet_or_fundus_with_one_label_in_the_dataset_is_single_class():
     pet, fundus, ct = (record(kind, "tumor") for kind in (Modality.PET, Modality.FUNDUS, Modality.CT))
     assert single_class_modalities([pet, pet, fundus, ct]) == {Modality.PET, Modality.FUNDUS}
     assert single_class_modalities([pet, record(Modality.PET, "bladder"), ct]) == set()
@@ -183,7 +183,7 @@ def test_one_label_of_a_whole_dataset_counts_over_its_images():
         ),  # any prefix: modalities are checked apart
     ],
 )
-def test_names_are_taken_apart_from_both_ends(stem, parts):
+def test_names_are_parsed_from_both_ends(stem, parts):
     assert ImageName.parse(stem) == ImageName(*parts)
     assert ImageName(*parts).write() == stem
 
@@ -239,7 +239,7 @@ def test_a_prefix_of_no_modality_is_refused(prefix):
         Modality.from_prefix(prefix)
 
 
-def test_x_is_what_a_cut_prefix_leaves_of_x_ray():
+def test_x_alone_means_x_ray():
     assert Modality.from_first_word("x") is Modality.X_RAY
     assert [Modality.from_first_word(modality.value) for modality in Modality] == [*Modality]
     with pytest.raises(ValueError, match="'xray'"):

@@ -53,7 +53,7 @@ def test_pixels_are_square_whatever_the_spacing() -> None:
     assert 0 < image[7] < 10 and image[9] > 8  # linear lies between
 
 
-def test_a_plane_or_slice_that_is_not_there_is_named() -> None:
+def test_an_unknown_plane_or_slice_is_refused() -> None:
     volume = Volume(patient(), (1.0, 1.0, 1.0), np.eye(4))
     with pytest.raises(ValueError, match=r"outside 0\.\.5"):
         slice_at(volume, Axis.AXIAL, 6)

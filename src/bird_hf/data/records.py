@@ -92,7 +92,7 @@ class Axis(StrEnum):
     PLANAR = "2d"
 
 
-# The file names of SA-Med2D: what stands for each plane, and how the last parts of a name look.
+# The file names of SA-Med2D: the letter of each plane, and the patterns of the last part of a name.
 _AXIS_LETTERS = {Axis.SAGITTAL: "x", Axis.CORONAL: "y", Axis.AXIAL: "z"}
 _PLANAR_PART = f"{Axis.PLANAR}_none"
 _SLICE_PART = re.compile(r"([xyz])_(\d{1,6})")
@@ -106,8 +106,8 @@ CLASSES_TABLE = "SAMed2D_v1_class_mapping_id.json"
 class ImageName:
     """The parts of an SA-Med2D image name, which is the image's id: `mr_t1--colin27--head--z_0090`.
 
-    prefix: modality and detail, see `Modality.from_prefix`. original: the name in the dataset; it may hold dots and
-    `--`. slice_index: None if `axis` is PLANAR; such a name ends in `2d_none`.
+    prefix: modality and detail, see `Modality.from_prefix`. original: the name in the dataset; it may contain dots
+    and `--`. slice_index: None if `axis` is PLANAR; such a name ends in `2d_none`.
     """
 
     prefix: str
@@ -120,7 +120,7 @@ class ImageName:
         """The name, without a file ending.
 
         `parse` returns an equal `ImageName` if no part is empty, the slice index is below a million, and neither the
-        prefix nor the dataset holds `--` or ends in `-`.
+        prefix nor the dataset contains `--` or ends in `-`.
         """
         place = (
             f"{_AXIS_LETTERS[self.axis]}_{self.slice_index:04d}"
@@ -139,10 +139,11 @@ class ImageName:
             raise ValueError(
                 f"{stem[:80]!r} is not an SA-Med2D image name such as 'ct_00--dataset--case1--z_0001'"
             )
+        prefix, dataset, original = parts
         if found is None:
-            return cls(*parts)
+            return cls(prefix, dataset, original)
         axis = next(axis for axis, letter in _AXIS_LETTERS.items() if letter == found.group(1))
-        return cls(*parts, axis, int(found.group(2)))
+        return cls(prefix, dataset, original, axis, int(found.group(2)))
 
     @property
     def synthetic(self) -> bool:
@@ -286,7 +287,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Dialogue:
-    """Turns about one image. independent: each turn stands alone, so their order carries no meaning."""
+    """Turns about one image. independent: no turn refers to another, so they can be in any order."""
 
     record: ImageRecord
     turns: tuple[Turn, ...]

@@ -71,11 +71,11 @@ def contents_of(path: Path) -> dict[str, bytes]:
     return {name: archive.read(place) for name, place in archive.files()}
 
 
-def test_a_whole_archive_gives_its_files_and_no_folders(tmp_path: Path) -> None:
+def test_an_archive_lists_its_files_and_no_folders(tmp_path: Path) -> None:
     assert contents_of(write_zip(tmp_path / "a.zip")) == CONTENTS
 
 
-def test_what_stands_before_an_archive_moves_its_members(tmp_path: Path) -> None:
+def test_bytes_before_an_archive_shift_its_members(tmp_path: Path) -> None:
     assert contents_of(write_zip(tmp_path / "a.zip", prefix=b"#!/bin/sh\n" * 9)) == CONTENTS
 
 
@@ -101,7 +101,7 @@ def test_a_missing_part_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x05\x06", b"no archive" * 9, b"PK\x05\x06" + b"\xff" * 40])
-def test_what_is_no_archive_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
+def test_other_files_are_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.zip"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"^.*a\.zip .*[^\n]$"):
@@ -122,7 +122,7 @@ def test_damage_anywhere_gives_a_clear_error_or_the_right_bytes(tmp_path: Path) 
                 assert name not in CONTENTS or content == CONTENTS[name]
 
 
-def test_a_member_that_unpacks_to_too_much_is_not_unpacked(tmp_path: Path) -> None:
+def test_a_member_that_is_too_large_is_not_unpacked(tmp_path: Path) -> None:
     archive = ZipArchive(write_zip(tmp_path / "a.zip", {"bomb": bytes(10**6)}))
     [(_, place)] = archive.files()
     with pytest.raises(ValueError, match="larger than 1,000 bytes"):

@@ -47,13 +47,20 @@ def test_coco_instances(tmp_path: Path) -> None:
         (None, Drop.UNREADABLE_MASK),
         ([[1, 2, 3, 4]], Drop.UNREADABLE_MASK),
         ([["a", 2, 3, 4, 5, 6]], Drop.UNREADABLE_MASK),
+        ([[float("nan"), 1, 5, 1, 5, 5]], Drop.UNREADABLE_MASK),
+        ([[float("inf"), 1, 5, 1, 5, 5]], Drop.UNREADABLE_MASK),
+        ([[1e300, 1, -1e300, 1, 5, 1e300]], Drop.UNREADABLE_MASK),
+        ([[1, 2] * 100_001], Drop.UNREADABLE_MASK),
+        ({"size": [SIDE, SIDE], "counts": "00"}, Drop.UNREADABLE_MASK),  # too few pixels
+        ({"size": [SIDE, SIDE], "counts": [10**30]}, Drop.UNREADABLE_MASK),
+        ({"size": [SIDE, SIDE], "counts": [[SIDE * SIDE]]}, Drop.UNREADABLE_MASK),
         ({"size": [SIDE, SIDE], "counts": [1, 2]}, Drop.UNREADABLE_MASK),
         ({"size": [SIDE, SIDE], "counts": [-1, SIDE * SIDE + 1]}, Drop.UNREADABLE_MASK),
         ({"size": [10**6, 10**6], "counts": [10**12]}, Drop.SHAPE_MISMATCH),
         ({"size": [SIDE, SIDE], "counts": "PPPP"}, Drop.UNREADABLE_MASK),
     ],
 )
-def test_an_outline_that_is_none_drops_the_image(tmp_path: Path, segmentation: object, reason: Drop) -> None:
+def test_an_invalid_segmentation_drops_the_image(tmp_path: Path, segmentation: object, reason: Drop) -> None:
     source = open_source(coco(tmp_path, [{"segmentation": segmentation}]))
     [candidate] = listed(source)[0].values()
     with pytest.raises(FaultyImageError) as caught:
@@ -69,10 +76,12 @@ def test_a_path_in_a_coco_file_is_never_opened(tmp_path: Path) -> None:
 def test_compressed_runs_are_those_of_pycocotools() -> None:
     coders = pytest.importorskip("pycocotools.mask")
     rng = np.random.default_rng(0)
-    for _ in range(20):
-        mask = np.asfortranarray(rng.random((17, 23)) < rng.random())
+    for _ in range(200):
+        shape = int(rng.integers(1, 80)), int(rng.integers(1, 80))
+        mask = rng.random(shape) < rng.random()
         text = coders.encode(mask.astype(np.uint8, order="F"))["counts"].decode()
-        assert np.array_equal(mask_of({"size": [17, 23], "counts": text}, (17, 23)), mask)
+        assert np.array_equal(mask_of({"size": [*shape], "counts": text}, shape), mask)
+        assert np.array_equal(mask_of({"size": [*shape], "counts": unpack_runs(text)}, shape), mask)
         assert sum(unpack_runs(text)) == mask.size
 
 

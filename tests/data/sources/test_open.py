@@ -68,7 +68,7 @@ def test_a_zip_in_parts_by_its_name_or_its_folder(phantoms: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("name", ["nowhere", "empty", "text.zip"])
-def test_what_is_no_source_is_refused(tmp_path: Path, name: str) -> None:
+def test_an_unknown_kind_of_source_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.zip").write_text("no archive")
     with pytest.raises(ValueError, match=name):

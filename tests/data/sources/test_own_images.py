@@ -82,7 +82,7 @@ def test_volumes_with_label_maps(tmp_path: Path) -> None:
         ("{", "is not valid YAML"),
     ],
 )
-def test_a_wrong_description_says_what_is_wrong(tmp_path: Path, text: str, says: str) -> None:
+def test_an_invalid_description_is_refused_with_its_field(tmp_path: Path, text: str, says: str) -> None:
     (tmp_path / "labels.yaml").write_text(text)
     (tmp_path / "images").mkdir()
     with pytest.raises(ValueError, match=says) as caught:

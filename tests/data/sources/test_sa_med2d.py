@@ -51,7 +51,7 @@ def test_a_fault_drops_the_image_whole(
         assert left_out == {stem: reason}
 
 
-def test_a_listed_mask_that_is_not_there_is_missed(tmp_path: Path) -> None:
+def test_a_listed_mask_without_a_file_is_missing(tmp_path: Path) -> None:
     root = sa_med2d(tmp_path, {"0001_000": BLOB})
     table = {f"images/{STEM}.png": [f"masks/{STEM}--0001_000.png", f"masks/{STEM}--0001_001.png"]}
     (root / IMAGES_TABLE).write_text(json.dumps(table, indent=1))
@@ -61,7 +61,7 @@ def test_a_listed_mask_that_is_not_there_is_missed(tmp_path: Path) -> None:
     assert {*listed(open_source(root))[0]} == {STEM}
 
 
-def test_a_file_that_is_cut_short_is_unreadable(tmp_path: Path) -> None:
+def test_a_truncated_file_is_unreadable(tmp_path: Path) -> None:
     root = sa_med2d(tmp_path, {"0001_000": BLOB})
     path = root / "images" / f"{STEM}.png"
     path.write_bytes(path.read_bytes()[:200])

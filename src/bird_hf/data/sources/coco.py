@@ -20,7 +20,8 @@ from .faults import Drop, FaultyImageError
 from .label_names import clean_label
 
 MAX_FILE_BYTES = 2**30
-_MOST_CORNERS = 100_000
+_MAX_CORNERS = 100_000
+_MAX_COORDINATE = 2**31  # pixels; far beyond any image, and far below an overflow
 
 
 @dataclass(frozen=True)
@@ -118,11 +119,14 @@ def mask_of(segmentation: Any, shape: tuple[int, ...]) -> np.ndarray:
 def fill_polygon(corners_xy: list[float], shape: tuple[int, ...]) -> np.ndarray:
     """The pixels (H, W) bool whose centres are inside the polygon [x1, y1, x2, y2, ...], by the even-odd rule.
 
-    Raises ValueError if there are fewer than three corners, too many, or one that is not finite.
+    Raises ValueError if there are too few or too many corners, or a coordinate is not a number or too large.
     """
     corners = np.array(corners_xy, dtype=np.float64).reshape(-1, 2)
-    if not 3 <= len(corners) <= _MOST_CORNERS or not np.isfinite(corners).all():
-        raise ValueError("a polygon needs three corners or more, all of them finite numbers")
+    # A comparison with NaN is False, so NaN is refused too.
+    if not 3 <= len(corners) <= _MAX_CORNERS or not (np.abs(corners) < _MAX_COORDINATE).all():
+        raise ValueError(
+            f"a polygon needs 3 to {_MAX_CORNERS:,} corners, all of them numbers below {_MAX_COORDINATE:,}"
+        )
     height, width = shape
     crossings = np.zeros((height, width + 1), np.int32)  # edges crossed by each row, by column
     for (x1, y1), (x2, y2) in zip(corners, np.roll(corners, -1, axis=0), strict=True):

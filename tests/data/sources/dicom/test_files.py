@@ -38,7 +38,7 @@ def test_a_segmentation_that_announces_too_much_is_counted(tmp_path, tag, value)
     assert candidates or left_out
 
 
-def test_an_image_that_is_cut_short_is_a_fault_without_its_words(tmp_path):
+def test_the_error_of_a_truncated_image_does_not_quote_it(tmp_path):
     segmentation(series(tmp_path)).save_as(tmp_path / "seg.dcm")
     path = tmp_path / "9.dcm"
     path.write_bytes(path.read_bytes()[:-900])

@@ -62,7 +62,7 @@ def test_other_planes(tmp_path, orientation, axis, monkeypatch):
     assert_sides(middle)
 
 
-def test_a_projection_is_shown_as_it_is_stored_and_dark_is_turned_bright(tmp_path):
+def test_a_projection_is_displayed_as_stored_and_monochrome1_inverted(tmp_path):
     changed = {"Modality": "DX", "RescaleSlope": 1, "RescaleIntercept": 0, "BodyPartExamined": "CHEST"}
     (image,) = series(tmp_path, count=1, **changed)
     segmentation([image]).save_as(tmp_path / "seg.dcm")
@@ -107,7 +107,7 @@ def test_a_series_in_a_folder_is_a_volume(tmp_path):
     assert (x, y) == pytest.approx((25.5, 28.5), abs=0.1)
 
 
-def test_it_takes_a_label_map_beside_it(tmp_path):
+def test_a_series_can_have_a_label_map(tmp_path):
     images = series(tmp_path / "images" / "p01", count=4)
     volume = read_volume(tmp_path / "images" / "p01")
     (tmp_path / "masks").mkdir()
@@ -122,7 +122,7 @@ def test_it_takes_a_label_map_beside_it(tmp_path):
 
 
 @pytest.mark.parametrize("fault", ["gap", "two", "one", "none"])
-def test_anything_else_is_refused_in_a_line(tmp_path, fault):
+def test_any_other_folder_is_refused_in_one_line(tmp_path, fault):
     if fault == "none":
         (tmp_path / "a.txt").touch()
     else:

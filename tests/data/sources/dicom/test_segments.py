@@ -11,7 +11,7 @@ from bird_hf.data.sources.faults import Drop
 from .example_files import SPLEEN, assert_sides, listed, read_all, segmentation, series
 
 
-def test_frames_that_name_no_image_go_where_they_lie(tmp_path):
+def test_frames_without_references_are_matched_by_their_planes(tmp_path):
     images = series(tmp_path)
     made = segmentation(images)
     del made.ReferencedSeriesSequence
@@ -32,7 +32,7 @@ def test_of_several_series_only_the_segmented_one_is_taken(tmp_path):
 
 
 @pytest.mark.parametrize("named", [True, False])
-def test_one_that_lies_elsewhere_drops_its_series(tmp_path, named):
+def test_a_segmentation_off_its_images_drops_the_series(tmp_path, named):
     images = series(tmp_path)
     made = segmentation(images)
     for frame in made.PerFrameFunctionalGroupsSequence:
@@ -44,7 +44,7 @@ def test_one_that_lies_elsewhere_drops_its_series(tmp_path, named):
     assert listed(tmp_path) == ([], [Drop.OFF_GRID] * 3)
 
 
-def test_one_without_its_images_is_counted(tmp_path):
+def test_a_segmentation_without_images_is_counted(tmp_path):
     images = series(tmp_path / "gone")
     segmentation(images).save_as(tmp_path / "seg.dcm")
     for path in (tmp_path / "gone").iterdir():
@@ -52,7 +52,7 @@ def test_one_without_its_images_is_counted(tmp_path):
     assert listed(tmp_path) == ([], [Drop.MISSING_IMAGE])
 
 
-def test_a_label_that_says_nothing_is_replaced_by_what_the_segment_is_of(tmp_path):
+def test_a_meaningless_label_is_replaced_by_the_property_type(tmp_path):
     images = series(tmp_path)
     side = pydicom.Dataset()
     side.CodeValue, side.CodingSchemeDesignator, side.CodeMeaning = "24028007", "SCT", "Right"

@@ -18,7 +18,7 @@ from bird_hf.data.sources.open import open_source
 from .example_files import BORN, NAME, NUMBER, example, listed, segmentation, series
 
 
-def test_slices_are_numbered_from_the_feet_and_shown_alike(tmp_path):
+def test_slices_are_numbered_from_the_feet_with_one_grey_range(tmp_path):
     images = series(tmp_path, count=4, Modality="PT")
     segmentation(images).save_as(tmp_path / "seg.dcm")
     source = open_source(tmp_path)

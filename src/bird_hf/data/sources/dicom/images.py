@@ -118,7 +118,7 @@ class Plane:
 
 
 @dataclass(frozen=True)
-class Picture:
+class DicomImage:
     """The header of an image that can be read. Its identifiers are published only as hashes."""
 
     path: str
@@ -133,7 +133,7 @@ class Picture:
     plane: Plane | None
 
 
-def read_picture(root: Path, path: str) -> Picture | None:
+def read_image(root: Path, path: str) -> DicomImage | None:
     """The header of an image file; None if the file is not an image. Raises FaultyImageError if it cannot be used."""
     header = read_header(root / path, Drop.UNREADABLE_IMAGE, _TAGS)
     try:
@@ -161,7 +161,7 @@ def read_picture(root: Path, path: str) -> Picture | None:
         if not (text["uid"] and text["series"] and text["study"]):
             raise FaultyImageError(Drop.UNREADABLE_IMAGE, "without identifiers")
         shape = int(header.Rows), int(header.Columns)
-        return Picture(path=path, modality=modality, shape=shape, plane=_plane_of(header, shape), **text)
+        return DicomImage(path=path, modality=modality, shape=shape, plane=_plane_of(header, shape), **text)
     except FaultyImageError:
         raise
     except Exception as error:  # elements are decoded when they are accessed
@@ -204,19 +204,19 @@ def grey_range(paths: Sequence[Path]) -> tuple[float, float] | None:
     return mr_window(np.concatenate(samples)) if samples else None
 
 
-def pixels_of(picture: Picture, path: Path, grey: tuple[float, float] | None) -> np.ndarray:
+def pixels_of(image: DicomImage, path: Path, grey: tuple[float, float] | None) -> np.ndarray:
     """The displayed image, uint8: slices in radiological convention, other images as they are stored."""
     from pydicom.pixels import apply_voi_lut
 
     header, values = read_values(path)
     try:
         if values.ndim == 3:
-            return _displayed_rgb(values, picture.plane)
-        if picture.plane is None:
+            return _displayed_rgb(values, image.plane)
+        if image.plane is None:
             pixels = stretch_to_uint8(apply_voi_lut(np.rint(values).astype(np.int32), header))
         else:
-            pixels = to_uint8(picture.plane.displayed(values, is_mask=False), *(grey or mr_window(values)))
-        inverted = header.PhotometricInterpretation == "MONOCHROME1" and picture.modality not in _PHYSICAL
+            pixels = to_uint8(image.plane.displayed(values, is_mask=False), *(grey or mr_window(values)))
+        inverted = header.PhotometricInterpretation == "MONOCHROME1" and image.modality not in _PHYSICAL
         return 255 - pixels if inverted else pixels
     except Exception as error:
         raise FaultyImageError(Drop.UNREADABLE_IMAGE, type(error).__name__) from error
@@ -234,16 +234,16 @@ def read_series(folder: Path) -> Volume:
 
     Raises ValueError, in one line, if it does not.
     """
-    pictures = [
-        picture
+    images = [
+        image
         for path in sorted(folder.iterdir())
-        if path.is_file() and is_dicom(path) and (picture := read_picture(folder, path.name))
+        if path.is_file() and is_dicom(path) and (image := read_image(folder, path.name))
     ]
-    number = len({picture.series for picture in pictures})
+    number = len({image.series for image in images})
     if number != 1:
         raise ValueError(f"{folder} contains {number} DICOM series of images; give each its own folder")
-    planes = [(picture.plane, picture) for picture in pictures]
-    placed = [(plane, picture) for plane, picture in planes if plane is not None]
+    planes = [(image.plane, image) for image in images]
+    placed = [(plane, image) for plane, image in planes if plane is not None]
     if len(placed) < len(planes) or len(placed) < 2:
         raise ValueError(
             f"{folder}: at least two slices are needed, all with position, orientation and spacing"
@@ -258,5 +258,5 @@ def read_series(folder: Path) -> Volume:
         raise ValueError(f"{folder}: the slices are not parallel and evenly spaced; is one missing?")
     if len(placed) * first.shape[0] * first.shape[1] > MAX_VOXELS:
         raise ValueError(f"{folder} has more than {MAX_VOXELS:,} voxels; crop it first")
-    voxels = np.stack([read_values(folder / picture.path)[1].T for _, picture in placed], axis=2)
+    voxels = np.stack([read_values(folder / image.path)[1].T for _, image in placed], axis=2)
     return canonical(voxels, first.affine(step), str(folder))

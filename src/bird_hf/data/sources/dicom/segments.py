@@ -16,7 +16,7 @@ import numpy as np
 from ..faults import Drop, FaultyImageError
 from ..label_names import clean_label
 from .files import check_header_size, read_header, read_pixels
-from .images import Picture, Plane
+from .images import DicomImage, Plane
 
 SEGMENTATION_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.66.4",  # binary and fractional
@@ -135,38 +135,38 @@ def _frame_of(number: int, groups: Any, shared: Any, shape: tuple[int, int], is_
     return Frame(number, segment, sources, plane)
 
 
-def matched(segmentation: Segmentation, pictures: Sequence[Picture]) -> dict[str, list[Frame]]:
+def matched(segmentation: Segmentation, images: Sequence[DicomImage]) -> dict[str, list[Frame]]:
     """image UID -> the frames that were drawn on it, by the images they refer to, else by their planes.
 
-    pictures: the images of the segmented series. Raises FaultyImageError if a frame matches none of them.
+    images: the images of the segmented series. Raises FaultyImageError if a frame matches none of them.
     """
-    by_uid = {picture.uid: picture for picture in pictures}
-    placed = [picture for picture in pictures if picture.plane is not None]
-    corners = np.array([picture.plane.corners for picture in placed if picture.plane]).reshape(-1, 9)
+    by_uid = {image.uid: image for image in images}
+    placed = [image for image in images if image.plane is not None]
+    corners = np.array([image.plane.corners for image in placed if image.plane]).reshape(-1, 9)
     found: dict[str, list[Frame]] = {}
     for frame in segmentation.frames:
         named = [by_uid[uid] for uid in frame.sources if uid in by_uid]
         if len(named) == 1:
-            picture: Picture | None = named[0]
+            image: DicomImage | None = named[0]
         elif frame.plane is not None and placed:
-            picture = placed[int(np.abs(corners - frame.plane.corners).max(axis=1).argmin())]
+            image = placed[int(np.abs(corners - frame.plane.corners).max(axis=1).argmin())]
         else:
-            picture = None
-        if picture is not None and _fits(frame, picture, segmentation.shape):
-            found.setdefault(picture.uid, []).append(frame)
+            image = None
+        if image is not None and _fits(frame, image, segmentation.shape):
+            found.setdefault(image.uid, []).append(frame)
         elif named or not frame.sources:  # otherwise it refers to an image that is not in the folder
             raise FaultyImageError(Drop.OFF_GRID, "a frame is not in the plane of its image")
     return found
 
 
-def _fits(frame: Frame, picture: Picture, shape: tuple[int, int]) -> bool:
+def _fits(frame: Frame, image: DicomImage, shape: tuple[int, int]) -> bool:
     """Whether a frame and an image have the same pixel grid, within half a pixel."""
-    if shape != picture.shape:
+    if shape != image.shape:
         return False
-    if frame.plane is None or picture.plane is None:
+    if frame.plane is None or image.plane is None:
         return True
-    apart = np.abs(frame.plane.corners - picture.plane.corners).max()
-    return bool(apart <= picture.plane.half_pixel)
+    apart = np.abs(frame.plane.corners - image.plane.corners).max()
+    return bool(apart <= image.plane.half_pixel)
 
 
 class SegmentMasks:

@@ -21,7 +21,7 @@ from ..base import Candidate, LeftOut, checked, files_below
 from ..faults import Drop, FaultyImageError
 from ..label_names import region_of, region_of_body_part
 from .files import is_dicom, read_header
-from .images import Picture, grey_range, pixels_of, read_picture
+from .images import DicomImage, grey_range, pixels_of, read_image
 from .segments import SEGMENTATION_CLASSES, Segmentation, SegmentMasks, matched, read_segmentation
 
 _DATASET = "dicom"
@@ -46,7 +46,7 @@ class DicomFolder:
         return any(is_dicom(Path(entry.path)) for _, entry in found)
 
     def listed(self) -> Iterator[Candidate | LeftOut]:
-        pictures: dict[str, Picture] = {}
+        images: dict[str, DicomImage] = {}
         segmentations = []
         for path in sorted(Path(entry.path) for entry in files_below(self._root)):
             name = path.relative_to(self._root).as_posix()
@@ -56,91 +56,89 @@ class DicomFolder:
                         raise FaultyImageError(Drop.UNREADABLE_IMAGE)
                 elif self._class_of(path) in SEGMENTATION_CLASSES:
                     segmentations.append(read_segmentation(self._root, name, _DATASET))
-                elif picture := read_picture(self._root, name):
-                    if picture.uid in pictures:
+                elif image := read_image(self._root, name):
+                    if image.uid in images:
                         raise FaultyImageError(Drop.DUPLICATE_ID)
-                    pictures[picture.uid] = picture
+                    images[image.uid] = image
             except FaultyImageError as error:
                 yield LeftOut(_printable(name), error.reason)
-        yield from self._candidates(pictures, segmentations)
+        yield from self._candidates(images, segmentations)
 
     def read(self, candidate: Candidate) -> MaskedImage:
         where = candidate.where
-        picture = read_picture(self._root, where["image"])
-        if picture is None:
+        image = read_image(self._root, where["image"])
+        if image is None:
             raise FaultyImageError(Drop.UNREADABLE_IMAGE)
         grey = (where["range"][0], where["range"][1]) if where["range"] else None
-        pixels = pixels_of(picture, self._root / where["image"], grey)
+        pixels = pixels_of(image, self._root / where["image"], grey)
         masks = []
         for path, frame, segment, label in where["masks"]:
             mask = self._masks.mask(path, frame, segment)
-            if mask.shape != picture.shape:
-                raise FaultyImageError(Drop.SHAPE_MISMATCH, f"mask {mask.shape}, image {picture.shape}")
+            if mask.shape != image.shape:
+                raise FaultyImageError(Drop.SHAPE_MISMATCH, f"mask {mask.shape}, image {image.shape}")
             if mask.any():  # an empty frame: the object is not in this image
-                masks.append((label, picture.plane.displayed(mask, is_mask=True) if picture.plane else mask))
+                masks.append((label, image.plane.displayed(mask, is_mask=True) if image.plane else mask))
         return checked(candidate.info, pixels, masks, ())
 
     def _class_of(self, path: Path) -> str:
         return str(read_header(path, Drop.UNREADABLE_IMAGE, ("SOPClassUID",)).get("SOPClassUID") or "")
 
     def _candidates(
-        self, pictures: dict[str, Picture], segmentations: Sequence[Segmentation]
+        self, images: dict[str, DicomImage], segmentations: Sequence[Segmentation]
     ) -> Iterator[Candidate | LeftOut]:
-        series: dict[str, list[Picture]] = defaultdict(list)
-        for picture in pictures.values():
-            series[picture.series].append(picture)
+        series: dict[str, list[DicomImage]] = defaultdict(list)
+        for image in images.values():
+            series[image.series].append(image)
         masks: dict[str, list[list[Any]]] = defaultdict(list)
         faults: dict[str, Drop] = {}
         for segmentation in segmentations:
-            known = _pictures_of(segmentation, pictures, series)
+            known = _images_of(segmentation, images, series)
             if not known:
                 yield LeftOut(_printable(segmentation.path), Drop.MISSING_IMAGE)
                 continue
             try:
                 frames = matched(segmentation, known)
             except FaultyImageError as error:
-                faults |= {picture.uid: error.reason for picture in known}
+                faults |= {image.uid: error.reason for image in known}
                 continue
             for uid, of_image in frames.items():
                 for path, number, segment, label in _masks_of(segmentation, of_image):
                     if isinstance(label, Drop):
                         faults.setdefault(uid, label)
                     masks[uid].append([path, number, segment, label])
-        names = _HashedNames(pictures.values())
+        names = _HashedNames(images.values())
         for of_series in series.values():
             yield from self._of_series(of_series, names, masks, faults)
 
     def _of_series(
         self,
-        pictures: Sequence[Picture],
+        images: Sequence[DicomImage],
         names: _HashedNames,
         masks: dict[str, list[list[Any]]],
         faults: dict[str, Drop],
     ) -> Iterator[Candidate | LeftOut]:
-        usable = [picture for picture in pictures if picture.uid in masks and picture.uid not in faults]
-        labels = [label for picture in usable for *_, label in masks[picture.uid]]
-        region = region_of_body_part(pictures[0].body_part) or region_of(pictures[0].modality, labels)
-        grey = self._grey(pictures, region, labels) if usable else None
-        for picture, axis, index in _in_order(pictures):
-            info = names.info_of(picture, region, axis, index)
-            if picture.uid in faults or picture.uid not in masks:
-                yield LeftOut(info.image_id, faults.get(picture.uid, Drop.NO_MASKS))
+        usable = [image for image in images if image.uid in masks and image.uid not in faults]
+        labels = [label for image in usable for *_, label in masks[image.uid]]
+        region = region_of_body_part(images[0].body_part) or region_of(images[0].modality, labels)
+        grey = self._grey(images, region, labels) if usable else None
+        for image, axis, index in _in_order(images):
+            info = names.info_of(image, region, axis, index)
+            if image.uid in faults or image.uid not in masks:
+                yield LeftOut(info.image_id, faults.get(image.uid, Drop.NO_MASKS))
                 continue
-            of_image = masks[picture.uid]
+            of_image = masks[image.uid]
             shown = tuple(dict.fromkeys(label for *_, label in of_image))
-            yield Candidate(
-                info, shown, {"image": picture.path, "range": grey and [*grey], "masks": of_image}
-            )
+            yield Candidate(info, shown, {"image": image.path, "range": grey and [*grey], "masks": of_image})
 
     def _grey(
-        self, pictures: Sequence[Picture], region: str, labels: Sequence[str]
+        self, images: Sequence[DicomImage], region: str, labels: Sequence[str]
     ) -> tuple[float, float] | None:
         """The values displayed as black and as white in a whole series, so that its slices are comparable."""
-        if pictures[0].plane is None:
+        if images[0].plane is None:
             return None
-        if pictures[0].modality is Modality.CT:
+        if images[0].modality is Modality.CT:
             return ct_window(_window_of(region, labels))
-        paths = [self._root / picture.path for picture, _, _ in _in_order(pictures)]
+        paths = [self._root / image.path for image, _, _ in _in_order(images)]
         return grey_range(paths)
 
 
@@ -151,22 +149,22 @@ class _HashedNames:
     published, is hashed with it. Patients without a number are identified by their studies.
     """
 
-    def __init__(self, pictures: Iterable[Picture]) -> None:
+    def __init__(self, images: Iterable[DicomImage]) -> None:
         self._studies: dict[str, str] = {}
-        for picture in pictures:
-            key = _patient_of(picture)
-            self._studies[key] = min(self._studies.get(key, picture.study), picture.study)
+        for image in images:
+            key = _patient_of(image)
+            self._studies[key] = min(self._studies.get(key, image.study), image.study)
 
-    def info_of(self, picture: Picture, region: str, axis: Axis, index: int | None) -> ImageInfo:
-        key = _patient_of(picture)
+    def info_of(self, image: DicomImage, region: str, axis: Axis, index: int | None) -> ImageInfo:
+        key = _patient_of(image)
         case = _hashed(key, self._studies[key])
-        original = f"{case}_{_hashed(picture.series)[:8]}"
+        original = f"{case}_{_hashed(image.series)[:8]}"
         if index is None:
-            original = f"{original}_{_hashed(picture.uid)[:8]}"
-        detail = "" if picture.modality is Modality.X_RAY else "00"
+            original = f"{original}_{_hashed(image.uid)[:8]}"
+        detail = "" if image.modality is Modality.X_RAY else "00"
         return ImageInfo(
-            image_id=ImageName(picture.modality.prefix(detail), _DATASET, original, axis, index).write(),
-            modality=picture.modality,
+            image_id=ImageName(image.modality.prefix(detail), _DATASET, original, axis, index).write(),
+            modality=image.modality,
             modality_detail=detail,
             region=region,
             axis=axis,
@@ -177,26 +175,24 @@ class _HashedNames:
         )
 
 
-def _patient_of(picture: Picture) -> str:
-    return picture.patient.strip() or picture.study
+def _patient_of(image: DicomImage) -> str:
+    return image.patient.strip() or image.study
 
 
 def _hashed(*texts: str) -> str:
     return hashlib.blake2b("\0".join(texts).encode("utf-8", "replace"), digest_size=8).hexdigest()
 
 
-def _pictures_of(
-    segmentation: Segmentation, pictures: dict[str, Picture], series: dict[str, list[Picture]]
-) -> list[Picture]:
+def _images_of(
+    segmentation: Segmentation, images: dict[str, DicomImage], series: dict[str, list[DicomImage]]
+) -> list[DicomImage]:
     """The images of the series it refers to, itself or by single images; else those in its frame of reference."""
-    named = {
-        pictures[uid].series for frame in segmentation.frames for uid in frame.sources if uid in pictures
-    }
+    named = {images[uid].series for frame in segmentation.frames for uid in frame.sources if uid in images}
     named |= {uid for uid in segmentation.series if uid in series}
     if not named and segmentation.frame_of_reference and not segmentation.series:
         reference = segmentation.frame_of_reference
-        named = {picture.series for picture in pictures.values() if picture.frame_of_reference == reference}
-    return [picture for uid in sorted(named) for picture in series[uid]]
+        named = {image.series for image in images.values() if image.frame_of_reference == reference}
+    return [image for uid in sorted(named) for image in series[uid]]
 
 
 def _masks_of(
@@ -208,19 +204,19 @@ def _masks_of(
             yield segmentation.path, frame.number, segment, segmentation.labels[segment]
 
 
-def _in_order(pictures: Sequence[Picture]) -> Iterator[tuple[Picture, Axis, int | None]]:
+def _in_order(images: Sequence[DicomImage]) -> Iterator[tuple[DicomImage, Axis, int | None]]:
     """Yield slices by plane and position, numbered from the patient's left, back or feet; then all other images."""
-    placed: dict[Axis, list[tuple[float, str, Picture]]] = defaultdict(list)
-    for picture in pictures:
-        if picture.plane is not None:
-            axis, height = picture.plane.axis_and_height()
-            placed[axis].append((height, picture.uid, picture))
+    placed: dict[Axis, list[tuple[float, str, DicomImage]]] = defaultdict(list)
+    for image in images:
+        if image.plane is not None:
+            axis, height = image.plane.axis_and_height()
+            placed[axis].append((height, image.uid, image))
     for axis in sorted(placed):
-        for index, (_, _, picture) in enumerate(sorted(placed[axis], key=lambda item: item[:2])):
-            yield picture, axis, index
-    for picture in sorted(pictures, key=lambda picture: picture.uid):
-        if picture.plane is None:
-            yield picture, Axis.PLANAR, None
+        for index, (_, _, image) in enumerate(sorted(placed[axis], key=lambda item: item[:2])):
+            yield image, axis, index
+    for image in sorted(images, key=lambda image: image.uid):
+        if image.plane is None:
+            yield image, Axis.PLANAR, None
 
 
 def _window_of(region: str, labels: Sequence[str]) -> str:
