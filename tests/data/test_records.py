@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bird_hf.data.records import (
@@ -26,6 +26,9 @@ from bird_hf.data.records import (
 )
 from bird_hf.hub.boxes import Box
 from bird_hf.hub.grounding import Span
+
+settings.register_profile("no deadline", deadline=None)  # the machine may be busy
+settings.load_profile("no deadline")
 
 COLUMNS = [
     "image_id", "image", "image_wh", "modality", "modality_detail", "region", "axis", "slice", "dataset", "case_id",

@@ -308,7 +308,7 @@ def paired(
 
 
 def _check_label_map(values: np.ndarray) -> None:
-    """Raises FaultyImageError for values that are not class numbers; they are counted in an array of this length."""
+    """Raises FaultyImageError unless all values are whole numbers below the limit, as they index an array of counts."""
     if values.min() < 0 or values.max() >= _MAX_VALUES or (values != np.rint(values)).any():
         raise FaultyImageError(Drop.UNREADABLE_MASK, f"values must be whole numbers below {_MAX_VALUES:,}")
 
