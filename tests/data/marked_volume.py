@@ -8,16 +8,16 @@ SHAPE = (4, 5, 6)
 
 
 def patient() -> np.ndarray:
-    """RAS+ voxels (4, 5, 6) with one mark in the corner most right, anterior, superior, one beside it."""
+    """RAS+ voxels (4, 5, 6) with one mark in the right, anterior, superior corner and one beside it."""
     voxels = np.zeros(SHAPE, np.int16)
     voxels[-1, -1, -1], voxels[-2, -1, -1] = 100, 50
     return voxels
 
 
 def stored(order: tuple[int, ...], signs: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """The same patient as another scanner stores it: axes in another order, some the other way round."""
+    """The same patient, and its affine, as another scanner stores it: axes permuted, some reversed."""
     target = np.stack([np.array(order), np.array(signs)], axis=1)
-    # the orientation of the stored array: its axis n runs along RAS axis target[n]
+    # axis n of the stored array runs along RAS axis target[n]
     voxels = np.transpose(patient(), order)
     affine = np.zeros((4, 4))
     affine[3, 3] = 1

@@ -1,4 +1,4 @@
-"""The builder gives the published rows, joins the user's own images, and believes no path that a row holds."""
+"""The builder yields the published rows, joins the user's own images, and never opens a path from a row."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_another_folder_of_images_is_another_dataset(build, folder, own_images, 
     inverted.mkdir(parents=True)
     for image in IMAGES:
         (inverted / f"{image.info.image_id}.png").write_bytes(png_bytes(255 - image.pixels))
-    monkeypatch.chdir(own_images.parent)  # both are called `images`, seen from beside them
+    monkeypatch.chdir(own_images.parent)  # both relative paths are `images`
     first = build("test", folder, "chat", images_dir="images")[0]["image"]
     monkeypatch.chdir(inverted.parent)
     second = build("test", folder, "chat", images_dir="images")[0]["image"]

@@ -1,4 +1,4 @@
-"""Work in other processes: every engine gives the same results, in the order of the jobs, a few at a time."""
+"""Workers: every engine yields the same results in the order of the jobs, with few jobs submitted ahead."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_exceptions_of_a_job_are_raised(workers: int) -> None:
 
 def test_a_worker_computes_on_one_thread() -> None:
     names = {"pools": threadpool_info, "loads_blas": np.dot}
-    # A worker cannot import a function of the tests.
+    # Workers cannot import functions from the tests.
     threads = partial(eval, "[pool['num_threads'] for pool in pools()]", names)
     assert list(in_workers(threads, [{}, {}], workers=2)) == [[1], [1]]
 

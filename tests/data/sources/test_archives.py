@@ -127,7 +127,7 @@ def test_a_member_that_is_too_large_is_not_unpacked(tmp_path: Path) -> None:
     [(_, place)] = archive.files()
     with pytest.raises(ValueError, match="larger than 1,000 bytes"):
         archive.read(place, limit=1000)
-    place[3] = 500  # the directory lies about the size
+    place[3] = 500  # a wrong size in the directory
     with pytest.raises(ValueError, match="checksum"):
         archive.read(place, limit=1000)
 

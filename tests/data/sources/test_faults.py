@@ -1,4 +1,4 @@
-"""Faults of images and masks: each is found and named, and what only looks odd is not taken for one."""
+"""Faults of images and masks are detected and named; unusual images and masks without faults are accepted."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_a_class_that_covers_exactly_others_is_a_union() -> None:
 
 
 def is_union(masks: dict[str, np.ndarray]) -> bool:
-    """Whether a mask is two or more smaller ones together, by comparing all pixels."""
+    """Whether a mask is the union of two or more smaller ones, by comparing all pixels."""
     for whole in masks.values():
         inside = [part for part in masks.values() if (part <= whole).all() and part.sum() < whole.sum()]
         if len(inside) > 1 and np.array_equal(np.logical_or.reduce(inside), whole):

@@ -19,7 +19,7 @@ from .test_archives import split_zip
 
 
 def assert_phantoms(source: Source) -> None:
-    """The source holds the phantoms exactly, region and class order apart."""
+    """The source contains exactly the phantoms, apart from their regions and the order of classes."""
     candidates, left_out = listed(source)
     assert not left_out
     drawn = [draw_phantom(modality, seed, SIDE) for modality in Modality for seed in range(2)]

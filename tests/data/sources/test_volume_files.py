@@ -53,7 +53,7 @@ def test_any_real_type_is_read_as_it_is(tmp_path: Path, dtype) -> None:
 
 
 def faulty_files(folder: Path) -> dict[str, str]:
-    """File name -> words that its error must hold."""
+    """File name -> words that its error must contain."""
     bare = nib.Nifti1Image(patient(), None)
     bare.header["qform_code"] = bare.header["sform_code"] = 0
     nib.save(bare, folder / "bare.nii")

@@ -19,7 +19,7 @@ from bird_hf.data.sources.base import Candidate, LeftOut
 from bird_hf.data.sources.faults import Drop
 from bird_hf.data.sources.open import open_source
 
-SHAPE = (61, 53)  # whose bits end inside a byte
+SHAPE = (61, 53)  # a frame's bits do not fill whole bytes
 
 NAME, NUMBER, BORN = "Doe^Jane", "SECRET-4711", "19610203"
 
@@ -36,7 +36,7 @@ def example(name: str) -> Any:
 
 
 def positions(image: Any) -> np.ndarray:
-    """(rows, columns, 3): where each pixel lies, in the patient's millimetres."""
+    """(rows, columns, 3): the position of each pixel in the patient, in millimetres."""
     x, y = np.reshape(np.array(image.ImageOrientationPatient, float), (2, 3))
     down, across = np.array(image.PixelSpacing, float)
     rows, columns = np.mgrid[: image.Rows, : image.Columns]
@@ -51,7 +51,7 @@ def ball(image: Any, name: str, radius: float = 5) -> np.ndarray:
 def series(
     folder: Path, count: int = 3, orientation: tuple = AXIAL, seed: int = 0, **changed: Any
 ) -> list[Any]:
-    """Slices around the origin, made of a real CT's header, with two balls of 100 HU in noise."""
+    """Slices around the origin with the header of a real CT: two balls of 100 HU in noise."""
     folder.mkdir(parents=True, exist_ok=True)
     x, y = np.array(orientation, float).reshape(2, 3)
     normal = np.cross(x, y)
@@ -74,7 +74,7 @@ def series(
         units = np.random.default_rng([seed, number]).integers(-60, 20, SHAPE)
         units[ball(image, "right kidney") | ball(image, "spleen")] = 100
         image.PixelData = ((units + 1000) // 2).astype("<i2").tobytes()
-        image.save_as(folder / f"{9 - number}.dcm")  # names against the order
+        image.save_as(folder / f"{9 - number}.dcm")  # file names in the reverse order
         images.append(image)
     return images
 
@@ -120,7 +120,7 @@ def read_all(folder: Path) -> list[MaskedImage]:
 
 
 def assert_sides(image: MaskedImage) -> None:
-    """The right kidney on the picture's left, the spleen on its right, each at its 100 HU."""
+    """The right kidney is on the left of the image, the spleen on its right, and both are bright."""
     boxes = {label: box_of(mask) for label, mask in image.masks}
     assert {*boxes} == {*CENTRES}
     for label, mask in image.masks:

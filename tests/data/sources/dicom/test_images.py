@@ -58,7 +58,7 @@ def test_other_planes(tmp_path, orientation, axis, monkeypatch):
     segmentation(images).save_as(tmp_path / "seg.dcm")
     middle = next(image for image in read_all(tmp_path) if image.info.slice_index == 1)
     assert (middle.info.axis, middle.info.modality) == (axis, Modality.MR)
-    assert middle.info.region == "abdomen"  # by what is labelled
+    assert middle.info.region == "abdomen"  # inferred from the labels
     assert_sides(middle)
 
 

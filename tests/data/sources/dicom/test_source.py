@@ -24,7 +24,7 @@ def test_slices_are_numbered_from_the_feet_with_one_grey_range(tmp_path):
     source = open_source(tmp_path)
     candidates, _ = listed(tmp_path)
     paths = [item.where["image"] for item in sorted(candidates, key=lambda item: item.info.image_id)]
-    assert paths == ["8.dcm", "7.dcm", "6.dcm"]  # the lowest shows nothing
+    assert paths == ["8.dcm", "7.dcm", "6.dcm"]  # the lowest slice has no object
     assert len({tuple(item.where["range"]) for item in candidates}) == 1
     assert source.read(candidates[0]).info.modality is Modality.PET
 
