@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from bird_hf.data.build import pipeline as building
-from bird_hf.data.records import Axis, ImageInfo, MaskedImage, Modality
+from bird_hf.data.records import Axis, ImageInfo, ImageName, MaskedImage, Modality
 from bird_hf.data.sources.base import Candidate
 
 SLICES, VOLUMES = 40, 25  # of a volume, of a dataset
@@ -53,16 +53,17 @@ class MadeUp:
                 LABELS[(dataset + number * step) % len(LABELS)] for step in range(1, 3 + number % 2)
             )
             if dataset % 3:
-                stem, axis, case = f"case{volume}--z_{index:04d}", Axis.AXIAL, volume
+                axis, case, at = Axis.AXIAL, volume, index
             else:
-                stem, axis, case = f"case{number}--2d_none", Axis.PLANAR, number
+                axis, case, at = Axis.PLANAR, number, None
+            name = ImageName(modality.prefix("00"), f"set{dataset}", f"case{case}", axis, at)
             info = ImageInfo(
-                image_id=f"{modality}_00--set{dataset}--{stem}",
+                image_id=name.write(),
                 modality=modality,
                 modality_detail="00",
                 region="abdomen",
                 axis=axis,
-                slice_index=index if axis is Axis.AXIAL else None,
+                slice_index=at,
                 dataset=f"set{dataset}",
                 case_id=f"set{dataset}/case{case}",
                 synthetic=True,

@@ -27,7 +27,7 @@ from bird_hf.data.build.state import BuildState
 from bird_hf.data.folder.publish import png_bytes
 from bird_hf.data.masks import box_of
 from bird_hf.data.phantoms import draw_phantom
-from bird_hf.data.records import Axis, ImageInfo, Modality
+from bird_hf.data.records import Axis, ImageInfo, ImageName, Modality
 from bird_hf.data.sources.base import Candidate
 from bird_hf.data.sources.faults import check_mask, check_union, read_mask, read_pixels
 
@@ -72,7 +72,7 @@ def records(count: int) -> Iterator[Candidate]:
     for number in range(count):
         volume, index = divmod(number, 200)
         dataset, modality = f"set{volume // 40}", list(Modality)[volume // 40 % 8]
-        stem = f"{modality}_00--{dataset}--case{volume}--z_{index:04d}"
+        stem = ImageName(modality.prefix("00"), dataset, f"case{volume}", Axis.AXIAL, index).write()
         info = ImageInfo(
             stem, modality, "00", "body", Axis.AXIAL, index, dataset, f"{dataset}/{volume}", True
         )

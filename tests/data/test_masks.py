@@ -36,7 +36,7 @@ class TestBoxOf:
     def test_a_full_mask_is_the_whole_image(self):
         assert box_of(np.ones((50, 100), bool)) == Box(0, 0, 1, 1)
 
-    def test_parts_that_lie_apart_share_one_box(self):
+    def test_separate_pieces_share_one_box(self):
         both = mask(slice(0, 5), slice(0, 10)) | mask(slice(45, 50), slice(90, 100))
         assert box_of(both) == Box(0, 0, 1, 1)
 
@@ -83,7 +83,7 @@ class TestRecordOf:
             ("left kidney", None, 0.0, False),
         ]
 
-    def test_what_is_too_small_is_neither_there_nor_absent(self):
+    def test_an_object_that_is_too_small_is_neither_present_nor_absent(self):
         small, big = mask(slice(0, 1), slice(0, 4)), mask(slice(0, 1), slice(0, 5))  # of 5000 pixels
         record = record_of(masked(("small", small), ("big", big)), min_area=0.001)
         assert [item.label for item in record.instances] == ["big"]

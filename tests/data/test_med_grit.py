@@ -1,4 +1,4 @@
-"""The builder gives the published rows, joins the user's own images, and believes no path that a row holds."""
+"""The builder yields the published rows, joins the user's own images, and never opens a path from a row."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_stream_gives_the_same(build, folder, own_images, tmp_path):
     assert [row["image"].tobytes() for row in streamed] == [row["image"].tobytes() for row in built]
 
 
-def test_a_folder_that_was_written_anew_is_read_anew(build, tmp_path):
+def test_a_rewritten_folder_is_read_again(build, tmp_path):
     assert build("test", folder_of(tmp_path, region="abdomen"))["region"] == ["abdomen"]
     assert build("test", folder_of(tmp_path, region="chest"))["region"] == ["chest"]
 
@@ -112,11 +112,11 @@ def test_images_that_are_missing_in_the_rows_come_from_the_users_folder(build, f
         assert np.array_equal(np.asarray(row["image"]), image.pixels)
 
 
-def test_without_a_folder_of_images_their_place_is_empty(build, folder):
+def test_without_images_dir_images_are_none(build, folder):
     assert build("test", folder, "chat")["image"][:] == [None, None]
 
 
-def test_pixels_of_a_row_go_before_the_users_file(build, folder, own_images, tmp_path):
+def test_pixels_of_a_row_take_precedence_over_the_users_file(build, folder, own_images, tmp_path):
     others = shutil.copytree(own_images, tmp_path / "others")
     (others / f"{IMAGES[0].info.image_id}.png").write_bytes(b"no image")
     (row,) = build("train", folder, "chat", images_dir=others)
@@ -128,7 +128,7 @@ def test_another_folder_of_images_is_another_dataset(build, folder, own_images, 
     inverted.mkdir(parents=True)
     for image in IMAGES:
         (inverted / f"{image.info.image_id}.png").write_bytes(png_bytes(255 - image.pixels))
-    monkeypatch.chdir(own_images.parent)  # both are called `images`, seen from beside them
+    monkeypatch.chdir(own_images.parent)  # both relative paths are `images`
     first = build("test", folder, "chat", images_dir="images")[0]["image"]
     monkeypatch.chdir(inverted.parent)
     second = build("test", folder, "chat", images_dir="images")[0]["image"]
@@ -161,7 +161,7 @@ def test_an_image_id_that_is_no_plain_name_is_refused(build, own_images, tmp_pat
     Image.new("L", (width, height)).save(tmp_path / "secret.png")
     images = shutil.copytree(own_images, tmp_path / "images")
     hostile = folder_of(tmp_path, image_id=image_id.replace("{root}", str(tmp_path)))
-    with pytest.raises(ImageNotJoinedError, match="no plain file name"):
+    with pytest.raises(ImageNotJoinedError, match="not a plain file name"):
         build("test", hostile, images_dir=images)
 
 
@@ -170,7 +170,9 @@ def test_an_image_id_that_is_no_plain_name_is_refused(build, own_images, tmp_pat
     [
         pytest.param(None, "is missing or cannot be read", id="missing"),
         pytest.param(b"no image", "is missing or cannot be read", id="not an image"),
-        pytest.param(png_bytes(np.zeros((9, 8), np.uint8)), r"is \(8, 9\) pixels, and its row", id="another"),
+        pytest.param(
+            png_bytes(np.zeros((9, 8), np.uint8)), r"has \(8, 9\) pixels, and its row", id="another"
+        ),
     ],
 )
 def test_an_image_that_cannot_be_the_rows_is_refused(build, folder, own_images, tmp_path, content, message):
@@ -214,9 +216,9 @@ def put_another_table(vg: Path) -> None:
     ("change", "message"),
     [
         (remove_a_shard, "files of test are missing or left over"),
-        (break_a_shard, r"train-00000-of-0000\d.parquet is no Parquet file"),
+        (break_a_shard, r"train-00000-of-0000\d.parquet is not a Parquet file"),
         (put_another_table, "lacks the columns image, image_wh, messages"),
-        (shutil.rmtree, "holds no Parquet files"),
+        (shutil.rmtree, "contains no Parquet files"),
     ],
 )
 def test_a_damaged_folder_is_refused(build, folder, tmp_path, change, message):
@@ -230,5 +232,5 @@ def test_wrong_arguments_are_refused(build, folder, tmp_path):
         build("test", None)
     with pytest.raises(ValueError, match="'captions' not found"):
         build("test", folder, "captions")
-    with pytest.raises(ValueError, match=r"images_dir .* is no folder"):
+    with pytest.raises(ValueError, match=r"images_dir .* is not a folder"):
         build("test", folder, images_dir=tmp_path / "nowhere")

@@ -1,4 +1,4 @@
-"""Left and right: paired structures swap, names that hold the word for another reason do not."""
+"""Left and right: names of paired structures swap, other names with these words do not."""
 
 from __future__ import annotations
 

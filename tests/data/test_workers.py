@@ -1,4 +1,4 @@
-"""Work in other processes: every engine gives the same results, in the order of the jobs, a few at a time."""
+"""Workers: every engine yields the same results in the order of the jobs, with few jobs submitted ahead."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ def test_results_come_in_the_order_of_the_jobs_and_few_are_ahead(workers: int) -
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_what_a_job_raises_is_raised_here(workers: int) -> None:
+def test_exceptions_of_a_job_are_raised(workers: int) -> None:
     with pytest.raises(ValueError, match="math domain error"):
         list(in_workers(math.sqrt, [4, -1], workers))
 
 
 def test_a_worker_computes_on_one_thread() -> None:
     names = {"pools": threadpool_info, "loads_blas": np.dot}
-    # A worker cannot import a function of the tests.
+    # Workers cannot import functions from the tests.
     threads = partial(eval, "[pool['num_threads'] for pool in pools()]", names)
     assert list(in_workers(threads, [{}, {}], workers=2)) == [[1], [1]]
 
 
-def test_an_engine_that_cannot_be_used_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unusable_engine_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=r"^engine 'steam' is unknown; use one of processes, ray$"):
         in_workers(math.sqrt, [4], 2, "steam")
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")

@@ -13,7 +13,7 @@ from .records import ImageRecord, Instance, MaskedImage
 def box_of(mask: np.ndarray) -> Box:
     """The tight box of a mask.
 
-    mask: (H, W) bool. A one-pixel object is one pixel wide and high. Raises ValueError for an empty mask.
+    mask: (H, W) bool. The box of a single pixel is one pixel wide and high. Raises ValueError if the mask is empty.
     """
     rows = np.flatnonzero(mask.any(axis=1))
     if not rows.size:
@@ -25,10 +25,10 @@ def box_of(mask: np.ndarray) -> Box:
 
 
 def record_of(image: MaskedImage, min_area: float = 0.0) -> ImageRecord:
-    """The record of an image: one instance a mask, then one for each absent label.
+    """The record of an image: one instance per mask, then one per absent label.
 
-    Masks that cover less than `min_area` of the image are left out altogether: such an object is too small to
-    ask for, and it is not absent either.
+    Objects that cover less than `min_area` of the image are omitted: they are too small to ask about, and they are not
+    absent either. Raises ValueError if a mask has another shape than the image.
     """
     height, width = image.pixels.shape[:2]
     seen: Counter[str] = Counter()

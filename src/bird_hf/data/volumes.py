@@ -1,12 +1,12 @@
 """Medical volumes with label maps -> display slices with masks.
 
 A `Volume` is always in nibabel's RAS+ order: the first index grows towards the patient's right, the second
-towards the front (anterior), the third towards the head (superior). Orientation comes from the file's
-header, never from a guess; an oblique volume is turned to its nearest axes, not resampled.
+towards the front (anterior), the third towards the head (superior). The orientation is read from the file's
+header and never guessed; an oblique volume is reoriented to its nearest axes, not resampled.
 
-Slices are shown the radiological way: axial and coronal with the patient's right on the picture's left,
-sagittal with the front on the left; the front (axial) or the head (coronal, sagittal) is up. In RAS+ all
-three are one rule: turn both in-plane axes round and transpose.
+Slices are displayed in radiological convention: axial and coronal slices with the patient's right on the left of the
+image, sagittal slices with the front on the left; the front (axial) or the head (coronal, sagittal) is up. In RAS+
+one rule gives all three: reverse both in-plane axes and transpose.
 """
 
 from __future__ import annotations
@@ -17,15 +17,14 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from .records import Axis, ImageInfo, MaskedImage, Modality
+from .records import Axis, ImageInfo, ImageName, MaskedImage, Modality
 from .sides import other_side
 
 MAX_VOXELS = 2**28  # 268 million: a 512 x 512 CT of 1,024 slices
-MAX_SLICE_SIDE = 4096  # pixels; a slice that would be larger has a spacing that cannot be right
-MIN_AREA = 0.001  # share of a picture below which an object is too small to ask for
+MAX_SLICE_SIDE = 4096  # pixels; a larger slice means that the voxel spacing is wrong
+SLICE_MIN_AREA = 0.001  # share of a slice; smaller objects are too small to ask about
 
 VOXEL_AXIS = {Axis.SAGITTAL: 0, Axis.CORONAL: 1, Axis.AXIAL: 2}
-AXIS_LETTER = {Axis.SAGITTAL: "x", Axis.CORONAL: "y", Axis.AXIAL: "z"}  # as in SA-Med2D's file names
 
 CT_WINDOWS: Mapping[str, tuple[float, float]] = {  # name -> (level, width) in HU
     "lung": (-600.0, 1500.0),
@@ -53,10 +52,10 @@ class Volume:
 class CaseInfo:
     """What is known about a labelled volume besides its voxels.
 
-    labels: voxel value -> name; each label is one instance a slice, even in two pieces, but for `lesions`,
-    which are one instance a connected piece. exhaustive: every object of these names is in the label map,
-    so a label without a pixel is absent. window: a name of CT_WINDOWS, None for MR (percentiles).
-    head_in_mni: a head with its skull and an atlas in MNI space, so that the skull can be taken off.
+    labels: voxel value -> name. A label is one instance per slice even if it is in several pieces; a label in
+    `lesions` is one instance per connected piece. exhaustive: every object with one of these names is in the label
+    map, so a label without a pixel is absent. window: a name of CT_WINDOWS; None selects percentiles, as for MR.
+    head_in_mni: the volume is a head with skull and an atlas in MNI space, so the skull can be removed.
     """
 
     dataset: str
@@ -73,13 +72,14 @@ class CaseInfo:
 
     @property
     def case_id(self) -> str:
+        """The unit of a split."""
         return f"{self.dataset}/{self.original}"
 
     def image_info(self, axis: Axis, index: int, suffix: str = "") -> ImageInfo:
-        """The record of one slice, named as SA-Med2D names it: `mr_t1--colin27--head--z_0090`."""
-        prefix = f"{self.modality.value}_{self.modality_detail}"
+        """The description of one slice. suffix: appended to the volume's name in the image id."""
+        prefix = self.modality.prefix(self.modality_detail)
         return ImageInfo(
-            image_id=f"{prefix}--{self.dataset}--{self.original}{suffix}--{AXIS_LETTER[axis]}_{index:04d}",
+            image_id=ImageName(prefix, self.dataset, f"{self.original}{suffix}", axis, index).write(),
             modality=self.modality,
             modality_detail=self.modality_detail,
             region=self.region,
@@ -92,15 +92,20 @@ class CaseInfo:
 
 
 def canonical(voxels: np.ndarray, affine: np.ndarray, source: str = "volume") -> Volume:
-    """Voxels (X, Y, Z) with any affine (4, 4) to RAS+ mm -> Volume; axes are turned, not resampled."""
+    """Reorient voxels (X, Y, Z) with any affine (4, 4) to RAS+ mm; nothing is resampled.
+
+    Raises ValueError if the voxels are not 3-D and real, or the affine is degenerate. source: named in the message.
+    """
     import nibabel as nib
 
     if voxels.ndim != 3 or 0 in voxels.shape:
-        raise ValueError(f"{source}: shape {voxels.shape} is no 3-D volume; give one volume a file")
+        raise ValueError(f"{source}: shape {voxels.shape} is not a 3-D volume; save one volume per file")
     if voxels.dtype.kind not in "iufb":
         raise ValueError(f"{source}: voxels of type {voxels.dtype} are neither integers nor floats")
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise ValueError(f"{source}: the header's affine is degenerate: orientation unknown; repair it")
+        raise ValueError(
+            f"{source}: the header's affine is degenerate, so the orientation is unknown; repair it"
+        )
     turn = nib.orientations.io_orientation(affine)
     affine = affine @ nib.orientations.inv_ornt_aff(turn, voxels.shape)
     voxels = np.ascontiguousarray(nib.orientations.apply_orientation(voxels, turn))
@@ -109,13 +114,13 @@ def canonical(voxels: np.ndarray, affine: np.ndarray, source: str = "volume") ->
 
 
 def to_uint8(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Values of any unit -> uint8 grey; `low` and below is black, `high` and above is white."""
+    """Values in any unit -> uint8 grey; `low` and below are black, `high` and above are white."""
     grey = (values.astype(np.float32) - low) * (255.0 / max(high - low, 1e-6))
     return np.clip(np.rint(np.nan_to_num(grey)), 0, 255).astype(np.uint8)
 
 
 def ct_window(name: str) -> tuple[float, float]:
-    """The HU that a named window shows as black and as white."""
+    """The HU values that a named window displays as black and as white. Raises ValueError for an unknown name."""
     if name not in CT_WINDOWS:
         raise ValueError(f"CT window {name!r} is unknown; choose one of {', '.join(CT_WINDOWS)}")
     level, width = CT_WINDOWS[name]
@@ -123,7 +128,7 @@ def ct_window(name: str) -> tuple[float, float]:
 
 
 def mr_window(voxels: np.ndarray, percentiles: tuple[float, float] = (0.5, 99.5)) -> tuple[float, float]:
-    """The values that MR shows as black and white: percentiles of all above a tenth of the mean."""
+    """The values that MR displays as black and as white: percentiles of all values above a tenth of the mean."""
     sample = voxels.ravel()[:: max(1, voxels.size // 1_000_000)].astype(np.float32)
     sample = sample[np.isfinite(sample)]
     foreground = sample[sample > 0.1 * sample.mean()] if sample.size else sample
@@ -134,18 +139,18 @@ def mr_window(voxels: np.ndarray, percentiles: tuple[float, float] = (0.5, 99.5)
 
 
 def slice_at(volume: Volume, axis: Axis, index: int) -> np.ndarray:
-    """One slice (H, W) of an image, displayed radiologically, square pixels in mm, linear between voxels."""
+    """A slice (H, W) of an image in radiological convention, with square pixels in mm, linearly interpolated."""
     return _display(volume, axis, index, nearest=False)
 
 
 def label_slice_at(volume: Volume, axis: Axis, index: int) -> np.ndarray:
-    """One slice (H, W) of a label map on the same pixels as `slice_at`; values are kept (nearest voxel)."""
+    """A slice (H, W) of a label map on the pixel grid of `slice_at`, by the nearest voxel, so values are kept."""
     return _display(volume, axis, index, nearest=True)
 
 
 def _display(volume: Volume, axis: Axis, index: int, nearest: bool) -> np.ndarray:
     if axis not in VOXEL_AXIS:
-        raise ValueError(f"axis {axis!r} is no plane of a volume; choose axial, coronal or sagittal")
+        raise ValueError(f"axis {axis!r} is not a plane of a volume; choose axial, coronal or sagittal")
     normal = VOXEL_AXIS[axis]
     if not 0 <= index < volume.voxels.shape[normal]:
         raise ValueError(f"{axis.value} slice {index} is outside 0..{volume.voxels.shape[normal] - 1}")
@@ -157,11 +162,13 @@ def _display(volume: Volume, axis: Axis, index: int, nearest: bool) -> np.ndarra
 
 
 def _stretch(plane: np.ndarray, axis: int, factor: float, nearest: bool) -> np.ndarray:
-    """Makes a (H, W) plane `factor` times as long along one axis; the outer edges stay where they are."""
+    """Stretch a (H, W) plane by `factor` along one axis; the outer edges stay in place."""
     length = plane.shape[axis]
     longer = max(1, round(length * factor))
     if longer > MAX_SLICE_SIDE:
-        raise ValueError(f"a slice of {longer} pixels is beyond {MAX_SLICE_SIDE}; check the voxel spacing")
+        raise ValueError(
+            f"a slice of {longer} pixels is larger than {MAX_SLICE_SIDE}; check the voxel spacing"
+        )
     if longer == length:
         return plane
     at = np.clip((np.arange(longer) + 0.5) * length / longer - 0.5, 0, length - 1)
@@ -174,15 +181,19 @@ def _stretch(plane: np.ndarray, axis: int, factor: float, nearest: bool) -> np.n
 
 
 def masked_slices(
-    case: CaseInfo, image: Volume, labels: Volume, axes: tuple[Axis, ...] = (), min_area: float = MIN_AREA
+    case: CaseInfo,
+    image: Volume,
+    labels: Volume,
+    axes: tuple[Axis, ...] = (),
+    min_area: float = SLICE_MIN_AREA,
 ) -> Iterator[MaskedImage]:
-    """Every slice of a labelled volume that shows anything, axis by axis (all of the case's by default).
+    """Yield every slice of a labelled volume that is not blank, axis by axis (by default the axes of the case).
 
-    Objects below `min_area` of the picture are neither present nor absent. Raises ValueError where the
-    label map is not on the image's grid.
+    Objects below `min_area` of the slice are neither present nor absent. Raises ValueError if the label map is not on
+    the image's grid.
     """
     if image.voxels.shape != labels.voxels.shape or not np.allclose(image.affine, labels.affine, atol=0.01):
-        raise ValueError(f"{case.case_id}: image and labels lie on different grids; resample the labels")
+        raise ValueError(f"{case.case_id}: image and labels are on different grids; resample the labels")
     low, high = display_range(case, image)
     for axis in axes or case.axes:
         for index in range(image.voxels.shape[VOXEL_AXIS[axis]]):
@@ -194,17 +205,17 @@ def masked_slices(
 
 
 def display_range(case: CaseInfo, image: Volume) -> tuple[float, float]:
-    """The values that a volume shows as black and as white: its window, or percentiles of the foreground."""
+    """The values displayed as black and as white: the case's CT window, or percentiles of the foreground."""
     return ct_window(case.window) if case.window else mr_window(image.voxels)
 
 
 def objects_of(
-    case: CaseInfo, label_map: np.ndarray, axis: Axis, min_area: float = MIN_AREA
+    case: CaseInfo, label_map: np.ndarray, axis: Axis, min_area: float = SLICE_MIN_AREA
 ) -> tuple[tuple[tuple[str, np.ndarray], ...], tuple[str, ...]]:
     """The masks and the absent names of a label map (H, W) in display orientation.
 
-    A sagittal picture does not tell its own side: a name whose twin of the other side is in the picture, be it with a
-    speck that no record mentions, is not called absent there, since nobody could know from the pixels.
+    A sagittal slice does not show which side of the body it is from. A name is therefore not reported as absent if
+    the same structure of the other side is in the slice, even with too few pixels to be an object.
     """
     counts = np.bincount(label_map.ravel().astype(np.int64), minlength=max(case.labels) + 1)
     least = max(1.0, min_area * label_map.size)
@@ -223,7 +234,7 @@ def objects_of(
 
 
 def _pieces(mask: np.ndarray, least: float) -> list[np.ndarray]:
-    """The connected pieces (8 neighbours) of a mask (H, W) with at least that many pixels."""
+    """The connected pieces (8-connectivity) of a mask (H, W) that have at least `least` pixels."""
     pieces, number = ndimage.label(mask, structure=np.ones((3, 3)))
     sizes = np.bincount(pieces.ravel(), minlength=number + 1)
     return [pieces == i for i in range(1, number + 1) if sizes[i] >= least]

@@ -115,10 +115,12 @@ def by_modality(answers: Sequence[Answer], modalities: Iterable[str]) -> dict[st
         raise ValueError(f"{len(names)} modalities for {len(answers)} answers; give one for each answer")
     groups: dict[str, list[Answer]] = {modality.value: [] for modality in Modality}
     for number, (answer, name) in enumerate(zip(answers, names, strict=True)):
-        known = "x_ray" if name == "x" else name
-        if known not in groups:
-            raise ValueError(f"modality {name!r} (row {number}) is unknown; use {', '.join(groups)}")
-        groups[known].append(answer)
+        try:
+            groups[Modality.from_first_word(name)].append(answer)
+        except ValueError:
+            raise ValueError(
+                f"modality {name!r} (row {number}) is unknown; use {', '.join(groups)}"
+            ) from None
     return {name: group for name, group in groups.items() if group}
 
 

@@ -40,7 +40,7 @@ class Prediction:
         """What stands before the first underscore of the image's name; `x` is X-ray. Raises ValueError for others."""
         prefix = self.image.split("_")[0]
         try:
-            return Modality.X_RAY if prefix == "x" else Modality(prefix)
+            return Modality.from_first_word(prefix)
         except ValueError:
             known = ", ".join(Modality)
             raise ValueError(f"image {self.image!r} begins with no modality; known are {known}") from None

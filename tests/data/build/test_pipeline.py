@@ -276,7 +276,7 @@ def test_the_command_prints_what_was_taken_and_dropped(source: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ((), "is no source of images"),
+        ((), "is not a source of images"),
         (("--teacher", "parrot"), "teacher 'parrot' is unknown; use templates or openai"),
         (("--teacher", "openai"), "the teacher has no model name"),
     ],

@@ -11,7 +11,7 @@ import pytest
 from bird_hf.data.build.sampling import pick
 from bird_hf.data.build.split import Placed, check_no_leak, find_leaks, split_cases
 from bird_hf.data.draws import draw_of
-from bird_hf.data.near_duplicates import MAX_DISTANCE, Looks, look_of
+from bird_hf.data.near_duplicates import difference_hash
 from bird_hf.data.phantoms import draw_phantom
 from bird_hf.data.records import Modality
 
@@ -97,7 +97,7 @@ def test_a_few_cases_leave_a_test_where_there_are_two(sizes: list[int], test: in
     assert Counter(split_cases(cases, 0).values())["test"] == test
 
 
-LOOKS = [look_of(draw_phantom(Modality.CT, seed, 64).pixels) for seed in range(3)]
+LOOKS = [difference_hash(draw_phantom(Modality.CT, seed, 64).pixels) for seed in range(3)]
 
 
 @pytest.mark.parametrize(
@@ -116,32 +116,3 @@ def test_a_leak_is_refused_and_named(other: Placed, says: str) -> None:
     assert find_leaks(images) == []
     with pytest.raises(ValueError, match=says):
         check_no_leak([*images, other])
-
-
-def test_a_search_finds_all_that_a_comparison_with_every_look_finds() -> None:
-    rng = np.random.default_rng(0)
-    kinds = rng.integers(0, 256, (40, 32), np.uint8)
-    kinds[:20, :24] = 0  # dark pictures have most bits in common
-    bits = np.unpackbits(kinds[rng.integers(0, 40, 9000)], axis=1)
-    for row, flipped in zip(bits, rng.integers(0, 20, len(bits)), strict=True):
-        row[rng.choice(256, flipped, replace=False)] ^= 1
-    words = np.packbits(bits, axis=1)
-    looks = Looks()
-    for number, word in enumerate(words):
-        if number % 100 == 0:
-            apart = np.bitwise_count(words[:number] ^ word).sum(axis=1, dtype=int)
-            assert looks.like(word.tobytes()).tolist() == np.flatnonzero(apart <= MAX_DISTANCE).tolist()
-        looks.add(word.tobytes())
-
-
-def test_a_copy_looks_the_same_and_another_picture_does_not() -> None:
-    looks = Looks()
-    pictures = [draw_phantom(modality, seed, 96).pixels for modality in Modality for seed in range(3)]
-    for picture in pictures:
-        assert not looks.like(look_of(picture)).size
-        looks.add(look_of(picture))
-    for number, picture in enumerate(pictures):
-        darker = (picture * 0.8 + 10).astype(np.uint8)
-        larger = picture.repeat(2, axis=0).repeat(2, axis=1)
-        assert looks.like(look_of(darker)).tolist() == [number]
-        assert looks.like(look_of(larger)).tolist() == [number]

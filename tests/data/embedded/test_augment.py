@@ -21,11 +21,11 @@ from bird_hf.data.embedded.augment import (
 )
 from bird_hf.data.embedded.cases import EMBEDDED_CASES, load_case
 from bird_hf.data.records import Axis, MaskedImage, Modality
-from bird_hf.data.volumes import MIN_AREA, CaseInfo, Volume, label_slice_at, slice_at
+from bird_hf.data.volumes import SLICE_MIN_AREA, CaseInfo, Volume, label_slice_at, slice_at
 
 
 def augmented_slice(
-    sampler: SliceSampler, seed: int, number: int, side: int = 192, min_area: float = MIN_AREA
+    sampler: SliceSampler, seed: int, number: int, side: int = 192, min_area: float = SLICE_MIN_AREA
 ) -> MaskedImage:
     """Picture `number` of a run: the same seed and number give the same picture in any order."""
     return sampler.draw(np.random.default_rng((seed, number)), side, number, min_area)

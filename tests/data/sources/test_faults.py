@@ -1,4 +1,4 @@
-"""Faults of images and masks: each is found and named, and what only looks odd is not taken for one."""
+"""Faults of images and masks are detected and named; unusual images and masks without faults are accepted."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_a_faulty_mask_is_named(mask: np.ndarray, reason: Drop) -> None:
         pytest.param(boxed((0, 0, 64, 8), (0, 0, 8, 64), (56, 0, 64, 64)), id="an arch"),
     ],
 )
-def test_an_odd_mask_is_no_fault(mask: np.ndarray) -> None:
+def test_an_unusual_mask_is_not_a_fault(mask: np.ndarray) -> None:
     check_mask(mask, (*NOISE.shape, 3))
 
 
@@ -121,13 +121,13 @@ def test_masks_are_read_in_every_mode(mode: str, value: int) -> None:
         pytest.param(b"\x89PNG", Drop.UNREADABLE_MASK, id="cut short"),
     ],
 )
-def test_what_is_no_mask_is_named(content: bytes, reason: Drop) -> None:
+def test_other_files_are_not_read_as_masks(content: bytes, reason: Drop) -> None:
     with pytest.raises(FaultyImageError) as caught:
         read_mask(content)
     assert caught.value.reason is reason
 
 
-def test_a_class_that_is_others_together_is_a_union() -> None:
+def test_a_class_that_covers_exactly_others_is_a_union() -> None:
     left, right = boxed((5, 5, 20, 20)), boxed((20, 5, 40, 20))
     with pytest.raises(FaultyImageError, match="union_class: heart"):
         check_union([("cavity", left), ("heart", left | right), ("wall", right)])
@@ -140,7 +140,7 @@ def test_a_class_that_is_others_together_is_a_union() -> None:
 
 
 def is_union(masks: dict[str, np.ndarray]) -> bool:
-    """Whether a mask is two or more smaller ones together, by comparing all pixels."""
+    """Whether a mask is the union of two or more smaller ones, by comparing all pixels."""
     for whole in masks.values():
         inside = [part for part in masks.values() if (part <= whole).all() and part.sum() < whole.sum()]
         if len(inside) > 1 and np.array_equal(np.logical_or.reduce(inside), whole):

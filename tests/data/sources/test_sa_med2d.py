@@ -1,123 +1,91 @@
-"""Phantoms in SA-Med2D's layout: names, tables and masks fit each other, and what is somebody's stays."""
+"""SA-Med2D as a source: a fault drops the whole image, and names are never paths."""
 
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from bird_hf.data.phantoms import PHANTOM_LABELS, draw_phantom
-from bird_hf.data.phantoms.sa_med2d_folder import CLASSES_TABLE, IMAGES_TABLE, write_folder, write_phantoms
-from bird_hf.data.records import Modality
+from bird_hf.data.records import CLASSES_TABLE, IMAGES_TABLE, Modality
+from bird_hf.data.sources.faults import Drop, FaultyImageError
+from bird_hf.data.sources.open import open_source
 
-COUNT, SEED, SIDE = 2, 7, 64
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("sa_med2d") / "phantoms"
-    assert write_phantoms(out, COUNT, SEED, SIDE) == (
-        COUNT * len(Modality),
-        sum(len(phantom.masks) for phantom in drawn()),
-    )
-    return out
+from .example_sources import BLOB, NOISE, STEM, listed, sa_med2d, zipped
 
 
-def drawn():  # type: ignore[no-untyped-def]
-    return [draw_phantom(modality, SEED + number, SIDE) for modality in Modality for number in range(COUNT)]
+@pytest.mark.parametrize(
+    ("masks", "image", "stem", "reason"),
+    [
+        pytest.param({"0001_000": ~BLOB}, NOISE, STEM, Drop.INVERTED_MASK, id="inverted"),
+        pytest.param(
+            {"0001_000": BLOB}, BLOB.astype(np.uint8) * 255, STEM, Drop.IMAGE_IS_MASK, id="image is a mask"
+        ),
+        pytest.param({"0001_000": BLOB[:-2]}, NOISE, STEM, Drop.SHAPE_MISMATCH, id="shape"),
+        pytest.param({"0001_000": BLOB, "0002_000": BLOB}, NOISE, STEM, Drop.UNNAMED_CLASS, id="class2"),
+        pytest.param(
+            {"0001_000": BLOB, "0009_000": BLOB}, NOISE, STEM, Drop.UNNAMED_CLASS, id="no such class"
+        ),
+        pytest.param({"0001_000": BLOB, "0003_000": BLOB}, NOISE, STEM, Drop.UNION_CLASS, id="union"),
+        pytest.param({"0001_000": BLOB, "0004_000": BLOB & False}, NOISE, STEM, Drop.EMPTY_MASK, id="empty"),
+        pytest.param({}, NOISE, STEM, Drop.NO_MASKS, id="no masks"),
+        pytest.param({"0001_000": BLOB}, None, STEM, Drop.MISSING_IMAGE, id="no image"),
+        pytest.param(
+            {"0001_000": BLOB}, NOISE, "xx_00--LIDC--1--2d_none", Drop.UNKNOWN_MODALITY, id="modality"
+        ),
+        pytest.param({"0001_000": BLOB}, NOISE, "photo", Drop.BAD_NAME, id="name"),
+    ],
+)
+def test_a_fault_drops_the_image_whole(
+    tmp_path: Path, masks: dict, image: np.ndarray | None, stem: str, reason: Drop
+) -> None:
+    source = open_source(sa_med2d(tmp_path, masks, image, stem))
+    candidates, left_out = listed(source)
+    if candidates:
+        with pytest.raises(FaultyImageError) as caught:
+            source.read(candidates[stem])
+        assert caught.value.reason is reason
+    else:
+        assert left_out == {stem: reason}
 
 
-def read_json(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8"))
+def test_a_listed_mask_without_a_file_is_missing(tmp_path: Path) -> None:
+    root = sa_med2d(tmp_path, {"0001_000": BLOB})
+    table = {f"images/{STEM}.png": [f"masks/{STEM}--0001_000.png", f"masks/{STEM}--0001_001.png"]}
+    (root / IMAGES_TABLE).write_text(json.dumps(table, indent=1))
+    assert listed(open_source(root))[1] == {STEM: Drop.MISSING_MASK}
+    table[f"images/{STEM}.png"].pop()
+    (root / IMAGES_TABLE).write_text(json.dumps(table, indent=1))
+    assert {*listed(open_source(root))[0]} == {STEM}
 
 
-def test_a_folder_holds_images_masks_and_two_tables(folder: Path) -> None:
-    assert {path.name for path in folder.iterdir()} == {"images", "masks", IMAGES_TABLE, CLASSES_TABLE}
-    assert [path.name for path in folder.parent.iterdir()] == ["phantoms"]  # nothing is left beside it
+def test_a_truncated_file_is_unreadable(tmp_path: Path) -> None:
+    root = sa_med2d(tmp_path, {"0001_000": BLOB})
+    path = root / "images" / f"{STEM}.png"
+    path.write_bytes(path.read_bytes()[:200])
+    source = open_source(root)
+    with pytest.raises(FaultyImageError, match="unreadable_image"):
+        source.read(listed(source)[0][STEM])
 
 
-def test_the_table_lists_every_file_once(folder: Path) -> None:
-    table = read_json(folder / IMAGES_TABLE)
-    masks = [mask for masks in table.values() for mask in masks]
-    assert len({*masks}) == len(masks)
-    found = {str(path.relative_to(folder)) for path in folder.glob("*/*")}
-    assert {*table, *masks} == found
+def test_names_in_an_archive_are_never_paths(phantoms: Path, tmp_path: Path) -> None:
+    path = zipped(phantoms, tmp_path / "a.zip")
+    with zipfile.ZipFile(path, "a") as archive:
+        for name in (
+            "../../images/../ct_00--d--x--2d_none.png",
+            "/images/\nx.png",
+            "images/" + "y" * 5000 + ".png",
+        ):
+            archive.writestr(name, b"")
+    before = {*tmp_path.rglob("*")}
+    candidates, left_out = listed(open_source(path))
+    assert len(candidates) == 2 * len(Modality) and len(left_out) == 2
+    assert {*tmp_path.rglob("*")} == before
 
 
-def test_class_ids_count_from_0_in_the_order_of_the_labels(folder: Path) -> None:
-    assert read_json(folder / CLASSES_TABLE) == {
-        f"phantom_{modality}": {
-            label: f"{number:04d}" for number, label in enumerate(PHANTOM_LABELS[modality])
-        }
-        for modality in Modality
-    }
-
-
-def test_names_parse_from_the_right(folder: Path) -> None:
-    classes = read_json(folder / CLASSES_TABLE)
-    for image, masks in read_json(folder / IMAGES_TABLE).items():
-        prefix, dataset, original, plane = Path(image).stem.rsplit("--", 3)
-        assert dataset.startswith("phantom_") and original.startswith("case")
-        assert any(prefix == name or prefix.startswith(f"{name}_") for name in Modality)
-        axis, index = plane.split("_")
-        assert (axis in {"x", "y", "z"} and index.isdigit()) or (axis, index) == ("2d", "none")
-        seen: dict[str, int] = {}
-        for mask in masks:
-            image_stem, ids = Path(mask).stem.rsplit("--", 1)
-            class_id, instance = ids.split("_")
-            assert image_stem == Path(image).stem
-            assert class_id in classes[dataset].values()
-            assert instance == f"{seen.setdefault(class_id, 0):03d}"  # instances of a class count from 0
-            seen[class_id] += 1
-
-
-def test_images_and_masks_read_back_as_they_were_drawn(folder: Path) -> None:
-    table, classes = read_json(folder / IMAGES_TABLE), read_json(folder / CLASSES_TABLE)
-    for phantom in drawn():
-        image = f"images/{phantom.info.image_id}.png"
-        assert np.array_equal(np.asarray(Image.open(folder / image)), phantom.pixels)
-        assert len(table[image]) == len(phantom.masks)
-        for name, (label, mask) in zip(table[image], phantom.masks, strict=True):
-            stored = Image.open(folder / name)
-            assert stored.mode == "L"
-            assert {*np.unique(np.asarray(stored))} <= {0, 255}
-            assert np.array_equal(np.asarray(stored) > 0, mask)
-            assert f"--{classes[phantom.info.dataset][label]}_" in name
-
-
-def tiny(out: Path, seed: int = 0) -> tuple[int, int]:
-    phantom = draw_phantom(Modality.CT, seed, SIDE)
-    return write_folder(out, [phantom], {phantom.info.dataset: PHANTOM_LABELS[Modality.CT]})
-
-
-def test_a_second_run_replaces_the_first_and_keeps_what_is_not_its_own(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    tiny(out)
-    first = {path.name for path in out.glob("images/*")}
-    (out / "notes.txt").write_text("mine")
-    tiny(out, seed=1)
-    assert (out / "notes.txt").read_text() == "mine"
-    assert len([*out.glob("images/*")]) == 1
-    assert not first & {path.name for path in out.glob("images/*")}
-
-
-def test_what_an_interrupted_run_left_is_not_published(tmp_path: Path) -> None:
-    left = tmp_path / ".out.making" / "images"
-    left.mkdir(parents=True)
-    (left / "stale.png").touch()
-    tiny(tmp_path / "out")
-    assert not (tmp_path / "out" / "images" / "stale.png").exists()
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
-
-
-@pytest.mark.parametrize("name", ["images/ct_00--LIDC--0001--x_0001.png", "masks/photo.png"])
-def test_somebody_elses_pictures_are_never_replaced(tmp_path: Path, name: str) -> None:
-    theirs = tmp_path / "out" / name
-    theirs.parent.mkdir(parents=True)
-    theirs.write_text("theirs")
-    with pytest.raises(ValueError, match=r"pictures of another dataset, such as .*; give another folder"):
-        tiny(tmp_path / "out")
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [theirs]
+def test_without_class_names_a_source_is_refused(tmp_path: Path) -> None:
+    (sa_med2d(tmp_path, {"0001_000": BLOB}) / CLASSES_TABLE).unlink()
+    with pytest.raises(ValueError, match="so its classes have no names; add it"):
+        [*open_source(tmp_path).listed()]

@@ -21,8 +21,8 @@ from tqdm import tqdm
 from ..folder.publish import png_bytes, rows_of
 from ..folder.subsets import SIZES
 from ..masks import record_of
-from ..near_duplicates import look_of
-from ..records import Dialogue, ImageRecord, Modality, Task
+from ..near_duplicates import difference_hash
+from ..records import Dialogue, ImageRecord, Modality, Task, single_class_modalities
 from ..sources.base import Candidate, LeftOut, Source, fingerprint
 from ..sources.faults import Drop, FaultyImageError
 from ..sources.label_names import Spellings, spellings
@@ -44,7 +44,6 @@ _KEY = "key.json"  # of the state: source and settings
 _STATE = Path("state", "build.sqlite")
 _CHUNK = 32  # images that a worker reads at a time, and that are committed together
 _SPARE = 1.25  # images that are read for each that is wanted: some are faulty, some look like others
-_ONE_CLASS = (Modality.PET, Modality.FUNDUS)  # BiRD 3: no classification where there is but one class
 
 
 @dataclass(frozen=True)
@@ -303,7 +302,7 @@ def read_chunk(
             continue
         png = png_bytes(image.pixels) if keep or (keep_phantoms and image.info.synthetic) else None
         rejected = len(found.masks) - len(image.masks)
-        text, look = record_text(record), look_of(image.pixels)
+        text, look = record_text(record), difference_hash(image.pixels)
         readings.append(_Reading(image_id, json.dumps(objects), None, text, look, png, rejected))
     return readings
 
@@ -324,7 +323,7 @@ def _write_words(begun: _Begun, teacher: Teacher) -> None:
     state, review = begun.state, begun.review
     if state.is_done("words"):
         return
-    lonely = _one_class_modalities(state)
+    lonely = single_class_modalities(_records(state))
     total, done = state.count("chosen"), state.count("words")
     answers = teacher.dialogues(_unwritten(state))
     with tqdm(total=total, initial=done, desc="writing", unit="image") as bar:
@@ -346,13 +345,6 @@ def _records(state: BuildState, where: str = "") -> Iterator[ImageRecord]:
     ids = f"SELECT image_id FROM chosen {where} ORDER BY rank"
     for _, text in state.each(ids, "record FROM {} JOIN reads USING (image_id)"):
         yield record_of_text(text)
-
-
-def _one_class_modalities(state: BuildState) -> set[Modality]:
-    names: dict[Modality, set[str]] = {}
-    for record in _records(state):
-        names.setdefault(record.info.modality, set()).update(item.label for item in record.present)
-    return {modality for modality in _ONE_CLASS if len(names.get(modality, ())) == 1}
 
 
 def _words(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from ..near_duplicates import Looks
+from ..near_duplicates import HashIndex
 from ..sources.faults import Drop
 from .split import Placed, check_no_leak, split_cases
 from .state import BuildState
@@ -28,7 +28,7 @@ def choose(state: BuildState, limit: int, seed: int, test_share: float) -> None:
 
 
 def _take(state: BuildState, limit: int) -> None:
-    looks, taken = Looks(), 0
+    looks, taken = HashIndex(), 0
     whole = state.each(
         "SELECT image_id FROM picked JOIN reads USING (image_id) WHERE fault IS NULL ORDER BY rank",
         "rank, look FROM {} JOIN picked USING (image_id) JOIN reads USING (image_id)",
@@ -36,7 +36,7 @@ def _take(state: BuildState, limit: int) -> None:
     for image_id, rank, look in whole:
         if taken == limit:
             break
-        if looks.like(look).size:
+        if looks.near(look).size:
             state.database.execute(
                 "UPDATE reads SET fault = ? WHERE image_id = ?", (Drop.NEAR_DUPLICATE, image_id)
             )

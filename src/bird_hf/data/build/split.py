@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from ..draws import draw_of
-from ..near_duplicates import Looks
+from ..near_duplicates import HashIndex
+from ..records import ImageName
 from ..sources.label_names import patient_of
 
 TEST_SHARE = 0.12  # BiRD 3: 30 K of 270 K turns, whole cases
@@ -54,20 +56,20 @@ def find_leaks(images: Iterable[Placed]) -> list[str]:
     """What stands on both sides, in words: a case, a patient by the file names, or pictures that look the same."""
     leaks: list[str] = []
     sides: dict[tuple[str, str], str] = {}
-    looks = Looks()
+    looks = HashIndex()
     seen: list[tuple[str, str]] = []  # names and splits alone: there may be a million
     for image in images:
         keys = [("case", image.case_id)]
-        if (parts := image.image_id.split("--", 2))[2:]:
-            original = parts[2].rpartition("--")[0]
-            keys.append(("patient", f"{parts[1]}/{patient_of(parts[1], original)}"))
+        with suppress(ValueError):
+            name = ImageName.parse(image.image_id)
+            keys.append(("patient", f"{name.dataset}/{patient_of(name.dataset, name.original)}"))
         for key in keys:
             if sides.setdefault(key, image.split) != image.split:
                 leaks.append(f"{key[0]} {key[1]} is in {sides[key]} and in {image.split}")
-        for number in looks.like(image.look):
-            name, split = seen[number]
+        for number in looks.near(image.look):
+            other, split = seen[number]
             if split != image.split:
-                leaks.append(f"{image.image_id} ({image.split}) looks like {name}")
+                leaks.append(f"{image.image_id} ({image.split}) looks like {other}")
         looks.add(image.look)
         seen.append((image.image_id, image.split))
     return leaks

@@ -19,7 +19,7 @@ from scipy.spatial.transform import Rotation
 from ..records import Axis, MaskedImage, Modality
 from ..sides import other_side
 from ..volumes import (
-    MIN_AREA,
+    SLICE_MIN_AREA,
     VOXEL_AXIS,
     CaseInfo,
     Volume,
@@ -98,7 +98,7 @@ class SliceSampler:
             self.brain_window = mr_window(self.voxels[::2, ::2, ::2][self.off_brain == 0])
 
     def draw(
-        self, rng: np.random.Generator, side: int, number: int, min_area: float = MIN_AREA
+        self, rng: np.random.Generator, side: int, number: int, min_area: float = SLICE_MIN_AREA
     ) -> MaskedImage:
         """One picture (side, side). `number` makes its id unique; objects below `min_area` go unmentioned.
 

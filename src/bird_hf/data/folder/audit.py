@@ -19,7 +19,7 @@ from tqdm import tqdm
 from ...hub.boxes import Box
 from ...hub.grounding import Span, read
 from ...hub.pixels import open_image
-from ..near_duplicates import Looks, look_of
+from ..near_duplicates import HashIndex, difference_hash
 from ..records import Axis, Modality, Task
 from ..sides import other_side
 from .shards import Row, shards_of, stream_rows
@@ -206,17 +206,17 @@ def _check_picture(row: Row, place: Place, split: str, seen: _Seen) -> Iterator[
     if picture.size != tuple(row["image_wh"]):
         detail = f"{picture.size} pixels, and its row says {tuple(row['image_wh'])}"
         yield Finding(Suspicion.PICTURE, row["image_id"], place, detail)
-    pictures.append(_Picture(row["image_id"], place, look_of(np.asarray(picture))))
+    pictures.append(_Picture(row["image_id"], place, difference_hash(np.asarray(picture))))
 
 
 def _compare_splits(seen: _Seen) -> Iterator[Finding]:
     """Pictures that look the same in two splits; a flat picture looks like nothing."""
     for first, second in combinations(seen.pictures, 2):
-        looks = Looks()
+        looks = HashIndex()
         for picture in seen.pictures[first]:
             looks.add(picture.look)
         for picture in seen.pictures[second]:
-            for number in looks.like(picture.look) if any(picture.look) else ():
+            for number in looks.near(picture.look) if any(picture.look) else ():
                 twin = seen.pictures[first][int(number)]
                 detail = f"{second}, and in {first} {twin.image_id}"
                 yield Finding(

@@ -1,17 +1,15 @@
-"""What the name of an image says where the name is all that there is.
+"""What the name of an image says, for the original files, which hold nothing else about an image.
 
-Names of SA-Med2D say modality, dataset, case, axis and slice (`sa_med2d_source.parse_stem`); of any other name, the
-word before the first underscore must be a modality. No name says a region.
+SA-Med2D names say modality, dataset, case, axis and slice (`records.ImageName`); any other name must begin with a
+modality and an underscore. No name says a region.
 """
 
 from __future__ import annotations
 
 import re
 
-from ..records import Axis, ImageInfo, Modality
-from ..sources.faults import FaultyImageError
+from ..records import Axis, ImageInfo, ImageName, Modality
 from ..sources.label_names import patient_of
-from ..sources.sa_med2d import modality_of, parse_stem
 
 # A file name and never a path: no separator, no drive, nothing hidden, no control character.
 _PLAIN_STEM = re.compile(r"[^./\\:\x00-\x1f][^/\\:\x00-\x1f]{0,239}")
@@ -29,20 +27,19 @@ def info_of(stem: str) -> ImageInfo:
     A name that is none of SA-Med2D's is its own case, and a picture that is no slice.
     """
     try:
-        prefix, dataset, original, axis, number = parse_stem(stem)
-        modality, detail = modality_of(prefix)
-    except FaultyImageError:
+        name = ImageName.parse(stem)
+        modality, detail = Modality.from_prefix(name.prefix)
+    except ValueError:
         return ImageInfo(stem, _first_word(stem), "", "", Axis.PLANAR, None, "", stem, False)
-    case_id = f"{dataset}/{patient_of(dataset, original)}"
+    case_id = f"{name.dataset}/{patient_of(name.dataset, name.original)}"
     return ImageInfo(
-        stem, modality, detail, "", axis, number, dataset, case_id, dataset.startswith("phantom_")
+        stem, modality, detail, "", name.axis, name.slice_index, name.dataset, case_id, name.synthetic
     )
 
 
 def _first_word(stem: str) -> Modality:
-    word = stem.split("_")[0]
     try:
-        return Modality.X_RAY if word == "x" else Modality(word)
+        return Modality.from_first_word(stem.split("_")[0])
     except ValueError:
         known = ", ".join(Modality)
         raise ValueError(f"image {stem[:80]!r} begins with no modality; known are {known}") from None

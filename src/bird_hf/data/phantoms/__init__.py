@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from ..records import ImageInfo, MaskedImage, Modality
+from ..records import ImageInfo, ImageName, MaskedImage, Modality
 from . import (
     ct,
     dermoscopy,
@@ -73,10 +73,11 @@ def draw_phantom(modality: Modality, seed: int, side: int = 256) -> MaskedImage:
 
 def _info(modality: Modality, seed: int, sketch: Sketch) -> ImageInfo:
     dataset = f"phantom_{modality.value}"
+    name = ImageName(sketch.prefix, dataset, f"case{seed:06d}", sketch.axis, sketch.slice_index)
     return ImageInfo(
-        image_id=f"{sketch.prefix}--{dataset}--case{seed:06d}--{sketch.plane}",
+        image_id=name.write(),
         modality=modality,
-        modality_detail=sketch.prefix.removeprefix(modality.value).removeprefix("_"),
+        modality_detail=Modality.from_prefix(sketch.prefix)[1],
         region=sketch.region,
         axis=sketch.axis,
         slice_index=sketch.slice_index,

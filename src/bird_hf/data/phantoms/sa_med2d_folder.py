@@ -20,11 +20,9 @@ import numpy as np
 from tqdm import tqdm
 
 from ..folder.publish import png_bytes, replace_folder
-from ..records import MaskedImage, Modality
+from ..records import CLASSES_TABLE, IMAGES_TABLE, MaskedImage, MaskName, Modality
 from . import PHANTOM_LABELS, draw_phantom
 
-IMAGES_TABLE = "SAMed2D_v1.json"
-CLASSES_TABLE = "SAMed2D_v1_class_mapping_id.json"
 _FOLDERS = ("images", "masks")
 
 
@@ -60,7 +58,7 @@ def write_folder(
         seen: Counter[int] = Counter()
         for label, mask in picture.masks:
             class_id = classes[info.dataset].index(label)
-            mask_name = f"masks/{info.image_id}--{class_id:04d}_{seen[class_id]:03d}.png"
+            mask_name = f"masks/{MaskName.of(info.image_id, class_id, seen[class_id]).write()}.png"
             seen[class_id] += 1
             (making / mask_name).write_bytes(png_bytes(mask.astype(np.uint8) * 255))
             table[image_name].append(mask_name)

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from ..records import Axis
 from .canvas import Canvas
 
-_LETTERS = {Axis.SAGITTAL: "x", Axis.CORONAL: "y", Axis.AXIAL: "z"}
-
 
 @dataclass(frozen=True)
 class Sketch:
@@ -19,10 +17,3 @@ class Sketch:
     region: str
     axis: Axis = Axis.PLANAR
     slice_index: int | None = None
-
-    @property
-    def plane(self) -> str:
-        """The last part of an SA-Med2D name, such as `z_0040` or `2d_none`."""
-        if self.slice_index is None:
-            return "2d_none"
-        return f"{_LETTERS[self.axis]}_{self.slice_index:04d}"

@@ -1,12 +1,12 @@
-"""Files of a folder or of a zip archive, read in place: also an archive in many parts (`name.z01`, ..., `name.zip`).
+"""Reads files of a folder or of a zip archive in place, including split archives (`name.z01`, ..., `name.zip`).
 
-The central directory is read as a stream and only the members that are asked for are unpacked, so an archive of
-twenty million members needs no more memory than a small one. Python's own `zipfile` can do neither: it holds every
-entry, and refuses archives of several parts. In those, a member's place is the number of its part and the offset
-in that part (PKWARE's APPNOTE 6.3.3, 4.3 and 4.4), and its bytes may go on in the next part.
+The central directory is read as a stream and only requested members are unpacked, so an archive of twenty million
+members needs no more memory than a small one. Python's `zipfile` keeps every entry in memory and refuses split
+archives. In a split archive the position of a member is the number of its part and the offset in that part
+(PKWARE's APPNOTE 6.3.3, 4.3 and 4.4), and its bytes may continue in the next part.
 
-Archives are hostile: nothing is written to disk, a member's name is never used as a path, and what a member may
-unpack to is bounded.
+Archives are not trusted: nothing is written to disk, a member's name is never used as a path, and the unpacked size
+of a member is limited.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-MAX_FILE_BYTES = 2**26  # 64 MB: no picture or mask is larger; tables are read as streams
+MAX_FILE_BYTES = 2**26  # 64 MB, more than any image or mask; tables are read as streams
 _MAX_PARTS = 1000
-_PIECE = 2**20
+_CHUNK_BYTES = 2**20
 
 _END = struct.Struct("<4s4H2LH")  # end of central directory: counts, size and offset, length of the comment
 _END64_LOCATOR = struct.Struct("<4sLQL")
@@ -32,24 +32,24 @@ _LOCAL = struct.Struct("<4s2B4HL2L2H")  # the header before a member's bytes
 _STORED, _DEFLATED = 0, 8
 _ENCRYPTED = 1
 
-Place = list[Any]  # what `files` gives and `read` takes: JSON
+Place = list[Any]  # where a file is: JSON, yielded by `files` and passed to `read` and `stream`
 
 
 class Files(Protocol):
-    """The files of a source: their names, and their bytes on demand."""
+    """The files of a source: their names, and their content on demand."""
 
     def files(self) -> Iterator[tuple[str, Place]]:
-        """(name with `/`, place) of every file, in any order."""
+        """Yield (name with `/`, place) of every file, in any order."""
 
     def read(self, place: Place, limit: int = MAX_FILE_BYTES) -> bytes:
-        """The bytes at a place. Raises ValueError where they are damaged or more than `limit`."""
+        """Read the file at a place. Raises ValueError if it is damaged or has more than `limit` bytes."""
 
     def stream(self, place: Place) -> Iterator[bytes]:
-        """The bytes at a place in pieces, however many they are."""
+        """Yield the bytes of the file at a place in pieces, without a size limit."""
 
 
 class FolderFiles:
-    """The files in some folders below `root`, not deeper. A place is [folder, name] as the disk lists them."""
+    """The files directly in some folders of `root`. A place is [folder, name]."""
 
     def __init__(self, root: Path, folders: tuple[str, ...]) -> None:
         self.root, self.folders = root, folders
@@ -70,12 +70,12 @@ class FolderFiles:
         except OSError as error:
             raise ValueError(f"{place[1]} cannot be read ({error.strerror})") from error
         if len(content) > limit:
-            raise ValueError(f"{place[1]} is beyond the limit of {limit:,} bytes")
+            raise ValueError(f"{place[1]} is larger than {limit:,} bytes")
         return content
 
     def stream(self, place: Place) -> Iterator[bytes]:
         with (self.root / place[0] / place[1]).open("rb") as file:
-            while piece := file.read(_PIECE):
+            while piece := file.read(_CHUNK_BYTES):
                 yield piece
 
 
@@ -84,7 +84,7 @@ class ZipArchive:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = _Parts(part_paths(path))
+        self._file = _JoinedFiles(part_paths(path))
         self._start, self._count, self._shift = self._find_directory()
 
     def files(self) -> Iterator[tuple[str, Place]]:
@@ -106,7 +106,7 @@ class ZipArchive:
     def read(self, place: Place, limit: int = MAX_FILE_BYTES) -> bytes:
         _, _, packed, size, method, crc = place
         if size > limit or packed > limit:
-            raise ValueError(f"a member of {size:,} bytes is beyond the limit of {limit:,}")
+            raise ValueError(f"a member of {size:,} bytes is larger than {limit:,} bytes")
         data = self._file.at(self._data_of(place), packed, "a member is cut short")
         content = _inflate(data, size) if method == _DEFLATED else data
         if len(content) != size or zlib.crc32(content) != crc:
@@ -117,27 +117,29 @@ class ZipArchive:
         position, left = self._data_of(place), place[2]
         unpack = zlib.decompressobj(-zlib.MAX_WBITS) if place[4] == _DEFLATED else None
         while left:
-            piece = self._file.at(position, min(_PIECE, left), "a member is cut short")
+            piece = self._file.at(position, min(_CHUNK_BYTES, left), "a member is cut short")
             position, left = position + len(piece), left - len(piece)
             yield unpack.decompress(piece) if unpack else piece
 
     def _data_of(self, place: Place) -> int:
-        """Where a member's bytes begin."""
+        """The position of a member's first byte in the joined parts."""
         part, offset, _, _, method, _ = place
         if method not in (_STORED, _DEFLATED):
-            raise ValueError(f"a member is packed by method {method}; only store and deflate are read")
+            raise ValueError(
+                f"a member is compressed by method {method}; only store and deflate are supported"
+            )
         start = self._file.position(part, offset)
-        local = _LOCAL.unpack(self._file.at(start, _LOCAL.size, "a member lies outside the archive"))
+        local = _LOCAL.unpack(self._file.at(start, _LOCAL.size, "a member is outside the archive"))
         if local[0] != b"PK\x03\x04":
-            raise ValueError("a member is not where the directory says")
+            raise ValueError("a member is not at the position given in the directory")
         return start + _LOCAL.size + local[-2] + local[-1]
 
     @property
     def _broken(self) -> str:
-        return f"{self.path} is no whole zip archive; is it complete, with all its parts beside it?"
+        return f"{self.path} is not a complete zip archive; are all its parts in the same folder?"
 
     def _find_directory(self) -> tuple[int, int, int]:
-        """(position of the central directory, number of entries, bytes that stand before the archive)."""
+        """(position of the central directory, number of entries, number of bytes before the archive)."""
         tail_length = min(self._file.size, _END.size + 2**16)
         tail_start = self._file.size - tail_length
         tail = self._file.at(tail_start, tail_length, self._broken)
@@ -160,10 +162,10 @@ class ZipArchive:
             end = at
         if last + 1 != len(self._file.paths):
             raise ValueError(
-                f"{self.path} is in {last + 1} parts, and {len(self._file.paths)} are here; put all in one folder"
+                f"{self.path} has {last + 1} parts, and {len(self._file.paths)} were found; put all in one folder"
             )
         start = self._file.position(part, offset)
-        # An archive in one file may have a program before it; then every offset is that much too small.
+        # A single-file archive may follow a program (self-extracting); every offset is then too small by its size.
         shift = end - size - start if last == 0 else 0
         if shift < 0:
             raise ValueError(self._broken)
@@ -171,7 +173,7 @@ class ZipArchive:
 
 
 def part_paths(path: Path) -> list[Path]:
-    """The files of an archive in order: `name.z01`, `name.z02`, ... where they are, and `name.zip` last."""
+    """The files of an archive in order: `name.z01`, `name.z02`, ... if they exist, and `name.zip` last."""
     parts: list[Path] = []
     while len(parts) < _MAX_PARTS:
         part = path.with_suffix(f".z{len(parts) + 1:02d}")
@@ -181,8 +183,8 @@ def part_paths(path: Path) -> list[Path]:
     return [*parts, path]
 
 
-class _Parts:
-    """Files read as one."""
+class _JoinedFiles:
+    """Files read as if they were one file."""
 
     def __init__(self, paths: list[Path]) -> None:
         self.paths = paths
@@ -191,15 +193,17 @@ class _Parts:
         self.size = self._ends[-1]
 
     def position(self, part: int, offset: int) -> int:
-        """Where a part's offset lies in the whole."""
+        """The position in the joined parts of an offset in one part."""
         if part >= len(self.paths):
-            raise ValueError(f"{self.paths[-1]} names part {part + 1} of {len(self.paths)}; is one missing?")
+            raise ValueError(
+                f"{self.paths[-1]} refers to part {part + 1} of {len(self.paths)}; is one missing?"
+            )
         return offset + (self._ends[part - 1] if part else 0)
 
-    def at(self, position: int, length: int, complaint: str) -> bytes:
-        """`length` bytes from a position on; raises ValueError with the complaint where there are fewer."""
+    def at(self, position: int, length: int, message: str) -> bytes:
+        """Read `length` bytes at a position. Raises ValueError with the message if there are fewer."""
         if position < 0 or position + length > self.size:
-            raise ValueError(complaint)
+            raise ValueError(message)
         pieces = []
         while length:
             part = bisect_right(self._ends, position)
@@ -209,14 +213,14 @@ class _Parts:
             file.seek(position - (self._ends[part - 1] if part else 0))
             piece = file.read(min(length, self._ends[part] - position))
             if not piece:
-                raise ValueError(complaint)
+                raise ValueError(message)
             pieces.append(piece)
             position, length = position + len(piece), length - len(piece)
         return b"".join(pieces)
 
 
 def _inflate(data: bytes, size: int) -> bytes:
-    """Unpacks at most `size` + 1 bytes: a bomb is cut off, and its checksum differs."""
+    """Unpack at most `size` + 1 bytes, so that a zip bomb is cut off and fails the size check."""
     try:
         return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size + 1)
     except zlib.error as error:
@@ -224,7 +228,7 @@ def _inflate(data: bytes, size: int) -> bytes:
 
 
 def _wide(extra: bytes, size: int, packed: int, offset: int, part: int) -> tuple[int, int, int, int]:
-    """The numbers of an entry, those that do not fit 32 (16) bits taken from its zip64 field."""
+    """An entry's numbers; those that do not fit 32 (the part: 16) bits are taken from its zip64 field."""
     position = 0
     while position + 4 <= len(extra):
         kind, length = struct.unpack_from("<HH", extra, position)

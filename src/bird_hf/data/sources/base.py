@@ -1,7 +1,7 @@
-"""Where images and masks come from: one small interface over every kind of source.
+"""The interface of all sources of images with masks.
 
-A source lists its images cheaply, without reading a pixel, and reads one at a time. What it lists can be stored and
-read again in another process: `Candidate.where` is JSON, and means something to that source only.
+A source lists its images without decoding them, and reads one image at a time. A listed image can be stored and read
+later in another process: `Candidate.where` is JSON that only its source interprets.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ from .faults import Drop, check_mask, check_pixels, check_union
 
 @dataclass(frozen=True)
 class Candidate:
-    """An image that can be read. labels: the clean names of what it shows, as far as they are known by now."""
+    """An image that can be read.
+
+    labels: the clean names of its objects, if they are known without decoding it. where: JSON, for the source.
+    """
 
     info: ImageInfo
     labels: tuple[str, ...]
@@ -32,7 +35,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """An image that is dropped already by what is listed of it."""
+    """An image that is dropped without being decoded."""
 
     name: str
     reason: Drop
@@ -42,19 +45,21 @@ class Source(Protocol):
     """A collection of images with masks."""
 
     kind: str
-    pixels_are_free: bool  # whether a dataset may hold copies of the images; phantoms always may be copied
+    pixels_are_free: (
+        bool  # whether a published dataset may contain the images; phantoms always may be published
+    )
 
     def listed(self) -> Iterator[Candidate | LeftOut]:
-        """Every image, in any order; nothing is decoded."""
+        """Yield every image, in any order, without decoding it."""
 
     def read(self, candidate: Candidate) -> MaskedImage:
-        """Pixels and masks. Raises FaultyImageError with the reason where one of them cannot be trusted."""
+        """Read pixels and masks. Raises FaultyImageError, with the reason, if one of them has a fault."""
 
 
 def checked(
     info: ImageInfo, pixels: np.ndarray, masks: Sequence[tuple[str, np.ndarray]], absent: Sequence[str]
 ) -> MaskedImage:
-    """A MaskedImage without faults. Raises FaultyImageError."""
+    """A MaskedImage of pixels and masks without faults. Raises FaultyImageError if there is one."""
     check_pixels(pixels)
     for _, mask in masks:
         check_mask(mask, pixels.shape)
@@ -63,9 +68,9 @@ def checked(
 
 
 def fingerprint(path: Path) -> str:
-    """What changes when a source's files do: a hash of their names, sizes and times, whatever order the disk has.
+    """A hash of the names, sizes and modification times of a source's files, in any order; no file is read.
 
-    Nothing is read. Files are those of the folder itself and all below it.
+    path: a folder, with everything below it, or an archive, with all its parts.
     """
     if path.is_file():
         entries = [(part.name, part.stat()) for part in part_paths(path)]
@@ -76,15 +81,15 @@ def fingerprint(path: Path) -> str:
 
 
 def files_below(folder: Path, deep: bool = True) -> Iterator[os.DirEntry[str]]:
-    """The files of a folder and, if `deep`, of all folders below it but hidden ones and links."""
-    waiting = [str(folder)]
-    while waiting:
-        with os.scandir(waiting.pop()) as found:
-            for entry in found:
+    """Yield the files of a folder and, if `deep`, of all folders below it except hidden ones and symbolic links."""
+    folders = [str(folder)]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
                 if entry.is_file():
                     yield entry
                 elif deep and entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
-                    waiting.append(entry.path)
+                    folders.append(entry.path)
 
 
 def _entry_hash(name: str, status: os.stat_result) -> int:

@@ -1,7 +1,10 @@
-"""COCO instance files: images, categories, and each object's outline as polygons or run lengths -> masks.
+"""COCO instance files: images, categories, and each object's polygons or run lengths -> masks.
 
-The file is hostile: names are compared with the files that are there and never opened, and sizes are checked before
-anything is unpacked.
+The file is not trusted: names in it are compared with the existing files and never opened, and sizes are checked
+before anything is unpacked. For this reason masks are not made by pycocotools: NaN or very large coordinates hang or
+crash the process there, and run lengths that do not fill the image leave uninitialised memory in the mask. Its
+polygons also cover other pixels; `fill_polygon` takes the pixels whose centres are inside, as boxes do. For valid run
+lengths the masks are equal, which the tests check.
 """
 
 from __future__ import annotations
@@ -17,7 +20,8 @@ from .faults import Drop, FaultyImageError
 from .label_names import clean_label
 
 MAX_FILE_BYTES = 2**30
-_MOST_CORNERS = 100_000
+_MAX_CORNERS = 100_000
+_MAX_COORDINATE = 2**31  # pixels; far beyond any image, and far below an overflow
 
 
 @dataclass(frozen=True)
@@ -31,12 +35,12 @@ class CocoFile:
 
     @classmethod
     def read(cls, folder: Path, name: str, dataset: str) -> CocoFile:
-        """The file of that plain name in a folder. Raises ValueError in one line where it is no COCO instance file."""
+        """Read the file of that name in a folder. Raises ValueError, in one line, if it is not a COCO instance file."""
         path = folder / name
         if PurePath(name).name != name or not path.is_file():
             raise ValueError(f"annotations {name!r} must be a file beside labels.yaml in {folder}")
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise ValueError(f"{path} is beyond the limit of {MAX_FILE_BYTES:,} bytes; cut it in parts")
+            raise ValueError(f"{path} is larger than {MAX_FILE_BYTES:,} bytes; split it")
         try:
             content = json.loads(path.read_bytes())
             objects: dict[int, list[tuple[int, Any]]] = {}
@@ -47,24 +51,24 @@ class CocoFile:
             categories = {int(entry["id"]): str(entry["name"]) for entry in content["categories"]}
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(
-                f"{path} is no COCO instance file ({type(error).__name__}: {error}); it needs images, annotations "
-                "and categories"
+                f"{path} is not a COCO instance file ({type(error).__name__}: {error}); it needs images, "
+                "annotations and categories"
             ) from error
         return cls(dataset, images, categories, objects)
 
     @property
     def labels(self) -> list[str]:
-        """The clean names of the categories that have one."""
+        """The clean names of all categories that have one."""
         names = [self._name(category) for category in self.categories]
         return list(dict.fromkeys(name for name in names if name is not None))
 
     def labels_of(self, image_id: int) -> tuple[str, ...]:
-        """The clean names of what an image shows."""
+        """The clean names of an image's objects."""
         names = [self._name(category) for category, _ in self.objects.get(image_id, [])]
         return tuple(dict.fromkeys(name for name in names if name is not None))
 
     def masks_of(self, image_id: int, shape: tuple[int, ...]) -> list[tuple[str, np.ndarray]]:
-        """(name, mask (H, W) bool) of each object. Raises FaultyImageError where one cannot be told."""
+        """(name, mask (H, W) bool) of each object. Raises FaultyImageError if a name or a mask is unusable."""
         masks = []
         for category, segmentation in self.objects.get(image_id, []):
             if (name := self._name(category)) is None:
@@ -85,14 +89,18 @@ class CocoFile:
 
 
 def mask_of(segmentation: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """A COCO segmentation -> (H, W) bool: a list of polygons, or run lengths as numbers or as a string."""
+    """A COCO segmentation -> (H, W) bool.
+
+    segmentation: a list of polygons, or run lengths as numbers or as a compressed string. Raises ValueError,
+    FaultyImageError, KeyError, TypeError or OverflowError if it is malformed.
+    """
     if isinstance(segmentation, list) and segmentation:
         mask = np.zeros(shape, bool)
         for polygon in segmentation:
             mask |= fill_polygon(polygon, shape)
         return mask
     if not isinstance(segmentation, dict):
-        raise ValueError("an object without an outline")
+        raise ValueError("an object without a segmentation")
     counts = segmentation["counts"]
     runs = np.array(unpack_runs(counts) if isinstance(counts, str) else counts, dtype=np.int64)
     if [*segmentation["size"]] != [*shape]:
@@ -104,17 +112,23 @@ def mask_of(segmentation: Any, shape: tuple[int, ...]) -> np.ndarray:
         or runs.sum() != shape[0] * shape[1]
     ):
         raise ValueError("run lengths do not add up to the image")
-    # Runs go down the columns, and begin with background.
+    # Runs go down the columns and begin with the background.
     return np.repeat(np.arange(runs.size) % 2 == 1, runs).reshape(shape[1], shape[0]).T
 
 
 def fill_polygon(corners_xy: list[float], shape: tuple[int, ...]) -> np.ndarray:
-    """(H, W) bool: the pixels whose centres are inside [x1, y1, x2, y2, ...], by the even-odd rule."""
+    """The pixels (H, W) bool whose centres are inside the polygon [x1, y1, x2, y2, ...], by the even-odd rule.
+
+    Raises ValueError if there are too few or too many corners, or a coordinate is not a number or too large.
+    """
     corners = np.array(corners_xy, dtype=np.float64).reshape(-1, 2)
-    if not 3 <= len(corners) <= _MOST_CORNERS or not np.isfinite(corners).all():
-        raise ValueError("a polygon needs three corners or more, all of them numbers")
+    # A comparison with NaN is False, so NaN is refused too.
+    if not 3 <= len(corners) <= _MAX_CORNERS or not (np.abs(corners) < _MAX_COORDINATE).all():
+        raise ValueError(
+            f"a polygon needs 3 to {_MAX_CORNERS:,} corners, all of them numbers below {_MAX_COORDINATE:,}"
+        )
     height, width = shape
-    crossings = np.zeros((height, width + 1), np.int32)  # where a row, from left to right, enters or leaves
+    crossings = np.zeros((height, width + 1), np.int32)  # edges crossed by each row, by column
     for (x1, y1), (x2, y2) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
         top, bottom = sorted((y1, y2))
         rows = np.arange(*np.clip(np.ceil([top - 0.5, bottom - 0.5]), 0, height).astype(int))
@@ -125,13 +139,16 @@ def fill_polygon(corners_xy: list[float], shape: tuple[int, ...]) -> np.ndarray:
 
 
 def unpack_runs(text: str) -> list[int]:
-    """COCO's string of run lengths: 5 bits a character, lowest first; from the fourth on, differences to two before."""
+    """COCO's compressed run lengths -> numbers. Raises ValueError if the string is malformed.
+
+    Each character holds 5 bits, lowest first. From the fourth run on, a number is the difference to the run two before.
+    """
     runs: list[int] = []
     value = shift = 0
     for character in text.encode("ascii"):
         bits = character - 48
         if not 0 <= bits < 64 or shift > 60:
-            raise ValueError("run lengths that are none")
+            raise ValueError("the string of run lengths is malformed")
         value |= (bits & 31) << shift
         shift += 5
         if not bits & 32:
@@ -140,5 +157,5 @@ def unpack_runs(text: str) -> list[int]:
             runs.append(value + (runs[-2] if len(runs) > 2 else 0))
             value = shift = 0
     if shift:
-        raise ValueError("run lengths that are cut off")
+        raise ValueError("the string of run lengths is cut off")
     return runs

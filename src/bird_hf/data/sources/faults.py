@@ -1,7 +1,7 @@
-"""What is wrong with an image or its masks, and so keeps it out of Med-GRIT: found, named and counted, never repaired.
+"""Faults of images and masks that keep an image out of Med-GRIT: detected, named and counted, never repaired.
 
 The faults are those that public collections of masks are known to have. An image with one faulty mask is dropped
-whole: with an object that cannot be trusted, neither can the places of the others, nor what is absent.
+as a whole: if one object cannot be trusted, neither can the other boxes or the absent labels.
 """
 
 from __future__ import annotations
@@ -16,47 +16,48 @@ from scipy import ndimage
 
 from ...hub.pixels import MAX_PIXELS, MAX_SIDE_PX, MIN_SIDE_PX, open_image
 
-# A border that is set nearly all round, around a hole that is not: foreground and background have changed places.
+# A mask that covers at least this share of the image border, but not the whole image, has its foreground and background
+# swapped.
 _INVERTED_BORDER = 0.95
-# Where a PNG says that it is to be turned, or what is transparent in it.
-_TURNED_OR_CLEAR = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp", "transparency"}
-_MASK_FORMATS = ("PNG", "BMP", "TIFF", "GIF")  # lossless ones
+# Metadata of a PNG with an orientation or transparency.
+_ORIENTED_OR_TRANSPARENT = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp", "transparency"}
+_MASK_FORMATS = ("PNG", "BMP", "TIFF", "GIF")  # all lossless
 
 
 class Drop(StrEnum):
-    """Why an image is left out; the names stand in a build's table and manifest."""
+    """Why an image is dropped; the values are used in a build's table and manifest."""
 
-    BAD_NAME = "bad_name"  # its file name does not follow the layout
+    BAD_NAME = "bad_name"  # the file name does not follow the layout
     UNKNOWN_MODALITY = "unknown_modality"
     DUPLICATE_ID = "duplicate_id"  # another image has the same name
     UNNAMED_CLASS = "unnamed_class"  # a class without a usable name: `class3`, a bare `left`
-    UNION_CLASS = "union_class"  # a class that is other classes together
+    UNION_CLASS = "union_class"  # a class that is the union of other classes
     NO_MASKS = "no_masks"
-    MISSING_MASK = "missing_mask"  # listed, and not there
-    MISSING_IMAGE = "missing_image"  # masks without their image
+    MISSING_MASK = "missing_mask"  # listed in the table, but there is no such file
+    MISSING_IMAGE = "missing_image"  # there are masks, but no image
     UNREADABLE_IMAGE = "unreadable_image"
     UNREADABLE_MASK = "unreadable_mask"
     NEEDS_PYLIBJPEG = "needs_pylibjpeg"  # compressed DICOM: install pylibjpeg, its -libjpeg and -openjpeg
-    MULTI_FRAME = "multi_frame"  # a DICOM file of several images
-    BURNED_IN = "burned_in_annotation"  # the header says that words, maybe a name, stand in the pixels
-    OFF_GRID = "segmentation_off_grid"  # drawn on other pixels than its images have
+    MULTI_FRAME = "multi_frame"  # a DICOM file with several images
+    BURNED_IN = "burned_in_annotation"  # the header says that the pixels contain text, possibly a name
+    OFF_GRID = "segmentation_off_grid"  # its pixel grid is not that of its images
     BLANK_IMAGE = "blank_image"
     IMAGE_IS_MASK = "image_is_mask"
     SHAPE_MISMATCH = "shape_mismatch"
     NOT_BINARY = "not_binary"
     EMPTY_MASK = "empty_mask"
-    FULL_MASK = "full_mask"  # covers all of the image
+    FULL_MASK = "full_mask"  # covers the whole image
     INVERTED_MASK = "inverted_mask"
-    FRAGMENT = "one_pixel_fragment"  # a stray pixel, which would stretch the box
-    NO_OBJECTS = "no_objects"  # nothing large enough to be asked for
-    NEAR_DUPLICATE = "near_duplicate"  # looks like an image that was taken
-    NOT_SAMPLED = "not_sampled"  # nothing wrong: enough others were taken
+    FRAGMENT = "one_pixel_fragment"  # an isolated pixel, which would enlarge the box
+    NO_OBJECTS = "no_objects"  # none is large enough to ask about
+    NEAR_DUPLICATE = "near_duplicate"  # of an image that was selected
+    NOT_SAMPLED = "not_sampled"  # no fault: enough other images were selected
     REFUSED_BY_TEACHER = "refused_by_teacher"
-    REJECTED_IN_REVIEW = "rejected_in_review"  # people rejected every object that it shows
+    REJECTED_IN_REVIEW = "rejected_in_review"  # every object of it was rejected
 
 
 class FaultyImageError(ValueError):
-    """An image that is left out, and why."""
+    """Raised for an image that is dropped. `reason` says why."""
 
     def __init__(self, reason: Drop, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else str(reason))
@@ -64,62 +65,62 @@ class FaultyImageError(ValueError):
 
 
 def read_pixels(content: bytes) -> np.ndarray:
-    """An image file's bytes -> (H, W, 3) uint8, or (H, W) where it is grey. Raises FaultyImageError."""
-    pixels = _plain(content)
+    """An image file's bytes -> (H, W, 3) uint8, or (H, W) if it is grey. Raises FaultyImageError."""
+    pixels = _read_plain_png(content)
     if pixels is None:
         try:
             pixels = np.asarray(open_image(content))
         except ValueError as error:
             raise FaultyImageError(Drop.UNREADABLE_IMAGE, str(error)) from error
-    # The first comparison, of a few rows, is enough for most pictures in colour.
-    if pixels.ndim == 3 and all((some == some[..., :1]).all() for some in (pixels[::16], pixels)):
+    # For most colour images the first comparison, of a few rows, is enough.
+    if pixels.ndim == 3 and all((part == part[..., :1]).all() for part in (pixels[::16], pixels)):
         pixels = np.ascontiguousarray(pixels[..., 0])
     check_pixels(pixels)
     return pixels
 
 
-def _plain(content: bytes) -> np.ndarray | None:
-    """The pixels of a grey or RGB PNG, most of what there is, which `open_image` would only copy; else None."""
+def _read_plain_png(content: bytes) -> np.ndarray | None:
+    """The pixels of a grey or RGB PNG, for which `open_image` is needlessly slow; None for all other files."""
     try:
         image = Image.open(io.BytesIO(content), formats=("PNG",))
         small = max(image.size) <= MAX_SIDE_PX and image.width * image.height <= MAX_PIXELS
         if image.mode not in ("L", "RGB") or not small or min(image.size) < MIN_SIDE_PX:
             return None
         pixels = np.asarray(image)
-    except Exception:  # `open_image` says what is wrong
+    except Exception:  # `open_image` raises the error with a message
         return None
-    return None if _TURNED_OR_CLEAR & image.info.keys() else pixels
+    return None if _ORIENTED_OR_TRANSPARENT & image.info.keys() else pixels
 
 
 def check_pixels(pixels: np.ndarray) -> None:
-    """Raises FaultyImageError where an image shows nothing, or is a mask itself."""
+    """Raises FaultyImageError if an image has only one value, or only two, as masks have."""
     low, high = pixels.min(), pixels.max()
     if low == high:
         raise FaultyImageError(Drop.BLANK_IMAGE)
-    for some in (pixels[::16, ::16], pixels):  # a few pixels of most pictures show that they are no mask
-        if not ((some == low) | (some == high)).all():
+    for part in (pixels[::16, ::16], pixels):  # for most images a few pixels are enough
+        if not ((part == low) | (part == high)).all():
             return
     raise FaultyImageError(Drop.IMAGE_IS_MASK)
 
 
 def read_values(content: bytes) -> np.ndarray:
-    """A mask file's bytes -> (H, W) of its values as stored: 1-bit, palette indices, grey. Raises FaultyImageError."""
+    """A mask file's bytes -> (H, W), its stored values: 1-bit, palette indices or grey. Raises FaultyImageError."""
     try:
         image = Image.open(io.BytesIO(content), formats=_MASK_FORMATS)
         if max(image.size) > MAX_SIDE_PX or image.width * image.height > MAX_PIXELS:
             raise ValueError(f"{image.width}x{image.height} pixels are too many")
         values = np.asarray(image)
-    except Exception as error:  # damaged files make decoders raise nearly anything
+    except Exception as error:  # damaged files raise many kinds of errors
         raise FaultyImageError(Drop.UNREADABLE_MASK, str(error)) from error
     if values.ndim == 3 and (values[..., :3] == values[..., :1]).all():
-        values = values[..., 0]  # grey that was saved as colour
+        values = values[..., 0]  # a grey mask saved in colour
     if values.ndim != 2:
-        raise FaultyImageError(Drop.NOT_BINARY, "a mask in colours")
+        raise FaultyImageError(Drop.NOT_BINARY, "a mask in colour")
     return values
 
 
 def read_mask(content: bytes) -> np.ndarray:
-    """A binary mask file's bytes -> (H, W) bool: everything is 0 or one other value. Raises FaultyImageError."""
+    """A mask file's bytes -> (H, W) bool. Raises FaultyImageError if there are values other than 0 and one more."""
     values = read_values(content)
     if values.dtype == np.bool_:
         return values
@@ -130,7 +131,7 @@ def read_mask(content: bytes) -> np.ndarray:
 
 
 def check_mask(mask: np.ndarray, shape: tuple[int, ...]) -> None:
-    """Raises FaultyImageError where a mask (H, W) bool of an image of that shape cannot be trusted."""
+    """Raises FaultyImageError if a mask (H, W) bool has a fault, or another shape than its image."""
     if mask.shape != shape[:2]:
         raise FaultyImageError(Drop.SHAPE_MISMATCH, f"mask {mask.shape}, image {shape[:2]}")
     rows = np.flatnonzero(mask.any(axis=1))
@@ -139,7 +140,7 @@ def check_mask(mask: np.ndarray, shape: tuple[int, ...]) -> None:
     columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(axis=0))
     if (rows.size, columns.size) == mask.shape:
         _check_border(mask)
-    if (_has_gap(rows) or _has_gap(columns) or rows.size == columns.size == 1) and _has_lone_pixel(mask):
+    if (_has_gap(rows) or _has_gap(columns) or rows.size == columns.size == 1) and _has_isolated_pixel(mask):
         raise FaultyImageError(Drop.FRAGMENT)
 
 
@@ -152,31 +153,31 @@ def _check_border(mask: np.ndarray) -> None:
 
 
 def _has_gap(covered: np.ndarray) -> bool:
-    """Whether the rows (columns) that a mask covers are interrupted: only then can a stray pixel move the box far."""
+    """Whether the covered rows (or columns) are interrupted: only then can an isolated pixel enlarge the box much."""
     return bool(covered[-1] - covered[0] + 1 != covered.size)
 
 
-def _has_lone_pixel(mask: np.ndarray) -> bool:
+def _has_isolated_pixel(mask: np.ndarray) -> bool:
     pieces, _ = ndimage.label(mask, structure=np.ones((3, 3)))
     return bool((np.bincount(pieces.ravel())[1:] == 1).any())
 
 
 def check_union(masks: Iterable[tuple[str, np.ndarray]]) -> None:
-    """Raises FaultyImageError where a class covers exactly what two or more other classes cover together."""
+    """Raises FaultyImageError if a class covers exactly the union of two or more other classes."""
     merged: dict[str, np.ndarray] = {}
     for label, mask in masks:
         merged[label] = merged[label] | mask if label in merged else mask
-    # What is no union in one of 64 pixels is none: hardly a mask is compared in all of them.
-    few = {label: mask[::8, ::8] for label, mask in merged.items()}
+    # One pixel in 64 rules out nearly all candidates, so hardly any mask is compared in full.
+    sampled = {label: mask[::8, ::8] for label, mask in merged.items()}
     for label, mask in merged.items():
-        parts = _parts_of(label, few)
+        parts = _parts_of(label, sampled)
         parts = [part for part in parts if np.count_nonzero(merged[part]) < np.count_nonzero(mask)]
         if len(parts) > 1 and _parts_of(label, {name: merged[name] for name in (label, *parts)}):
             raise FaultyImageError(Drop.UNION_CLASS, label)
 
 
 def _parts_of(label: str, masks: Mapping[str, np.ndarray]) -> list[str]:
-    """The other labels that lie inside a label's mask, if they are two or more and cover it; else none."""
+    """The other labels whose masks are inside a label's mask, if there are at least two and they cover it."""
     whole = masks[label]
     outside = ~whole
     parts = [part for part, mask in masks.items() if part != label and not (mask & outside).any()]

@@ -1,7 +1,7 @@
 """Clean names, regions, patients and exhaustive labels, from the tables in `tables/`.
 
-The tables are plain lines for people to read and correct. What no line says is made by rule, and is the same every
-time: underscores become spaces, `Kidney_R` becomes "right kidney". The side always comes from the label.
+The tables are text files that people can read and correct. Names that are not in a table are cleaned by fixed rules:
+underscores become spaces, `Kidney_R` becomes "right kidney". The side always comes from the label.
 """
 
 from __future__ import annotations
@@ -18,39 +18,39 @@ from pathlib import Path
 from ..records import Modality
 from .faults import Drop, FaultyImageError
 
-Spellings = dict[tuple[str, str], set[str]]  # (dataset, clean name) -> as the source writes it
+Spellings = dict[tuple[str, str], set[str]]  # (dataset, clean name) -> the names in the source
 
-_noted: ContextVar[Spellings | None] = ContextVar("spellings", default=None)
+_recorded: ContextVar[Spellings | None] = ContextVar("spellings", default=None)
 _TABLES = Path(__file__).with_name("tables")
 _MARKS = {"!union": Drop.UNION_CLASS, "!unnamed": Drop.UNNAMED_CLASS}
 _SIDES = {"l": "left", "r": "right", "lt": "left", "rt": "right", "left": "left", "right": "right"}
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z][a-z])")
 _APART = re.compile(r"[\s_,;]+")
-# Words that grounding can carry: letters, digits and what stands in anatomical names. `<`, `>` and control
-# characters could be taken for tags.
+# Letters, digits and the punctuation of anatomical names. `<`, `>` and control characters are excluded because they
+# could be read as tags.
 _NAME = re.compile(r"[^\W_][\w '()/.+-]{0,78}", re.UNICODE)
 
 
 def clean_label(dataset: str, label: str) -> str:
-    """The name of a class as it stands in questions.
+    """The name of a class as questions use it.
 
-    Raises FaultyImageError where the class is a union of others, or its name says nothing.
+    Raises FaultyImageError if the class is a union of others or its name is not meaningful.
     """
     name = _clean(dataset, label)
-    if (noted := _noted.get()) is not None:
-        noted.setdefault((dataset, name), set()).add(label)
+    if (recorded := _recorded.get()) is not None:
+        recorded.setdefault((dataset, name), set()).add(label)
     return name
 
 
 @contextmanager
 def spellings() -> Iterator[Spellings]:
-    """Notes, while it is open, how sources wrote the names that were cleaned: for people who check the cleaning."""
+    """Record the source's names of all labels that are cleaned inside the block, for reviewers of the clean names."""
     found: Spellings = {}
-    token = _noted.set(found)
+    token = _recorded.set(found)
     try:
         yield found
     finally:
-        _noted.reset(token)
+        _recorded.reset(token)
 
 
 @cache
@@ -68,7 +68,7 @@ def _clean(dataset: str, label: str) -> str:
 
 
 def _by_rule(label: str) -> str:
-    """Lower-case words, a side at either end first. Words of capitals alone (`GTV`) stay capitals."""
+    """Lower-case words, with a side at either end moved to the front. Words in capitals (`GTV`) stay in capitals."""
     words = [word for word in _APART.split(_CAMEL.sub(" ", label.strip())) if word]
     if len(words) > 1 and words[-1].lower() in _SIDES:
         words = [words[-1], *words[:-1]]
@@ -78,9 +78,9 @@ def _by_rule(label: str) -> str:
 
 
 def patient_of(dataset: str, original: str) -> str:
-    """The unit of a split inside a dataset: the patient where the name tells it, else the name itself.
+    """The unit of a split inside a dataset: the patient if the name contains it, else the name itself.
 
-    A volume's frames (ACDC: `patient001_frame01`) are one patient's.
+    All frames of a patient belong together (ACDC: `patient001_frame01`).
     """
     _, _, pattern = _facts(dataset)
     found = re.search(pattern, original, re.IGNORECASE) if pattern != "-" else None
@@ -88,7 +88,7 @@ def patient_of(dataset: str, original: str) -> str:
 
 
 def exhaustive_labels(dataset: str, labels: Iterable[str]) -> tuple[str, ...]:
-    """Those of a dataset's clean names that are drawn wherever they can be seen."""
+    """The clean names of a dataset that are annotated wherever they are visible."""
     _, exhaustive, _ = _facts(dataset)
     if exhaustive == "all":
         return tuple(labels)
@@ -97,7 +97,7 @@ def exhaustive_labels(dataset: str, labels: Iterable[str]) -> tuple[str, ...]:
 
 
 def region_of(modality: Modality, labels: Iterable[str]) -> str:
-    """The scanned region in a word, judged by what is labelled; "body" where that says nothing."""
+    """The scanned region, inferred from the modality and the labels; "body" if they do not determine it."""
     by_modality = {word[1:]: region for word, region in _table("regions.tsv", 2) if word.startswith("=")}
     if modality.value in by_modality:
         return by_modality[modality.value]
@@ -111,7 +111,7 @@ def region_of(modality: Modality, labels: Iterable[str]) -> str:
 
 
 def region_of_body_part(part: str) -> str | None:
-    """The region that a DICOM header's Body Part Examined names, if it is one of those that are known."""
+    """The region of a DICOM header's Body Part Examined; None if the value is unknown."""
     wanted = part.strip().upper()
     return next((region for name, region in _table("body_parts.tsv", 2) if name == wanted), None)
 
@@ -123,9 +123,9 @@ def _facts(dataset: str) -> tuple[str, ...]:
 
 @cache
 def _table(name: str, columns: int) -> tuple[tuple[str, ...], ...]:
-    """The lines of a table. Comments begin with #, columns stand apart by tabs."""
+    """The rows of a table. Comments begin with #; columns are separated by tabs."""
     text = (_TABLES / name).read_text(encoding="utf-8")
     lines = [tuple(line.split("\t")) for line in text.splitlines() if line and not line.startswith("#")]
     if wrong := [line for line in lines if len(line) != columns]:
-        raise ValueError(f"{name}: the line {wrong[0]} has not {columns} columns apart by tabs")
+        raise ValueError(f"{name}: the line {wrong[0]} does not have {columns} tab-separated columns")
     return tuple(lines)

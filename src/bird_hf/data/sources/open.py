@@ -1,4 +1,4 @@
-"""Which kind of source stands at a path."""
+"""Opens the source at a path, whatever its kind."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from .sa_med2d import SaMed2D
 
 
 def open_source(path: Path) -> Source:
-    """The source at a path. Raises ValueError, in one line, where it is of no known kind.
+    """Open the source at a path. Raises ValueError, in one line, if its kind is unknown.
 
-    A zip (or the `.zip` of an archive in parts), or a folder with `images` and `masks`: SA-Med2D's layout. A folder
-    with `labels.yaml`: images and label maps, volumes and label maps, or COCO instances (see own_images.py). A
-    folder with DICOM images and segmentations, however deep they stand in it (see dicom_source.py).
+    SA-Med2D: a zip archive (for a split archive its `.zip`), or a folder with `images` and `masks`. A folder with
+    `labels.yaml`: images with label maps, volumes with label maps, or COCO instances (see own_images.py). Any other
+    folder with DICOM images and segmentations, at any depth (see dicom/source.py).
     """
     if path.is_file() and path.suffix.lower() == ".zip":
         return SaMed2D.of_archive(path)
@@ -26,9 +26,9 @@ def open_source(path: Path) -> Source:
             return SaMed2D.of_folder(folder)
     if path.is_dir() and len(archives := sorted(path.glob("*.zip"))) == 1:
         return SaMed2D.of_archive(archives[0])
-    if path.is_dir() and DicomFolder.is_one(path):
+    if path.is_dir() and DicomFolder.has_dicom(path):
         return DicomFolder(path)
     raise ValueError(
-        f"{path} is no source of images: give SA-Med2D (a folder with images/ and masks/, or its .zip), "
+        f"{path} is not a source of images: give SA-Med2D (a folder with images/ and masks/, or its .zip), "
         f"a folder with {DESCRIPTION}, or a folder of DICOM files"
     )

@@ -1,13 +1,13 @@
-"""Your own images as a source: a folder with `images/`, masks, and `labels.yaml`, which says what is in them.
+"""Your own images as a source: a folder with `images/`, masks, and `labels.yaml`, which describes them.
 
 labels.yaml                 images/p01_a.png        masks/p01_a.png         label maps: a pixel's value is its class
   dataset: my_hospital      images/p01.nii.gz       masks/p01.nii.gz        the same for volumes (NIfTI, NRRD)
-  modality: ct              images/p01_a.jpg        instances.json          COCO: outlines or run lengths
-  region: chest             images/p01/*.dcm        masks/p01.nii.gz        the same for a DICOM series in a folder
+  modality: ct              images/p01_a.jpg        instances.json          COCO: polygons or run lengths
+  region: chest             images/p01/*.dcm        masks/p01.nii.gz        the same for a folder with a DICOM series
   labels: {1: left lung, 2: right lung, 3: nodule}
-  exhaustive: true          # optional, as all that follows: whatever of these can be seen is drawn
-  lesions: [nodule]         # each piece that is apart from the others is one object
-  patient: "^(p[0-9]+)"     # its first group is the patient; without it each image is a case
+  exhaustive: true          # this and all that follows is optional. Every visible object of these labels has a mask
+  lesions: [nodule]         # each connected piece is an object of its own
+  patient: "^(p[0-9]+)"     # its first group is the patient; without it, each image or volume is a case
   annotations: instances.json
   detail: t1c
   window: lung              # of CT volumes
@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from ..records import Axis, ImageInfo, MaskedImage, Modality
+from ..records import Axis, ImageInfo, ImageName, MaskedImage, Modality
 from ..volumes import (
     CT_WINDOWS,
     VOXEL_AXIS,
@@ -46,15 +46,15 @@ from .volume_files import read_volume
 
 DESCRIPTION = "labels.yaml"
 _VOLUMES = (".nii.gz", ".nii", ".nrrd")
-_PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp")
-_MOST_VALUES = 2**16
+_IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp")
+_MAX_VALUES = 2**16
 _TEXTS = ("dataset", "region", "detail", "annotations")
-_PLAIN = re.compile(r"[^\W_][\w. +-]{0,60}")
+_PLAIN_NAME = re.compile(r"[^\W_][\w. +-]{0,60}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """What `labels.yaml` says; see the head of this file."""
+    """The content of `labels.yaml`; the module's docstring explains the fields."""
 
     dataset: str
     modality: Modality
@@ -69,7 +69,7 @@ class Description:
     axes: tuple[Axis, ...] = (Axis.AXIAL,)
 
     def case_of(self, original: str) -> CaseInfo:
-        """What is known of an image or a volume of that name."""
+        """What is known about the image or volume of that name."""
         return CaseInfo(
             dataset=self.dataset,
             original=original,
@@ -91,11 +91,11 @@ class Description:
         patient = found.group(1) if found and found.re.groups else None
         return f"{self.dataset}/{patient or original}"
 
-    def picture_info(self, original: str) -> ImageInfo:
-        """The record of a picture that is no slice, named as SA-Med2D names it."""
-        prefix = f"{self.modality.value}_{self.detail}"
+    def image_info(self, original: str) -> ImageInfo:
+        """The description of an image that is not a slice."""
+        name = ImageName(self.modality.prefix(self.detail), self.dataset, original)
         return ImageInfo(
-            image_id=f"{prefix}--{self.dataset}--{original}--2d_none",
+            image_id=name.write(),
             modality=self.modality,
             modality_detail=self.detail,
             region=self.region,
@@ -103,19 +103,19 @@ class Description:
             slice_index=None,
             dataset=self.dataset,
             case_id=self.case_id_of(original),
-            synthetic=self.dataset.startswith("phantom_"),
+            synthetic=name.synthetic,
         )
 
 
 def open_described(folder: Path) -> Source:
-    """The source in a folder with `labels.yaml`. Raises ValueError in one line where something is missing."""
+    """The source in a folder with `labels.yaml`. Raises ValueError, in one line, if something is missing."""
     about = read_description(folder / DESCRIPTION)
     if not (folder / "images").is_dir():
         raise ValueError(f"{folder} has no folder images; put the images there")
     if about.annotations is not None:
         return CocoImages(folder, about)
     if not (folder / "masks").is_dir():
-        raise ValueError(f"{folder} has no folder masks and {DESCRIPTION} no `annotations`; one is needed")
+        raise ValueError(f"{folder} has no folder masks, and {DESCRIPTION} no `annotations`; add one of them")
     images = [*(folder / "images").iterdir()]
     if any(path.name.lower().endswith(_VOLUMES) or path.is_dir() for path in images):
         return LabelledVolumes(folder, about)
@@ -123,15 +123,15 @@ def open_described(folder: Path) -> Source:
 
 
 def read_description(path: Path) -> Description:
-    """`labels.yaml`, checked. Raises ValueError with the file, the field and what it must be."""
+    """Read and check `labels.yaml`. Raises ValueError with the file, the field and its allowed values."""
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no YAML ({' '.join(str(error).split())})") from error
+        raise ValueError(f"{path} is not valid YAML ({' '.join(str(error).split())})") from error
     known = {field.name for field in fields(Description)}
     if not isinstance(entries, dict) or not {"dataset", "modality", "region"} <= {*entries} <= known:
         raise ValueError(
-            f"{path} must hold dataset, modality and region, and may hold {', '.join(sorted(known))}"
+            f"{path} must have dataset, modality and region; its fields can be {', '.join(sorted(known))}"
         )
     try:
         return _description(entries)
@@ -140,9 +140,9 @@ def read_description(path: Path) -> Description:
 
 
 def _description(entries: Mapping[str, Any]) -> Description:
-    """Raises ValueError, TypeError or re.error where a field is not what it must be."""
+    """The description in checked fields. Raises ValueError, TypeError or re.error if a field is invalid."""
     for name in ("dataset", "region"):
-        if not _PLAIN.fullmatch(str(entries[name])) or "--" in str(entries[name]):
+        if not _PLAIN_NAME.fullmatch(str(entries[name])) or "--" in str(entries[name]):
             raise ValueError(f"{name} {entries[name]!r} must be a plain name of up to 60 letters")
     if not re.fullmatch("[A-Za-z0-9]*", str(entries.get("detail", ""))):
         raise ValueError(f"detail {entries['detail']!r} must be letters and digits, such as t1c")
@@ -151,8 +151,8 @@ def _description(entries: Mapping[str, Any]) -> Description:
     dataset = str(entries["dataset"])
     named = dict(entries.get("labels", {}))
     labels = {int(value): clean_label(dataset, str(name)) for value, name in named.items()}
-    if len({*labels.values()}) < len(labels) or any(not 0 < value < _MOST_VALUES for value in labels):
-        raise ValueError(f"labels must be different names with values from 1 to {_MOST_VALUES - 1:,}")
+    if len({*labels.values()}) < len(labels) or any(not 0 < value < _MAX_VALUES for value in labels):
+        raise ValueError(f"labels must be different names with values from 1 to {_MAX_VALUES - 1:,}")
     lesions = tuple(clean_label(dataset, str(name)) for name in entries.get("lesions", ()))
     if not {*lesions} <= {*labels.values()}:
         raise ValueError("lesions must be among the labels")
@@ -169,7 +169,7 @@ def _description(entries: Mapping[str, Any]) -> Description:
 
 
 class LabelledImages:
-    """Pictures with a label map each: `images/NAME.*` and `masks/NAME.png`."""
+    """Images with one label map each: `images/NAME.*` and `masks/NAME.png`."""
 
     kind = "images and label maps"
     pixels_are_free = True
@@ -179,16 +179,16 @@ class LabelledImages:
         self._files = FolderFiles(folder, ("images", "masks"))
 
     def listed(self) -> Iterator[Candidate | LeftOut]:
-        for stem, image, mask in paired(self._files, _PICTURES):
+        for stem, image, mask in paired(self._files, _IMAGES):
             if mask is None:
                 yield LeftOut(stem, Drop.NO_MASKS)
             else:
-                yield Candidate(self._about.picture_info(stem), (), [image, mask])
+                yield Candidate(self._about.image_info(stem), (), [image, mask])
 
     def read(self, candidate: Candidate) -> MaskedImage:
         image, mask = candidate.where
-        pixels = read_pixels(_bytes(self._files, image, Drop.UNREADABLE_IMAGE))
-        values = read_values(_bytes(self._files, mask, Drop.UNREADABLE_MASK))
+        pixels = read_pixels(_read_bytes(self._files, image, Drop.UNREADABLE_IMAGE))
+        values = read_values(_read_bytes(self._files, mask, Drop.UNREADABLE_MASK))
         if values.shape != pixels.shape[:2]:
             raise FaultyImageError(Drop.SHAPE_MISMATCH, f"mask {values.shape}, image {pixels.shape[:2]}")
         _check_label_map(values)
@@ -197,7 +197,7 @@ class LabelledImages:
 
 
 class LabelledVolumes:
-    """Volumes with a label map each, on the same grid: `images/NAME.nii.gz` and `masks/NAME.nii.gz`, or .nrrd."""
+    """Volumes with one label map each on the same grid: `images/NAME.nii.gz` and `masks/NAME.nii.gz`, or .nrrd."""
 
     kind = "volumes and label maps"
     pixels_are_free = True
@@ -232,9 +232,9 @@ class LabelledVolumes:
         info = candidate.info
         image, labels = self._volumes([image_place, mask_place])
         assert info.slice_index is not None
-        case, at = self._about.case_of(stem), (info.axis, info.slice_index)
-        pixels = to_uint8(slice_at(image, *at), *self._range)
-        objects = objects_of(case, label_slice_at(labels, *at), info.axis, min_area=0)
+        case, position = self._about.case_of(stem), (info.axis, info.slice_index)
+        pixels = to_uint8(slice_at(image, *position), *self._range)
+        objects = objects_of(case, label_slice_at(labels, *position), info.axis, min_area=0)
         return checked(info, pixels, *objects)
 
     def _info(self, stem: str, axis: Axis, index: int) -> ImageInfo:
@@ -242,7 +242,7 @@ class LabelledVolumes:
         return replace(info, case_id=self._about.case_id_of(stem))
 
     def _volumes(self, places: Place) -> tuple[Volume, Volume]:
-        """Image and label map; the last pair stays in memory, because slices are read volume by volume."""
+        """The image and its label map; the last pair is kept in memory because slices are read volume by volume."""
         if self._loaded is None or self._loaded[0] != places:
             try:
                 image, labels = (read_volume(self._folder / folder / name) for folder, name in places)
@@ -251,7 +251,7 @@ class LabelledVolumes:
             if image.voxels.shape != labels.voxels.shape or not np.allclose(
                 image.affine, labels.affine, atol=0.01
             ):
-                raise FaultyImageError(Drop.SHAPE_MISMATCH, "image and labels lie on different grids")
+                raise FaultyImageError(Drop.SHAPE_MISMATCH, "image and labels are on different grids")
             _check_label_map(labels.voxels)
             self._loaded = (places, image, labels)
             self._range = display_range(self._about.case_of(""), image)
@@ -259,7 +259,7 @@ class LabelledVolumes:
 
 
 class CocoImages:
-    """Pictures with the outlines of a COCO instance file."""
+    """Images with the objects of a COCO instance file."""
 
     kind = "COCO instances"
     pixels_are_free = True
@@ -272,18 +272,18 @@ class CocoImages:
     def listed(self) -> Iterator[Candidate | LeftOut]:
         places = dict(self._files.files())
         for image_id, name in self._coco.images.items():
-            place = places.get(f"images/{name}")  # a name in the file is compared, never opened
+            place = places.get(f"images/{name}")  # a name in the COCO file is never opened as a path
             labels = self._coco.labels_of(image_id)
             if place is None:
                 yield LeftOut(name, Drop.MISSING_IMAGE)
             elif not labels and not self._about.exhaustive:
                 yield LeftOut(name, Drop.NO_MASKS)
             else:
-                yield Candidate(self._about.picture_info(Path(name).stem), labels, [place, image_id])
+                yield Candidate(self._about.image_info(Path(name).stem), labels, [place, image_id])
 
     def read(self, candidate: Candidate) -> MaskedImage:
         place, image_id = candidate.where
-        pixels = read_pixels(_bytes(self._files, place, Drop.UNREADABLE_IMAGE))
+        pixels = read_pixels(_read_bytes(self._files, place, Drop.UNREADABLE_IMAGE))
         masks = self._coco.masks_of(image_id, pixels.shape[:2])
         shown = {label for label, _ in masks}
         known = self._coco.labels if self._about.exhaustive else ()
@@ -293,9 +293,9 @@ class CocoImages:
 def paired(
     files: FolderFiles, endings: tuple[str, ...], series: Sequence[str] = ()
 ) -> Iterator[tuple[str, Place, Place | None]]:
-    """(name without ending, image, mask or None), by name; a mask has its image's name, whatever their endings.
+    """Yield (name without ending, image, mask or None), sorted by name; a mask has the name of its image.
 
-    series: names of folders that are images too.
+    series: names of folders that count as images, for DICOM series.
     """
     images: dict[str, Place] = {name: ["images", name] for name in series}
     masks: dict[str, Place] = {}
@@ -308,12 +308,12 @@ def paired(
 
 
 def _check_label_map(values: np.ndarray) -> None:
-    """Values are counted by an array as long as the largest of them."""
-    if values.min() < 0 or values.max() >= _MOST_VALUES or (values != np.rint(values)).any():
-        raise FaultyImageError(Drop.UNREADABLE_MASK, f"values must be whole numbers below {_MOST_VALUES:,}")
+    """Raises FaultyImageError unless all values are whole numbers below the limit, as they index an array of counts."""
+    if values.min() < 0 or values.max() >= _MAX_VALUES or (values != np.rint(values)).any():
+        raise FaultyImageError(Drop.UNREADABLE_MASK, f"values must be whole numbers below {_MAX_VALUES:,}")
 
 
-def _bytes(files: FolderFiles, place: Place, reason: Drop) -> bytes:
+def _read_bytes(files: FolderFiles, place: Place, reason: Drop) -> bytes:
     try:
         return files.read(place)
     except ValueError as error:

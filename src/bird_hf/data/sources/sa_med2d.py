@@ -1,7 +1,8 @@
-"""SA-Med2D as a source: a folder, a zip, or the zip in parts that it is published as.
+"""SA-Med2D as a source: a folder, a zip archive, or the split zip archive in which it is published.
 
-Files are grouped by image in a private database on disk, so twenty million names need no more memory than a few.
-Names come from the archive and are only taken apart, never used as a path. The layout is that of `sa_med2d.py`.
+Files are grouped by image in a temporary SQLite database on disk, so that memory does not grow with the number of
+files (SA-Med2D-20M has about twenty million). Names in an archive are only parsed, never used as paths. For the
+layout, see `ImageName`, `MaskName` and `phantoms/sa_med2d_folder.py`.
 """
 
 from __future__ import annotations
@@ -17,44 +18,43 @@ from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..phantoms.sa_med2d_folder import CLASSES_TABLE, IMAGES_TABLE
-from ..records import Axis, ImageInfo, MaskedImage, Modality
-from ..volumes import AXIS_LETTER
+from ..records import CLASSES_TABLE, IMAGES_TABLE, ImageInfo, ImageName, MaskedImage, MaskName, Modality
 from .archives import Files, FolderFiles, Place, ZipArchive
 from .base import Candidate, LeftOut, checked
 from .faults import Drop, FaultyImageError, read_mask, read_pixels
 from .label_names import clean_label, exhaustive_labels, patient_of, region_of
 
-_AXES = {letter: axis for axis, letter in AXIS_LETTER.items()} | {"2d": Axis.PLANAR}
-_IDS = re.compile(r"(\d{1,6})_(\d{1,6})")
-_PLANE = re.compile(r"(?:([xyz])_(\d{1,6})|2d_none)")
-_TABLE_TOKEN = re.compile(r'"((?:[^"\\]|\\.)*)"|[\[\]"]')  # a string, a bracket, or where a string is cut off
+_TABLE_TOKEN = re.compile(
+    r'"((?:[^"\\]|\\.)*)"|[\[\]"]'
+)  # a string, a bracket, or the start of a cut-off string
 _LONGEST_NAME = 400  # characters; file systems allow 255
-_IMAGE = ""  # what stands for an image's own class id
+_IMAGE_FILE = ("", "")  # class id and instance in the row of an image itself
 
 
 class SaMed2D:
-    """Images and masks in the layout of SA-Med2D, wherever their files are."""
+    """Images and masks in the layout of SA-Med2D, in a folder or an archive."""
 
     kind = "SA-Med2D"
-    pixels_are_free = False  # CC BY-NC-SA and each source's own terms: text and boxes only
+    pixels_are_free = False  # CC BY-NC-SA and the terms of each dataset: only text and boxes may be published
 
-    def __init__(self, files: Files, place_of_source: str) -> None:
-        self._files, self._name = files, place_of_source
+    def __init__(self, files: Files, location: str) -> None:
+        self._files, self._location = files, location
 
     @classmethod
     def of_folder(cls, path: Path) -> SaMed2D:
+        """The source in a folder with `images` and `masks`."""
         return cls(FolderFiles(path, ("", "images", "masks")), str(path))
 
     @classmethod
     def of_archive(cls, path: Path) -> SaMed2D:
+        """The source in a zip archive; `path` is its `.zip` file, even if it has several parts."""
         return cls(ZipArchive(path), str(path))
 
     def listed(self) -> Iterator[Candidate | LeftOut]:
-        # An empty name is a database on disk that is gone with its connection.
+        # With an empty name SQLite makes a temporary database on disk and deletes it when the connection closes.
         with closing(sqlite3.connect("")) as database:
             database.execute("CREATE TABLE files (stem TEXT, class TEXT, instance TEXT, place TEXT)")
-            yield from self._gather(database)
+            yield from self._collect_files(database)
             rows = database.execute(
                 "SELECT * FROM files ORDER BY stem, class, instance, place IS NULL, place"
             )
@@ -63,42 +63,45 @@ class SaMed2D:
 
     def read(self, candidate: Candidate) -> MaskedImage:
         info, where = candidate.info, candidate.where
-        pixels = read_pixels(self._bytes(where["image"], Drop.UNREADABLE_IMAGE))
-        masks = [(label, read_mask(self._bytes(at, Drop.UNREADABLE_MASK))) for label, at in where["masks"]]
+        pixels = read_pixels(self._read_bytes(where["image"], Drop.UNREADABLE_IMAGE))
+        masks = [
+            (label, read_mask(self._read_bytes(place, Drop.UNREADABLE_MASK)))
+            for label, place in where["masks"]
+        ]
         shown = {label for label, _ in masks}
         absent = [label for label in self._exhaustive.get(info.dataset, ()) if label not in shown]
         return checked(info, pixels, masks, absent)
 
-    def _bytes(self, place: Place, reason: Drop) -> bytes:
+    def _read_bytes(self, place: Place, reason: Drop) -> bytes:
         try:
             return self._files.read(place)
         except ValueError as error:
             raise FaultyImageError(reason, str(error)) from error
 
-    def _gather(self, database: sqlite3.Connection) -> Iterator[LeftOut]:
-        """Puts every file, and every mask that the table lists, into the database."""
+    def _collect_files(self, database: sqlite3.Connection) -> Iterator[LeftOut]:
+        """Insert every file, and every mask in the images table, into the database; yield files with bad names."""
         table: Place | None = None
         for name, place in self._files.files():
             path = PurePosixPath(name)
             if path.name == IMAGES_TABLE:
                 table = place
             elif path.suffix.lower() == ".png" and path.parent.name in ("images", "masks"):
-                found = _file_key(path)
-                if found is None:
+                key = _file_key(path)
+                if key is None:
                     yield LeftOut(path.name[:_LONGEST_NAME], Drop.BAD_NAME)
                 else:
-                    database.execute("INSERT INTO files VALUES (?, ?, ?, ?)", (*found, json.dumps(place)))
+                    database.execute("INSERT INTO files VALUES (?, ?, ?, ?)", (*key, json.dumps(place)))
         if table is not None:
-            for name in _names_in_table(self._files.stream(table)):
+            for name in _mask_names(self._files.stream(table)):
                 path = PurePosixPath(name)
-                if path.parent.name == "masks" and (found := _file_key(path)):
-                    database.execute("INSERT INTO files VALUES (?, ?, ?, NULL)", found)
+                if path.parent.name == "masks" and (key := _file_key(path)):
+                    database.execute("INSERT INTO files VALUES (?, ?, ?, NULL)", key)
 
     def _candidate(self, stem: str, rows: list[tuple[str, str, str | None]]) -> Candidate | LeftOut:
         files: dict[tuple[str, str], str | None] = {}
-        for class_id, instance, place in rows:  # a file stands before its line in the table
+        for class_id, instance, place in rows:  # a file is sorted before its entry in the table
             files.setdefault((class_id, instance), place)
-        image = files.pop((_IMAGE, ""), None)
+        image = files.pop(_IMAGE_FILE, None)
         try:
             if image is None:
                 raise FaultyImageError(Drop.MISSING_IMAGE)
@@ -106,19 +109,25 @@ class SaMed2D:
                 raise FaultyImageError(Drop.NO_MASKS)
             if None in files.values():
                 raise FaultyImageError(Drop.MISSING_MASK)
-            prefix, dataset, original, axis, number = parse_stem(stem)
-            modality, detail = modality_of(prefix)
+            name, modality, detail = _parsed(stem)
             masks = [
-                [self._label(dataset, class_id), json.loads(place or "")]
+                [self._label(name.dataset, class_id), json.loads(place or "")]
                 for (class_id, _), place in files.items()
             ]
         except FaultyImageError as error:
             return LeftOut(stem, error.reason)
         labels = tuple(dict.fromkeys(label for label, _ in masks))
-        region = region_of(modality, labels)
-        case_id = f"{dataset}/{patient_of(dataset, original)}"
-        synthetic = dataset.startswith("phantom_")
-        info = ImageInfo(stem, modality, detail, region, axis, number, dataset, case_id, synthetic)
+        info = ImageInfo(
+            image_id=stem,
+            modality=modality,
+            modality_detail=detail,
+            region=region_of(modality, labels),
+            axis=name.axis,
+            slice_index=name.slice_index,
+            dataset=name.dataset,
+            case_id=f"{name.dataset}/{patient_of(name.dataset, name.original)}",
+            synthetic=name.synthetic,
+        )
         return Candidate(info, labels, {"image": json.loads(image), "masks": masks})
 
     def _label(self, dataset: str, class_id: str) -> str:
@@ -129,7 +138,7 @@ class SaMed2D:
 
     @cached_property
     def _classes(self) -> dict[str, dict[int, str]]:
-        """dataset -> class id -> name in the source."""
+        """dataset -> class id -> class name as the dataset writes it."""
         for name, place in self._files.files():
             if PurePosixPath(name).name == CLASSES_TABLE:
                 try:
@@ -140,54 +149,47 @@ class SaMed2D:
                     }
                 except (ValueError, TypeError, AttributeError) as error:
                     raise ValueError(
-                        f"{CLASSES_TABLE} of {self._name} is no table of dataset -> name -> id ({error})"
+                        f"{CLASSES_TABLE} of {self._location} is not a table of dataset -> name -> id ({error})"
                     ) from error
-        raise ValueError(f"{self._name} has no {CLASSES_TABLE}: classes would have no names; add it")
+        raise ValueError(f"{self._location} has no {CLASSES_TABLE}, so its classes have no names; add it")
 
     @cached_property
     def _exhaustive(self) -> dict[str, tuple[str, ...]]:
+        """dataset -> the clean names that are annotated wherever they are visible."""
         return {
-            dataset: exhaustive_labels(dataset, _clean(dataset, names.values()))
+            dataset: exhaustive_labels(dataset, _clean_labels(dataset, names.values()))
             for dataset, names in self._classes.items()
         }
 
 
-def parse_stem(stem: str) -> tuple[str, str, str, Axis, int | None]:
-    """(modality prefix, dataset, original name, axis, slice) of an image's name without `.png`.
-
-    The original name may hold dots and `--`, so the ends are taken off. Raises FaultyImageError.
-    """
-    head, _, plane = stem.rpartition("--")
-    parts = head.split("--", 2)
-    found = _PLANE.fullmatch(plane)
-    if len(parts) != 3 or not all(parts) or not found:
-        raise FaultyImageError(Drop.BAD_NAME, stem)
-    axis = _AXES[found.group(1) or "2d"]
-    return parts[0], parts[1], parts[2], axis, int(found.group(2)) if found.group(2) else None
-
-
-def modality_of(prefix: str) -> tuple[Modality, str]:
-    """`mr_t1ce` -> (MR, "t1ce"). Raises FaultyImageError for a modality that is not one of the eight."""
-    for modality in Modality:
-        if prefix == modality.value or prefix.startswith(f"{modality.value}_"):
-            return modality, prefix[len(modality.value) + 1 :]
-    raise FaultyImageError(Drop.UNKNOWN_MODALITY, prefix)
+def _parsed(stem: str) -> tuple[ImageName, Modality, str]:
+    """An image's name, modality and detail. Raises FaultyImageError."""
+    try:
+        name = ImageName.parse(stem)
+    except ValueError as error:
+        raise FaultyImageError(Drop.BAD_NAME, stem) from error
+    try:
+        return name, *Modality.from_prefix(name.prefix)
+    except ValueError as error:
+        raise FaultyImageError(Drop.UNKNOWN_MODALITY, name.prefix) from error
 
 
 def _file_key(path: PurePosixPath) -> tuple[str, str, str] | None:
-    """(image stem, class id, instance) of an image's or a mask's name; None where it is neither."""
+    """(image id, class id, instance) of an image file or a mask file; None if the name is not usable."""
     stem = path.name[: -len(path.suffix)]
     if len(stem) > _LONGEST_NAME or not stem.isprintable():
         return None
     if path.parent.name == "images":
-        return stem, _IMAGE, ""
-    image, _, ids = stem.rpartition("--")
-    found = _IDS.fullmatch(ids)
-    return (image, found.group(1), found.group(2)) if image and found else None
+        return stem, *_IMAGE_FILE
+    try:
+        name = MaskName.parse(stem)
+    except ValueError:
+        return None
+    return name.image_id, name.class_id, name.instance
 
 
-def _names_in_table(pieces: Iterable[bytes]) -> Iterator[str]:
-    """The masks listed in {"images/...": ["masks/...", ...]}, however long the text: it is read token by token."""
+def _mask_names(pieces: Iterable[bytes]) -> Iterator[str]:
+    """Yield the masks listed in {"images/...": ["masks/...", ...]}; the JSON is read token by token."""
     text, depth = "", 0
     for piece in codecs.iterdecode(pieces, "utf-8", "replace"):
         text += piece
@@ -200,7 +202,7 @@ def _names_in_table(pieces: Iterable[bytes]) -> Iterator[str]:
                 depth += 1 if token.group() == "[" else -1
             elif depth:
                 yield _unquoted(token.group())
-        text = text[end:][: 8 * _LONGEST_NAME]  # a string that never ends is no name
+        text = text[end:][: 8 * _LONGEST_NAME]  # a longer string is not a name
 
 
 def _unquoted(token: str) -> str:
@@ -210,8 +212,8 @@ def _unquoted(token: str) -> str:
         return ""
 
 
-def _clean(dataset: str, names: Iterable[Any]) -> list[str]:
-    """The clean names of a dataset's classes that have one."""
+def _clean_labels(dataset: str, names: Iterable[Any]) -> list[str]:
+    """The clean names of a dataset's classes, without those that have none."""
     clean = []
     for name in names:
         try:

@@ -1,4 +1,4 @@
-"""Volumes from files: NIfTI, NRRD, and folders with a DICOM series."""
+"""Reads volumes from NIfTI and NRRD files and from folders with a DICOM series."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from ..volumes import MAX_VOXELS, Volume, canonical
 from .dicom.images import read_series
 
-# NRRD's `space` -> the signs that turn it into RAS+. Spaces without anatomy (scanner-xyz) are refused.
+# NRRD's `space` -> the signs that convert it to RAS+. Spaces that are not anatomical (scanner-xyz) are refused.
 _NRRD_SIGNS = {
     "right-anterior-superior": (1.0, 1.0, 1.0),
     "ras": (1.0, 1.0, 1.0),
@@ -21,15 +21,15 @@ _NRRD_SIGNS = {
     "lps": (-1.0, -1.0, 1.0),
 }
 
-# What the two readers raise, besides their own errors, on files that are cut short or are something else.
+# Raised by the two readers, besides their own errors, for truncated files and files of another kind.
 _BROKEN = (OSError, EOFError, ValueError, KeyError, IndexError, TypeError, StopIteration, zlib.error)
 
 
 def read_volume(path: str | Path) -> Volume:
-    """Reads a 3-D NIfTI (.nii, .nii.gz) or NRRD (.nrrd) file, or a folder with a DICOM series, of up to MAX_VOXELS.
+    """Read a 3-D NIfTI (.nii, .nii.gz) or NRRD (.nrrd) file, or a folder with a DICOM series, of up to MAX_VOXELS.
 
-    Raises ValueError in one line where the file is no such file, is cut short, or its header does not say
-    how the patient lies: a guessed side is worse than none.
+    Raises ValueError, in one line, if the file is of another kind or truncated, or if its header has no anatomical
+    orientation: left and right are never guessed.
     """
     path = Path(path)
     if path.is_dir():
@@ -43,7 +43,7 @@ def read_volume(path: str | Path) -> Volume:
         voxels, affine = _read_nrrd(path)
     else:
         raise ValueError(
-            f"{path}: not a volume that can be read; give .nii, .nii.gz, .nrrd or a folder of DICOM"
+            f"{path} is not a volume file that can be read; give .nii, .nii.gz, .nrrd or a folder of DICOM files"
         )
     return canonical(voxels, affine, str(path))
 
@@ -64,7 +64,9 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
     except _UnusableError:
         raise
     except (*_BROKEN, ImageFileError) as error:
-        raise ValueError(f"{path}: cannot be read as NIfTI ({_first_line(error)}); is it whole?") from error
+        raise ValueError(
+            f"{path}: cannot be read as NIfTI ({_first_line(error)}); is it complete?"
+        ) from error
     while voxels.ndim > 3 and voxels.shape[-1] == 1:
         voxels = voxels[..., 0]
     return voxels, affine
@@ -79,17 +81,17 @@ def _read_nrrd(path: Path) -> tuple[np.ndarray, np.ndarray]:
             affine = _nrrd_affine(header, path)
             _check_size(tuple(int(n) for n in header["sizes"]), path)
             if "data file" in header or "datafile" in header:
-                raise _UnusableError(f"{path}: its voxels are in another file; save both as one .nrrd")
+                raise _UnusableError(f"{path}: its voxels are in a separate file; save both as one .nrrd")
             voxels = nrrd.read_data(header, file, str(path), index_order="F")
     except _UnusableError:
         raise
     except (*_BROKEN, nrrd.NRRDError) as error:
-        raise ValueError(f"{path}: cannot be read as NRRD ({_first_line(error)}); is it whole?") from error
+        raise ValueError(f"{path}: cannot be read as NRRD ({_first_line(error)}); is it complete?") from error
     return voxels, affine
 
 
 class _UnusableError(ValueError):
-    """A file that is whole but cannot be used; its message stands as it is."""
+    """A complete file that cannot be used; its message is shown unchanged."""
 
 
 def _nrrd_affine(header: Mapping[str, object], path: Path) -> np.ndarray:
@@ -103,16 +105,18 @@ def _nrrd_affine(header: Mapping[str, object], path: Path) -> np.ndarray:
         )
     directions = np.asarray(directions, dtype=float)
     if directions.shape != (3, 3):
-        raise _UnusableError(f"{path}: {len(directions)} axes are no 3-D volume; give one volume a file")
+        raise _UnusableError(f"{path}: {len(directions)} axes are not a 3-D volume; save one volume per file")
     affine = np.eye(4)
-    affine[:3, :3] = directions.T  # NRRD keeps one row an axis
+    affine[:3, :3] = directions.T  # NRRD has one row per axis
     affine[:3, 3] = np.asarray(header.get("space origin", np.zeros(3)), dtype=float)
     return np.diag([*_NRRD_SIGNS[space], 1.0]) @ affine
 
 
 def _check_size(shape: tuple[int, ...], path: Path) -> None:
     if int(np.prod(shape, dtype=np.int64)) > MAX_VOXELS:
-        raise _UnusableError(f"{path}: {shape} voxels are beyond the limit of {MAX_VOXELS:,}; crop it first")
+        raise _UnusableError(
+            f"{path}: {shape} voxels are more than the limit of {MAX_VOXELS:,}; crop it first"
+        )
 
 
 def _first_line(error: BaseException) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..draws import draw_of
-from ..records import ImageRecord, Modality, Task
+from ..records import ImageRecord, Task
 from ..sides import other_side
 from .templates import askable_absent
 
@@ -33,7 +33,7 @@ def plan_turns(record: ImageRecord, seed: int) -> tuple[Wanted, ...]:
     labels = list(dict.fromkeys(item.label for item in record.present))
     ids = [item.instance_id for item in record.present]
     turns = [Wanted(Task.VISUAL_GROUNDING, str(rng.choice(labels)))]
-    if len(labels) > 1 or record.info.modality not in (Modality.PET, Modality.FUNDUS):
+    if record.allows_classification:
         turns.append(Wanted(Task.REFERRING_CLASSIFICATION, str(rng.choice(ids))))
     turns += [Wanted(Task.REFERRING_CAPTION, str(rng.choice(ids))), Wanted(Task.IMAGE_ANALYSIS)]
     absent = askable_absent(record)

@@ -1,6 +1,6 @@
-"""DICOM files, read with care: headers in part, pixels within bounds, and nothing that a file holds is repeated.
+"""Reads DICOM files that are not trusted: only the needed header elements, and pixels within size limits.
 
-A header names a patient, so no text of it may end up in a message: what is wrong is said by a reason alone.
+A header names a patient, so error messages never quote it: they contain the reason and the type of the exception only.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from ....hub.pixels import MAX_PIXELS, MAX_SIDE_PX, MIN_SIDE_PX
 from ..faults import Drop, FaultyImageError
 
 MAX_FILE_BYTES = 2**30
-_MAX_HEADER_BYTES = 2**25  # of a segmentation: ten thousand frames need a fifth of it
-_MAX_VALUES = 2**28  # of all frames of a file
+_MAX_HEADER_BYTES = 2**25  # of a segmentation; ten thousand frames need a fifth of it
+_MAX_VALUES = 2**28  # in all frames of a file
 _PREAMBLE = 128
-_DEFLATED = "1.2.840.10008.1.2.1.99"  # its header is compressed: a small file may unpack to any size
+_DEFLATED = "1.2.840.10008.1.2.1.99"  # the header is compressed, so a small file can unpack to any size
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file begins as DICOM files do."""
+    """Whether a file starts with the DICOM preamble."""
     try:
         with path.open("rb") as file:
             return file.read(_PREAMBLE + 4)[_PREAMBLE:] == b"DICM"
@@ -34,9 +34,10 @@ def is_dicom(path: Path) -> bool:
 
 
 def read_header(path: Path, reason: Drop, tags: Sequence[str] | None = None) -> Any:
-    """A file's header: some elements of it, or all but the pixels. Raises FaultyImageError with that reason.
+    """Read the header elements `tags` of a file, or all but the pixels if `tags` is None.
 
-    With `NEEDS_PYLIBJPEG` where the pixels are compressed in a way that no installed decoder knows.
+    Raises FaultyImageError with `reason` if the file cannot be read, and with NEEDS_PYLIBJPEG if no installed decoder
+    supports its compression.
     """
     import pydicom
     from pydicom.pixels import get_decoder
@@ -54,13 +55,13 @@ def read_header(path: Path, reason: Drop, tags: Sequence[str] | None = None) -> 
                 raise FaultyImageError(Drop.NEEDS_PYLIBJPEG)
     except FaultyImageError:
         raise
-    except Exception as error:  # damaged files make the reader raise nearly anything
+    except Exception as error:  # damaged files raise many kinds of errors
         raise FaultyImageError(reason, type(error).__name__) from error
     return header
 
 
 def check_header_size(path: Path, header: Any) -> None:
-    """Raises FaultyImageError where all of a segmentation's header would be too much to read."""
+    """Raises FaultyImageError if the whole header of a segmentation is too large to read."""
     frames = int(header.get("NumberOfFrames") or 1)
     bits = frames * int(header.Rows) * int(header.Columns) * int(header.BitsAllocated)
     pixels = 0 if header.file_meta.TransferSyntaxUID.is_compressed else bits // 8
@@ -69,9 +70,9 @@ def check_header_size(path: Path, header: Any) -> None:
 
 
 def read_pixels(path: Path, reason: Drop) -> tuple[Any, np.ndarray]:
-    """Header and stored values of a file: (H, W), (H, W, 3), or (N, H, W) of several frames.
+    """The header and the stored values of a file: (H, W), (H, W, 3), or (N, H, W) for several frames.
 
-    Raises FaultyImageError with that reason where the file cannot be read or announces too much.
+    Raises FaultyImageError with `reason` if the file cannot be read or its header announces too many pixels.
     """
     import pydicom
     from pydicom.pixels import apply_color_lut, pixel_array
@@ -96,7 +97,7 @@ def read_pixels(path: Path, reason: Drop) -> tuple[Any, np.ndarray]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """pydicom's warnings quote the values they are about."""
+    """Suppress pydicom's warnings and logs, because they quote header values."""
     from pydicom import config
 
     log = logging.getLogger("pydicom")

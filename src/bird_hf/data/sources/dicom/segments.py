@@ -1,6 +1,6 @@
-"""DICOM segmentations: the names of their segments, and which frame belongs to which image.
+"""DICOM segmentations: the names of their segments, and the image that each frame belongs to.
 
-Binary and label-map segmentations are taken as they are, fractional ones are cut at one half.
+Binary and label-map segmentations are used as they are; fractional ones are thresholded at one half.
 """
 
 from __future__ import annotations
@@ -16,19 +16,22 @@ import numpy as np
 from ..faults import Drop, FaultyImageError
 from ..label_names import clean_label
 from .files import check_header_size, read_header, read_pixels
-from .images import Picture, Plane
+from .images import DicomImage, Plane
 
 SEGMENTATION_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.66.4",  # binary and fractional
     "1.2.840.10008.5.1.4.1.1.66.7",  # label map
 )
 _SIZES = ("Rows", "Columns", "NumberOfFrames", "BitsAllocated")
-_DECODED_VALUES = 2**28  # of segmentations that stay in memory
+_CACHED_VALUES = 2**28  # of decoded segmentations
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame: its place from 0, its segment (None in a label map, which holds all), and what it was drawn on."""
+    """One frame of a segmentation, and the image it was drawn on.
+
+    number: from 0. segment: None in a label map, whose frames contain all segments. sources: UIDs of images.
+    """
 
     number: int
     segment: int | None
@@ -38,7 +41,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Segmentation:
-    """What a segmentation's header says. labels: clean names, or why a segment has none."""
+    """The header of a segmentation. labels: segment number -> clean name, or the reason why it has none."""
 
     path: str
     labels: dict[int, str | Drop]
@@ -49,7 +52,7 @@ class Segmentation:
 
 
 def read_segmentation(root: Path, path: str, dataset: str) -> Segmentation:
-    """The header of a segmentation. Raises FaultyImageError where it cannot be used."""
+    """Read the header of a segmentation. Raises FaultyImageError if it cannot be used."""
     sizes = read_header(root / path, Drop.UNREADABLE_MASK, _SIZES)
     try:
         check_header_size(root / path, sizes)
@@ -58,7 +61,7 @@ def read_segmentation(root: Path, path: str, dataset: str) -> Segmentation:
         labels = {
             int(item.SegmentNumber): _label_of(item, dataset)
             for item in header.SegmentSequence
-            if int(item.SegmentNumber) > 0  # 0 is a label map's background
+            if int(item.SegmentNumber) > 0  # 0 is the background of a label map
         }
         is_map = header.SegmentationType == "LABELMAP"
         shared = _first(header, "SharedFunctionalGroupsSequence")
@@ -73,18 +76,21 @@ def read_segmentation(root: Path, path: str, dataset: str) -> Segmentation:
         return Segmentation(path, labels, frames, series, reference, shape)
     except FaultyImageError:
         raise
-    except Exception as error:  # elements are decoded when they are looked at
+    except Exception as error:  # elements are decoded when they are accessed
         raise FaultyImageError(Drop.UNREADABLE_MASK, type(error).__name__) from error
 
 
 def _first(item: Any, tag: str) -> Any:
-    """The only item of a sequence; None where there is none."""
+    """The first item of a sequence element; None if it is missing or empty."""
     found = item.get(tag) if item is not None else None
     return found[0] if found else None
 
 
 def _label_of(segment: Any, dataset: str) -> str | Drop:
-    """Its label, or where that says nothing, what it is a segment of; with its side where neither names one."""
+    """The clean name of a segment: of its label, or else of its property type; with its side if the name has none.
+
+    The reason instead, if neither text is a usable name.
+    """
     kind = _first(segment, "SegmentedPropertyTypeCodeSequence")
     side = _first(kind, "SegmentedPropertyTypeModifierCodeSequence") or _first(
         _first(segment, "AnatomicRegionSequence"), "AnatomicRegionModifierSequence"
@@ -129,66 +135,66 @@ def _frame_of(number: int, groups: Any, shared: Any, shape: tuple[int, int], is_
     return Frame(number, segment, sources, plane)
 
 
-def matched(segmentation: Segmentation, pictures: Sequence[Picture]) -> dict[str, list[Frame]]:
-    """image UID -> the frames that were drawn on it, by the images they name, else by where they lie.
+def matched(segmentation: Segmentation, images: Sequence[DicomImage]) -> dict[str, list[Frame]]:
+    """image UID -> the frames that were drawn on it, by the images they refer to, else by their planes.
 
-    pictures: those of the series that the segmentation is of. Raises FaultyImageError where a frame fits none of them.
+    images: the images of the segmented series. Raises FaultyImageError if a frame matches none of them.
     """
-    by_uid = {picture.uid: picture for picture in pictures}
-    placed = [picture for picture in pictures if picture.plane is not None]
-    corners = np.array([picture.plane.corners for picture in placed if picture.plane]).reshape(-1, 9)
+    by_uid = {image.uid: image for image in images}
+    placed = [image for image in images if image.plane is not None]
+    corners = np.array([image.plane.corners for image in placed if image.plane]).reshape(-1, 9)
     found: dict[str, list[Frame]] = {}
     for frame in segmentation.frames:
         named = [by_uid[uid] for uid in frame.sources if uid in by_uid]
         if len(named) == 1:
-            picture: Picture | None = named[0]
+            image: DicomImage | None = named[0]
         elif frame.plane is not None and placed:
-            picture = placed[int(np.abs(corners - frame.plane.corners).max(axis=1).argmin())]
+            image = placed[int(np.abs(corners - frame.plane.corners).max(axis=1).argmin())]
         else:
-            picture = None
-        if picture is not None and _fits(frame, picture, segmentation.shape):
-            found.setdefault(picture.uid, []).append(frame)
-        elif named or not frame.sources:  # else it is of an image that is not here
-            raise FaultyImageError(Drop.OFF_GRID, "a frame lies elsewhere than its image")
+            image = None
+        if image is not None and _fits(frame, image, segmentation.shape):
+            found.setdefault(image.uid, []).append(frame)
+        elif named or not frame.sources:  # otherwise it refers to an image that is not in the folder
+            raise FaultyImageError(Drop.OFF_GRID, "a frame is not in the plane of its image")
     return found
 
 
-def _fits(frame: Frame, picture: Picture, shape: tuple[int, int]) -> bool:
-    """Whether the pixels of a frame are those of an image, to half a pixel."""
-    if shape != picture.shape:
+def _fits(frame: Frame, image: DicomImage, shape: tuple[int, int]) -> bool:
+    """Whether a frame and an image have the same pixel grid, within half a pixel."""
+    if shape != image.shape:
         return False
-    if frame.plane is None or picture.plane is None:
+    if frame.plane is None or image.plane is None:
         return True
-    apart = np.abs(frame.plane.corners - picture.plane.corners).max()
-    return bool(apart <= picture.plane.half_pixel)
+    apart = np.abs(frame.plane.corners - image.plane.corners).max()
+    return bool(apart <= image.plane.half_pixel)
 
 
 class SegmentMasks:
-    """The masks in segmentation files; those read last stay in memory, because slices come series by series."""
+    """Reads masks from segmentation files; the last decoded ones are cached, as images are read series by series."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._decoded: OrderedDict[str, tuple[np.ndarray, bool]] = OrderedDict()
 
     def mask(self, path: str, frame: int, segment: int) -> np.ndarray:
-        """(rows, columns) bool, as the file holds it. Raises FaultyImageError."""
+        """The mask (rows, columns) bool of a segment in a frame, as stored. Raises FaultyImageError."""
         values, is_map = self._values(path)
         if frame >= len(values):
             raise FaultyImageError(Drop.UNREADABLE_MASK, "frames are missing")
         return values[frame] == segment if is_map else values[frame] > 0
 
     def _values(self, path: str) -> tuple[np.ndarray, bool]:
-        """(N, rows, columns), and whether they are numbers of segments."""
+        """The values (N, rows, columns) of a file, and whether they are segment numbers, as in a label map."""
         if path not in self._decoded:
             header, values = read_pixels(self._root / path, Drop.UNREADABLE_MASK)
             values = values[None] if values.ndim == 2 else values
             kind = header.get("SegmentationType")
             if values.ndim != 3 or kind not in ("BINARY", "FRACTIONAL", "LABELMAP"):
-                raise FaultyImageError(Drop.UNREADABLE_MASK, "of another form")
+                raise FaultyImageError(Drop.UNREADABLE_MASK, "unknown segmentation type or shape")
             if kind == "FRACTIONAL":
                 values = values >= np.float32(header.get("MaximumFractionalValue") or 255) / 2
             self._decoded[path] = values, kind == "LABELMAP"
-            while len(self._decoded) > 1 and self._size() > _DECODED_VALUES:
+            while len(self._decoded) > 1 and self._size() > _CACHED_VALUES:
                 self._decoded.popitem(last=False)
         self._decoded.move_to_end(path)
         return self._decoded[path]
