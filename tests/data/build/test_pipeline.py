@@ -27,7 +27,7 @@ from bird_hf.data.folder.publish import open_folder
 from bird_hf.data.phantoms import draw_phantom
 from bird_hf.data.phantoms.sa_med2d_folder import write_phantoms
 from bird_hf.data.records import Modality, Task
-from bird_hf.data.teachers.base import Refused
+from bird_hf.data.teachers.base import Refusal
 from bird_hf.data.teachers.templates import TemplateTeacher
 from bird_hf.hub.boxes import Box
 from bird_hf.hub.grounding import read
@@ -180,7 +180,7 @@ class ChoosyTeacher(TemplateTeacher):
     def dialogues(self, records):  # type: ignore[no-untyped-def]
         for answer in super().dialogues(records):
             info = answer.record.info
-            yield Refused(info.image_id, "unknown_id") if info.modality is Modality.CT else answer
+            yield Refusal(info.image_id, "unknown_id") if info.modality is Modality.CT else answer
 
 
 def test_what_a_teacher_refuses_is_left_out_and_counted(source: Path, tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ def test_two_builds_in_one_folder_do_not_meet(source: Path, tmp_path: Path) -> N
     from filelock import FileLock
 
     (tmp_path / ".build").mkdir()
-    with FileLock(tmp_path / ".build" / "lock"), pytest.raises(ValueError, match="another build is at work"):
+    with FileLock(tmp_path / ".build" / "lock"), pytest.raises(ValueError, match="another build is running"):
         build(source, tmp_path, SETTINGS, 1)
 
 

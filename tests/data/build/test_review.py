@@ -307,14 +307,14 @@ class TestBadEdits:
             (
                 "labels.csv",
                 {"decision": "rename", "new_name": "<ref>"},
-                r"new_name '<ref>' is no usable name",
+                r"new_name '<ref>' is not a usable name",
             ),
             (
                 "labels.csv",
                 {"decision": "rename", "new_name": "class7"},
-                r"is no usable name \(unnamed_class\)",
+                r"is not a usable name \(unnamed_class\)",
             ),
-            ("replies.csv", {"key": "7"}, r"replies.csv, line 2: the key is changed, or there twice"),
+            ("replies.csv", {"key": "7"}, r"replies.csv, line 2: the key was changed or occurs twice"),
         ],
     )
     def test_a_bad_edit_is_one_line_and_changes_nothing(self, out, source, bird, file, cells, says):
@@ -331,7 +331,7 @@ class TestBadEdits:
     @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"a,b\n1,2\n", b"", b'"key'])
     def test_a_file_that_is_no_table_is_refused(self, tmp_path, content):
         (tmp_path / "labels.csv").write_bytes(content)
-        with pytest.raises(ValueError, match=r"labels\.csv (is no table|has no column)"):
+        with pytest.raises(ValueError, match=r"labels\.csv (is not a CSV table|has no column)"):
             read_review(tmp_path)
 
     @pytest.mark.parametrize("delimiter", [";", "\t"])
@@ -345,5 +345,5 @@ class TestBadEdits:
 
     def test_a_folder_that_is_no_builds_is_refused(self, tmp_path, bird):
         code, said, errors = bird("review", tmp_path)
-        assert (code, said, errors.count("\n")) == (2, "", 1) and "is no folder of a build" in errors
+        assert (code, said, errors.count("\n")) == (2, "", 1) and "is not the folder of a build" in errors
         assert not [*tmp_path.iterdir()]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bird_hf.data.build.sampling import pick
-from bird_hf.data.build.split import Placed, check_no_leak, find_leaks, split_cases
+from bird_hf.data.build.split import PlacedImage, check_no_leak, find_leaks, split_cases
 from bird_hf.data.draws import draw_of
 from bird_hf.data.near_duplicates import MAX_DISTANCE, Looks, look_of
 from bird_hf.data.phantoms import draw_phantom
@@ -103,15 +103,15 @@ LOOKS = [look_of(draw_phantom(Modality.CT, seed, 64).pixels) for seed in range(3
 @pytest.mark.parametrize(
     ("other", "says"),
     [
-        (Placed("ct--d--case1--x_1", "d/case1", LOOKS[1], "test"), "case d/case1 is in train and in test"),
-        (Placed("ct--ACDC--patient001_frame12--x_1", "?", LOOKS[1], "test"), "patient ACDC/patient001"),
-        (Placed("ct--e--case2--x_1", "e/case2", LOOKS[0], "test"), "looks like ct--d--case1"),
+        (PlacedImage("ct--d--case1--x_1", "d/case1", LOOKS[1], "test"), "case d/case1 is in train and in test"),
+        (PlacedImage("ct--ACDC--patient001_frame12--x_1", "?", LOOKS[1], "test"), "patient ACDC/patient001"),
+        (PlacedImage("ct--e--case2--x_1", "e/case2", LOOKS[0], "test"), "looks like ct--d--case1"),
     ],
 )
-def test_a_leak_is_refused_and_named(other: Placed, says: str) -> None:
+def test_a_leak_is_refused_and_named(other: PlacedImage, says: str) -> None:
     images = [
-        Placed("ct--d--case1--x_1", "d/case1", LOOKS[0], "train"),
-        Placed("ct--ACDC--patient001_frame01--x_1", "ACDC/patient001", LOOKS[2], "train"),
+        PlacedImage("ct--d--case1--x_1", "d/case1", LOOKS[0], "train"),
+        PlacedImage("ct--ACDC--patient001_frame01--x_1", "ACDC/patient001", LOOKS[2], "train"),
     ]
     assert find_leaks(images) == []
     with pytest.raises(ValueError, match=says):

@@ -38,11 +38,11 @@ from bird_hf.data.records import (
     Task,
     dialogue_row,
 )
-from bird_hf.data.teachers.base import Refused
-from bird_hf.data.teachers.batch import ROUND, BatchTeacher
+from bird_hf.data.teachers.base import Refusal
+from bird_hf.data.teachers.batch import IMAGES_PER_ROUND, BatchTeacher
 from bird_hf.data.teachers.chat import ChatSettings, ChatTeacher, converse, meta_of, request_for
-from bird_hf.data.teachers.plan import Wanted, plan_turns
-from bird_hf.data.teachers.replies import BadReply, read_caption, read_turns
+from bird_hf.data.teachers.plan import PlannedTurn, plan_turns
+from bird_hf.data.teachers.replies import FaultyReplyError, read_caption, read_turns
 from bird_hf.data.teachers.reply_store import Reply, ReplyStore, Request
 from bird_hf.data.teachers.templates import caption_of, write_dialogue
 from bird_hf.hub.boxes import Box
@@ -261,7 +261,7 @@ def teacher_for(server: ChatServer, folder: Path, **settings: object) -> ChatTea
     return ChatTeacher(ChatSettings("scripted", **chosen), folder / "replies")
 
 
-def only(teacher: ChatTeacher, image: ImageRecord) -> Dialogue | Refused:
+def only(teacher: ChatTeacher, image: ImageRecord) -> Dialogue | Refusal:
     (result,) = teacher.dialogues([image])
     return result
 
@@ -477,8 +477,8 @@ class TestFaultyReplies:
         about = {"roc": "left_kidney_0", "rc": "left_kidney_0", "mia": ""}.get(task, "left kidney")
         about = next((name for name in ("cyst", "spleen") if task == "vg" and name in question), about)
         words = json.dumps({"turns": [{"task": task, "question": question, "answer": answer}]})
-        with pytest.raises(BadReply, match=reason):
-            read_turns(record(*ALL), [Wanted(Task(task), about)], words)
+        with pytest.raises(FaultyReplyError, match=reason):
+            read_turns(record(*ALL), [PlannedTurn(Task(task), about)], words)
 
     @pytest.mark.parametrize(
         ("question", "answer", "ids"),
@@ -501,7 +501,7 @@ class TestFaultyReplies:
     )
     def test_a_true_turn_is_taken(self, question, answer, ids):
         words = json.dumps({"turns": [{"task": "mia", "question": question, "answer": answer}]})
-        (turn,) = read_turns(record(*ALL), [Wanted(Task.IMAGE_ANALYSIS)], words)
+        (turn,) = read_turns(record(*ALL), [PlannedTurn(Task.IMAGE_ANALYSIS)], words)
         assert (turn.question, turn.answer, {*turn.instance_ids}) == (question, answer, ids)
 
     @pytest.mark.parametrize("modality", list(Modality))
@@ -521,13 +521,13 @@ class TestFaultyReplies:
                 labels = {item.instance_id: item.label for item in image.instances}
                 about = turn.instance_ids[0] if turn.instance_ids else ""
                 about = labels[about] if turn.task is Task.VISUAL_GROUNDING else about
-                (again,) = read_turns(image, [Wanted(turn.task, about)], words)
+                (again,) = read_turns(image, [PlannedTurn(turn.task, about)], words)
                 assert again.tagged() == turn.tagged()
 
     def test_boxes_of_one_answer_come_in_reading_order(self):
         answer = "Each [[cyst|cyst_2|cyst_0]] is marked, and [[this cyst|cyst_1]] too."
         words = json.dumps({"turns": [{"task": "vg", "question": "Where is each cyst?", "answer": answer}]})
-        (turn,) = read_turns(record(*ALL), [Wanted(Task.VISUAL_GROUNDING, "cyst")], words)
+        (turn,) = read_turns(record(*ALL), [PlannedTurn(Task.VISUAL_GROUNDING, "cyst")], words)
         assert [span.boxes for span in turn.answer_spans] == [(CYSTS[0].box, CYSTS[2].box), (CYSTS[1].box,)]
 
     @pytest.mark.parametrize(
@@ -598,8 +598,8 @@ class TestFaultyReplies:
         words = json.dumps(
             {"turns": [{"task": "mia", "question": "What is this CT?", "answer": "A CT image."}] * 2}
         )
-        with pytest.raises(BadReply, match="turns for mia were asked for in this order, not for mia, mia"):
-            read_turns(record(*ALL), [Wanted(Task.IMAGE_ANALYSIS)], words)
+        with pytest.raises(FaultyReplyError, match="turns for mia were asked for in this order, not for mia, mia"):
+            read_turns(record(*ALL), [PlannedTurn(Task.IMAGE_ANALYSIS)], words)
 
     def test_instructions_in_a_name_change_nothing(self, teacher, server):
         """A model that obeys the label is refused; the words of the label are never taken for a claim of ours."""
@@ -617,7 +617,7 @@ class TestFaultyReplies:
         assert not server.calls
 
     def test_an_image_without_objects_is_refused_before_anything_is_paid(self, teacher, server):
-        assert only(teacher, record(NO_SPLEEN)) == Refused(
+        assert only(teacher, record(NO_SPLEEN)) == Refusal(
             "ct_00--set--case--x_0003", "no object is in the image"
         )
         assert not server.calls
@@ -646,7 +646,7 @@ class TestTransport:
     def test_a_failure_that_stays_is_one_line_and_drops_no_image(self, teacher, server, failure):
         server.script = lambda payload, number: Answer(good_words(payload)) if number < 2 else failure
         results = teacher.dialogues(records(3))
-        with pytest.raises(ValueError, match=r"127\.0\.0\.1 does not answer: .*run again to go on") as error:
+        with pytest.raises(ValueError, match=r"127\.0\.0\.1 does not answer: .*run again to continue") as error:
             list(results)
         assert "\n" not in str(error.value)
         paid = 2
@@ -670,7 +670,7 @@ class TestNothingIsPaidTwice:
         )
         images = [*records(3), record(CYSTS[0], NO_SPLEEN)]
         first = list(teacher.dialogues(images))
-        assert isinstance(first[3], Refused) and len(server.calls) == 6 + 4
+        assert isinstance(first[3], Refusal) and len(server.calls) == 6 + 4
         monkeypatch.delenv("OPENAI_API_KEY")
         assert list(teacher.dialogues(images)) == first
         assert len(server.calls) == 10
@@ -785,7 +785,7 @@ class TestBatches:
 class TestPlan:
     def test_every_second_image_is_asked_for_what_is_not_there(self):
         plans = [plan_turns(image, 0) for image in records(400)]
-        absent = sum(Wanted(Task.VISUAL_GROUNDING, "spleen") in plan for plan in plans)
+        absent = sum(PlannedTurn(Task.VISUAL_GROUNDING, "spleen") in plan for plan in plans)
         assert 160 < absent < 240
         assert {len(plan) for plan in plans} == {4, 5}
 
@@ -930,7 +930,7 @@ class TestInABuild:
         assert manifest["refused"] == {f"turns: {lines[0]['task']}: rejected in review": 1}
 
     def test_the_batch_api_gives_the_same_rows(self, bird, server, tmp_path, monkeypatch):
-        monkeypatch.setattr(BatchTeacher.__init__, "__defaults__", (0.01, ROUND))  # a pause of no minute
+        monkeypatch.setattr(BatchTeacher.__init__, "__defaults__", (0.01, IMAGES_PER_ROUND))  # a pause of no minute
         assert bird("--batch")[0] == 0
         assert server.batches.batches
         assert set(open_folder(tmp_path / "out", "chat", "train")["teacher"]) == {"scripted"}
