@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,10 @@ class Modality(StrEnum):
     DERMOSCOPY = "dermoscopy"
     FUNDUS = "fundus"
     ULTRASOUND = "ultrasound"
+
+
+# BiRD 3: PET and fundus images get no classification questions if there is only one class.
+_MAYBE_SINGLE_CLASS = (Modality.PET, Modality.FUNDUS)
 
 
 class Task(StrEnum):
@@ -130,6 +134,23 @@ class ImageRecord:
     @property
     def absent(self) -> tuple[Instance, ...]:
         return tuple(instance for instance in self.instances if not instance.present)
+
+    @property
+    def allows_classification(self) -> bool:
+        """False for a PET or fundus image with objects of one label only: the answer would always be the same."""
+        labels = {instance.label for instance in self.present}
+        return len(labels) > 1 or self.info.modality not in _MAYBE_SINGLE_CLASS
+
+
+def single_class_modalities(records: Iterable[ImageRecord]) -> set[Modality]:
+    """PET or fundus, if all their objects in a whole dataset have one label; such images get no classification turns.
+
+    This rule is about a dataset, `ImageRecord.allows_classification` about one image.
+    """
+    labels: dict[Modality, set[str]] = {}
+    for record in records:
+        labels.setdefault(record.info.modality, set()).update(instance.label for instance in record.present)
+    return {modality for modality in _MAYBE_SINGLE_CLASS if len(labels.get(modality, ())) == 1}
 
 
 @dataclass(frozen=True)

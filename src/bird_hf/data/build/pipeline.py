@@ -22,13 +22,12 @@ from ..folder.publish import png_bytes, rows_of
 from ..folder.subsets import SIZES
 from ..masks import record_of
 from ..near_duplicates import look_of
-from ..records import Dialogue, ImageRecord, Modality, Task
+from ..records import Dialogue, ImageRecord, Modality, Task, single_class_modalities
 from ..sources.base import Candidate, LeftOut, Source, fingerprint
 from ..sources.faults import Drop, FaultyImageError
 from ..sources.label_names import Spellings, spellings
 from ..sources.open import open_source
 from ..teachers.base import Refusal, Teacher
-from ..teachers.plan import SINGLE_CLASS_MODALITIES, has_single_class
 from ..teachers.templates import TemplateTeacher
 from ..workers import batched, check_engine, in_workers
 from .publish import published, write_dataset
@@ -295,7 +294,7 @@ def _write_dialogues(context: BuildContext, teacher: Teacher) -> None:
     state, review = context.state, context.review
     if state.is_done("words"):
         return
-    single_class = _single_class_modalities(state)
+    single_class = single_class_modalities(state.chosen_records())
     total, done = state.count("chosen"), state.count("words")
     answers = teacher.dialogues(state.chosen_records(without_dialogue=True))
     with tqdm(total=total, initial=done, desc="writing", unit="image") as bar:
@@ -304,14 +303,6 @@ def _write_dialogues(context: BuildContext, teacher: Teacher) -> None:
                 state.add_dialogues(_dialogue_result(answer, single_class, review) for answer in batch)
             bar.update(len(batch))
     state.finish("words")
-
-
-def _single_class_modalities(state: BuildState) -> set[Modality]:
-    """Return the modalities of which all images of the dataset together show one class (see `has_single_class`)."""
-    labels: dict[Modality, set[str]] = {}
-    for record in state.chosen_records():
-        labels.setdefault(record.info.modality, set()).update(item.label for item in record.present)
-    return {m for m in SINGLE_CLASS_MODALITIES if has_single_class(m, labels.get(m, ()))}
 
 
 def _dialogue_result(

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..draws import draw_of
-from ..records import ImageRecord, Modality, Task
+from ..records import ImageRecord, Task
 from ..sides import other_side
 from .base import ABSENT_SHARE
 from .templates import askable_absent
-
-SINGLE_CLASS_MODALITIES = (Modality.PET, Modality.FUNDUS)  # BiRD 3: they have no ROC if there is one class
 
 
 @dataclass(frozen=True)
@@ -24,25 +21,17 @@ class PlannedTurn:
     about: str = ""
 
 
-def has_single_class(modality: Modality, labels: Collection[str]) -> bool:
-    """Whether images of a modality that show these labels have nothing to classify, so that ROC is left out.
-
-    labels: distinct labels of one image, or of all images of a dataset.
-    """
-    return modality in SINGLE_CLASS_MODALITIES and len(labels) == 1
-
-
 def plan_turns(record: ImageRecord, seed: int) -> tuple[PlannedTurn, ...]:
     """Plan one turn per task (BiRD 3, step iii), and for every second image a VG turn about an absent object.
 
-    There is no ROC turn if the image has a single class (see `has_single_class`). The absent object is the other side
+    There is no ROC turn if the image does not allow one (see `ImageRecord`). The absent object is the other side
     of a present one if the image has such a pair, which is the hardest to deny.
     """
     rng = np.random.default_rng(draw_of(seed, record.info.image_id))
     labels = list(dict.fromkeys(item.label for item in record.present))
     ids = [item.instance_id for item in record.present]
     turns = [PlannedTurn(Task.VISUAL_GROUNDING, str(rng.choice(labels)))]
-    if not has_single_class(record.info.modality, labels):
+    if record.allows_classification:
         turns.append(PlannedTurn(Task.REFERRING_CLASSIFICATION, str(rng.choice(ids))))
     turns += [PlannedTurn(Task.REFERRING_CAPTION, str(rng.choice(ids))), PlannedTurn(Task.IMAGE_ANALYSIS)]
     absent = askable_absent(record)
