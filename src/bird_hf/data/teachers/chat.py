@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -115,44 +116,41 @@ def request_for(settings: ChatSettings, record: ImageRecord, prompt: str, data: 
 
 def converse(settings: ChatSettings, record: ImageRecord) -> Conversation:
     """The exchange about one image: a generator that yields requests, receives replies and returns the result."""
+    if not record.present:
+        return Refusal(record.info.image_id, "no object is in the image")
+
+    def read_accepted_turns(content: str) -> tuple[Turn, ...]:
+        turns = read_turns(record, plan, content)
+        _check_not_rejected(settings, record, turns)
+        return turns
+
     try:
-        if not record.present:
-            return Refusal(record.info.image_id, "no object is in the image")
         check_names(record)
         meta, plan = meta_of(record), plan_turns(record, settings.seed)
-        caption = yield from _agree(
-            settings, record, "caption", meta, lambda content: read_caption(record, content)
-        )
+        caption = yield from _usable_reply(settings, record, "caption", meta, partial(read_caption, record))
         data = turns_data(meta, caption, plan)
-        turns = yield from _agree(
-            settings,
-            record,
-            "turns",
-            data,
-            lambda content: _accepted(settings, record, read_turns(record, plan, content)),
-        )
+        turns = yield from _usable_reply(settings, record, "turns", data, read_accepted_turns)
     except FaultyReplyError as fault:
         return Refusal(record.info.image_id, str(fault))
     return Dialogue(replace(record, caption=caption), turns, settings.model)
 
 
-def _accepted(settings: ChatSettings, record: ImageRecord, turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
-    """Return the turns. Raises FaultyReplyError if one was rejected in review."""
+def _check_not_rejected(settings: ChatSettings, record: ImageRecord, turns: Iterable[Turn]) -> None:
+    """Raises FaultyReplyError if one of the turns was rejected in review."""
     for turn in turns if settings.rejected else ():
-        why = settings.rejected.get(hash_of_turn(record.info.image_id, turn))
-        if why is not None:
-            raise FaultyReplyError(f"{turn.task}: rejected in review" + (f": {why}" if why else ""))
-    return turns
+        reason = settings.rejected.get(hash_of_turn(record.info.image_id, turn))
+        if reason is not None:
+            raise FaultyReplyError(f"{turn.task}: rejected in review" + (f": {reason}" if reason else ""))
 
 
-def _agree(
+def _usable_reply(
     settings: ChatSettings,
     record: ImageRecord,
     prompt: str,
     data: dict[str, Any],
     read: Callable[[str], _Read],
 ) -> Generator[Request, Reply, _Read]:
-    """Repeat a request, with the reasons, until `read` accepts the reply; at most `REPEATS` times."""
+    """Return what `read` makes of the reply; a faulty one is requested again with the reasons, `REPEATS` times."""
     reasons: list[str] = []
     for _ in range(1 + REPEATS):
         # All reasons so far: a request equal to the one before would get the same reply from the store.

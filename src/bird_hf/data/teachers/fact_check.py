@@ -118,17 +118,16 @@ class Facts:
         self.labels = list(dict.fromkeys(normalize(item.label) for item in record.instances))
         self.counts = Counter(normalize(item.label) for item in record.present)
         names = "|".join(re.escape(label) for label in sorted(self.labels, key=len, reverse=True))
-        self._names = re.compile(
-            rf"(?<!\w)({names})(?:e?s)?(?!\w)"
-        )  # the longest first: "left kidney", then "kidney"
+        # The longest first: "left kidney", then "kidney".
+        self._label_pattern = re.compile(rf"(?<!\w)({names})(?:e?s)?(?!\w)")
         info = record.info
-        self._here = " ".join([*self.counts, normalize(info.region), normalize(info.modality_detail)])
+        self._present = " ".join([*self.counts, normalize(info.region), normalize(info.modality_detail)])
         self._absent = " ".join(label for label in self.labels if label not in self.counts)
-        self._codes = {
-            *re.split(r"\W+", f"{self._here} {self._absent}")
-        }  # "t1", "l5": words that may hold digits
+        # "t1", "l5": words that may have digits.
+        self._codes = {*re.split(r"\W+", f"{self._present} {self._absent}")}
 
     def instances(self, labels: Iterable[str]) -> list[Instance]:
+        """Return the instances with these normalized labels, present or absent."""
         wanted = {*labels}
         return [item for item in self.record.instances if normalize(item.label) in wanted]
 
@@ -141,20 +140,20 @@ class Facts:
 
         ids: the instances that they point at. A caption is an answer without a question.
         """
-        asked, said = self._mark(question), self._mark(answer)
-        turn = self._about([*self._marked_labels(asked), *self._marked_labels(said)], ids)
-        for marked in (asked, said):
+        question, answer = self._mark(question), self._mark(answer)
+        turn = self._about([*self._marked_labels(question), *self._marked_labels(answer)], ids)
+        for marked in (question, answer):
             self._check_form(marked)
             self._check_kind(marked)
             self._check_things(marked)
             for sentence in _SENTENCE.split(marked):
                 named = self._about(self._marked_labels(sentence), ids)
                 self._check_sentence(sentence, named or turn)
-        self._check_presence(asked, said)
-        self._check_counts(asked, said, ids)
+        self._check_presence(question, answer)
+        self._check_counts(question, answer, ids)
 
-    def says_something(self, text: str) -> bool:
-        """Whether a text is about the image, that is, names an object, the modality, the region or the plane."""
+    def is_about_image(self, text: str) -> bool:
+        """Whether a text names an object, the modality, the region or the plane of the image."""
         info, words = self.record.info, normalize(text)
         known = (
             (normalize(info.region) in words)
@@ -167,12 +166,12 @@ class Facts:
         """Return the objects that a text is about: those with a pointer, and all present ones of other named labels."""
         pointed = [self.by_id[name] for name in ids]
         done = {normalize(item.label) for item in pointed}
-        mine = [item for item in pointed if not labels or normalize(item.label) in labels]
-        return mine + [item for item in self.instances({*labels} - done) if item.present]
+        named = [item for item in pointed if not labels or normalize(item.label) in labels]
+        return named + [item for item in self.instances({*labels} - done) if item.present]
 
     def _mark(self, text: str) -> str:
         """Return the normalized text with one private character per label, so that words in a label are not checked."""
-        return self._names.sub(
+        return self._label_pattern.sub(
             lambda match: chr(_FIRST_NAME_MARK + self.labels.index(match[1])), normalize(text)
         )
 
@@ -204,7 +203,7 @@ class Facts:
 
     def _check_things(self, marked: str) -> None:
         for thing in _THINGS.findall(marked):
-            if not _names(f"{self._here} {self._absent}", thing):
+            if not _contains(f"{self._present} {self._absent}", thing):
                 raise FaultyReplyError(f"{thing!r} is not in the meta information")
 
     def _check_sentence(self, sentence: str, about: Sequence[Instance]) -> None:
@@ -219,8 +218,8 @@ class Facts:
                 raise FaultyReplyError(
                     f"{shortened(word)!r} is a number in digits; write no coordinates, and counts as words"
                 )
-        if beside := re.search(rf"\b(left|right)\W+[{chr(_FIRST_NAME_MARK)}-\uf8ff]", sentence):
-            raise FaultyReplyError(f"{beside[1]!r} stands before a name that has no such side: wrong side")
+        if side := re.search(rf"\b(left|right)\W+[{chr(_FIRST_NAME_MARK)}-\uf8ff]", sentence):
+            raise FaultyReplyError(f"{side[1]!r} stands before a name that has no such side: wrong side")
         known = [
             {*_DIRECTION.findall(f"{normalize(item.label)} {place}")}
             for item, place in zip(about, places, strict=True)
@@ -231,10 +230,10 @@ class Facts:
                     f"{direction!r} does not hold for every object of its sentence: wrong side"
                 )
 
-    def _check_presence(self, asked: str, said: str) -> None:
+    def _check_presence(self, question: str, answer: str) -> None:
         """Check that absent objects are denied, and present ones are not."""
-        fallback = self._marked_labels(asked) or self._marked_labels(said)  # of a bare "No"
-        for clause in _CLAUSE.split(said):
+        fallback = self._marked_labels(question) or self._marked_labels(answer)  # of a bare "No"
+        for clause in _CLAUSE.split(answer):
             labels = self._marked_labels(clause)
             missing = [label for label in labels if label not in self.counts] + self._missing_things(clause)
             if not _DENIAL.search(clause):
@@ -246,24 +245,27 @@ class Facts:
                 raise FaultyReplyError(f"{present[0]!r} is denied and is in this image")
             if not subject and not missing:
                 raise FaultyReplyError("something is denied that is not in not_in_the_image")
-        gone = [label for label in self._marked_labels(asked) if label not in self.counts]
-        gone += self._missing_things(asked)
-        if gone and (not _DENIAL.search(said) or re.match(r"yes\b", said)):
-            raise FaultyReplyError(f"{gone[0]!r} is asked for and not denied, and is not in this image")
+        absent = [label for label in self._marked_labels(question) if label not in self.counts]
+        absent += self._missing_things(question)
+        if absent and (not _DENIAL.search(answer) or re.match(r"yes\b", answer)):
+            raise FaultyReplyError(f"{absent[0]!r} is asked for and not denied, and is not in this image")
 
     def _missing_things(self, marked: str) -> list[str]:
-        """Return the words of `_THINGS` that are not in the meta information except in labels of absent objects."""
-        return [thing for thing in _THINGS.findall(marked) if not _names(self._here, thing)]
+        """Return the words of `_THINGS` in a text that are not in the meta information, apart from absent labels."""
+        return [thing for thing in _THINGS.findall(marked) if not _contains(self._present, thing)]
 
-    def _check_counts(self, asked: str, said: str, ids: Sequence[str]) -> None:
-        labels = {*self._marked_labels(asked), *self._marked_labels(said)}
-        spoken = re.findall(r"[^\W_]+", said)
-        if _COUNTING.search(asked):
-            counted = self._marked_labels(asked)
+    def _check_counts(self, question: str, answer: str, ids: Sequence[str]) -> None:
+        """Check the numbers of an answer to a counting question, and all number words."""
+        labels = {*self._marked_labels(question), *self._marked_labels(answer)}
+        answer_words = re.findall(r"[^\W_]+", answer)
+        if _COUNTING.search(question):
+            counted = self._marked_labels(question)
             if len(counted) != 1:
                 raise FaultyReplyError("a question that counts names exactly one kind of object")
             numbers = {
-                0 if word in _NOTHING else _NUMBERS[word] for word in spoken if word in _NOTHING | {*_NUMBERS}
+                0 if word in _NOTHING else _NUMBERS[word]
+                for word in answer_words
+                if word in _NOTHING | {*_NUMBERS}
             }
             if numbers != {self.counts[counted[0]]}:
                 raise FaultyReplyError(f"wrong count of {counted[0]!r}: there are {self.counts[counted[0]]}")
@@ -271,12 +273,12 @@ class Facts:
             len({*ids}),
             sum(self.counts[label] for label in labels),
         }
-        for word in [*spoken, *re.findall(r"[^\W_]+", asked)]:
+        for word in [*answer_words, *re.findall(r"[^\W_]+", question)]:
             if word != "one" and word in _NUMBERS and _NUMBERS[word] not in right:
                 raise FaultyReplyError(f"{word!r} is a wrong count")
 
 
-def _names(words: str, thing: str) -> bool:
-    """Whether one of the words is this thing, in singular or plural."""
+def _contains(words: str, thing: str) -> bool:
+    """Whether one of the words is `thing`, in singular or plural."""
     stem = re.sub(r"(?:ies|y|es|s)$", "", thing)
     return bool(re.search(rf"\b{re.escape(stem)}", words))

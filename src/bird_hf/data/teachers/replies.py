@@ -138,8 +138,10 @@ def _check_referring(
             f"the question points at {shortened(planned.about)!r} alone, and the answer at nothing"
         )
     label = normalize(facts.by_id[planned.about].label)
-    told = ({*re.findall(r"\w{3,}", label)} - _POINTING) & {*re.findall(r"\w{3,}", normalize(question.text))}
-    if told or facts.labels_in(question.text):
+    given_away = ({*re.findall(r"\w{3,}", label)} - _POINTING) & {
+        *re.findall(r"\w{3,}", normalize(question.text))
+    }
+    if given_away or facts.labels_in(question.text):
         raise FaultyReplyError(f"the question gives the name {shortened(label)!r} away")
     named = facts.labels_in(answer.text)
     if label not in named or (planned.task is Task.REFERRING_CLASSIFICATION and named != [label]):
@@ -159,7 +161,7 @@ def _check_words_alone(facts: Facts, question: _ResolvedText, answer: _ResolvedT
 
 
 def _check_about_image(facts: Facts, text: str) -> None:
-    if not facts.says_something(text):
+    if not facts.is_about_image(text):
         raise FaultyReplyError("the words are not about what the meta information holds")
 
 
