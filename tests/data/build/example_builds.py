@@ -62,7 +62,7 @@ def table(path: Path) -> Table:
 
 
 def decide(path: Path, wanted: Callable[[dict[str, str]], bool], **cells: str) -> Table:
-    """Fill in the lines that are wanted, as a person does; returns them."""
+    """Fill in cells of the wanted lines, as a reviewer does; returns these lines."""
     lines = table(path)
     chosen = [line for line in lines if wanted(line)]
     assert chosen

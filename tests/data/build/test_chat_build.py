@@ -52,9 +52,8 @@ class TestInABuild:
         assert manifest(out)["refused"] == {f"turns: {lines[0]['task']}: rejected in review": 1}
 
     def test_the_batch_api_gives_the_same_rows(self, chat_build, server, tmp_path, monkeypatch):
-        monkeypatch.setattr(
-            BatchTeacher.__init__, "__defaults__", (0.01, IMAGES_PER_ROUND)
-        )  # a pause of no minute
+        no_pause = (0.01, IMAGES_PER_ROUND)  # `poll` and `images`
+        monkeypatch.setattr(BatchTeacher.__init__, "__defaults__", no_pause)
         assert chat_build("--batch")[0] == 0
         assert server.batches.batches
         assert set(open_folder(tmp_path / "out", "chat", "train")["teacher"]) == {"scripted"}

@@ -64,7 +64,7 @@ def test_ray_gives_the_same_bytes(source: Path, built: Path, tmp_path: Path) -> 
 
 
 def stages_done(out: Path) -> set[str]:
-    """What an onlooker sees of a running build's stages."""
+    """Return the stages that a running build has done, read from its database by another process."""
     path = out / ".build" / "state" / "build.sqlite"
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
@@ -96,7 +96,7 @@ def test_a_killed_build_goes_on_and_ends_the_same(
 
 
 class DyingTeacher(TemplateTeacher):
-    """Writes so many dialogues and then fails; counts how often it was asked."""
+    """Fails after `lives` dialogues; `asked` lists the images that it wrote about."""
 
     def __init__(self, seed: int, lives: int) -> None:
         super().__init__(seed)
@@ -173,7 +173,7 @@ def test_memory_does_not_grow_with_what_the_source_lists(
     scale = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(scale)
     peaks = []
-    for count in (300, 2000, 6000):  # the first run loads what the others find loaded
+    for count in (300, 2000, 6000):  # the first run imports modules
         tracemalloc.start()
         scale.build_once(count, 40 / count, monkeypatch.setattr)
         peaks.append(tracemalloc.get_traced_memory()[1])

@@ -99,8 +99,8 @@ class TestRules:
         ("present", "absent", "is_present", "is_absent"),
         [
             (["a", "g"], ["e"], ["b", "g"], ["f"]),
-            (["a", "b"], [], ["b", "b"], []),  # two names that are one
-            (["a"], ["b"], ["b"], []),  # what is there under one name is not absent under the other
+            (["a", "b"], [], ["b", "b"], []),  # two names are merged
+            (["a"], ["b"], ["b"], []),  # present under one name, so not absent under the other
             (["g"], ["a"], ["g"], []),  # b is not known to be absent
             (["g"], ["a", "b"], ["g"], ["b"]),
             (["g", "c"], ["e"], ["g"], ["f"]),
@@ -122,7 +122,7 @@ class TestRules:
             INFO.image_id, Drop.REJECTED_IN_REVIEW
         )
         assert self.REVIEW.listed(Candidate(INFO, ("c", "a", "b"), 0)) == Candidate(INFO, ("b",), 0)
-        assert self.REVIEW.listed(Candidate(INFO, (), 0)) == Candidate(INFO, (), 0)  # known when it is read
+        assert self.REVIEW.listed(Candidate(INFO, (), 0)) == Candidate(INFO, (), 0)  # labels come later
 
     def test_other_datasets_keep_their_names(self):
         image = MaskedImage(replace(INFO, dataset="other"), MASK, (("c", MASK),), ())

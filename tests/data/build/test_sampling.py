@@ -49,7 +49,7 @@ def test_rare_classes_come_as_often_as_frequent_ones() -> None:
 def test_neighbouring_slices_are_taken_last() -> None:
     slices = [int(name.rsplit("--", 1)[1]) for name in picked(ROWS, 10**6) if name.startswith("mr")]
     assert len({index // 5 for index in slices[:12]}) == 12  # one of each five
-    assert sorted(slices) == [*range(60)]  # and all of them where more are wanted
+    assert sorted(slices) == [*range(60)]  # and all of them if more are wanted
 
 
 def test_a_small_sample_is_the_beginning_of_a_large_one() -> None:

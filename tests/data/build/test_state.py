@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -41,17 +42,22 @@ def test_a_record_is_read_back_exactly() -> None:
     assert record_from_json(record_to_json(planar)) == planar
 
 
+def choose_twice(state: BuildState) -> None:
+    state.add_chosen("a", 1)
+    state.add_chosen("b", 2)
+
+
 def test_a_stage_runs_once_and_leaves_nothing_if_it_fails(state: BuildState) -> None:
-    with pytest.raises(ZeroDivisionError), state.stage("choose"):
-        state.add_chosen("a", 1)
-        raise ZeroDivisionError
-    assert state.count("chosen") == 0 and not state.is_done("choose")
+    state.add_chosen("b", 2)
+    with pytest.raises(sqlite3.IntegrityError), state.stage("choose"):
+        choose_twice(state)
+    assert state.count("chosen") == 1 and not state.is_done("choose")
     with state.stage("choose") as todo:
         assert todo
         state.add_chosen("a", 1)
     with state.stage("choose") as todo:
         assert not todo
-    assert state.count("chosen") == 1
+    assert state.count("chosen") == 2
 
 
 def test_of_two_images_with_the_same_name_the_first_is_kept(state: BuildState) -> None:

@@ -20,13 +20,13 @@ Payload = dict[str, Any]
 
 
 def meta_in(payload: Payload) -> dict[str, Any]:
-    """The meta information of a request, as the model reads it."""
+    """Return the meta information of a request, as the model reads it."""
     text = payload["messages"][-1]["content"]
     return json.loads(text.removeprefix("<meta>").removesuffix("</meta>"))
 
 
 def good_reply(payload: Payload) -> str:
-    """What an honest model writes: a caption, or the turns that were asked for."""
+    """Return a correct reply: a caption, or the planned turns."""
     meta = meta_in(payload)
     if "turns" not in meta:
         shown = meta["objects"][0]["name"]
@@ -53,7 +53,7 @@ def good_turn(meta: dict[str, Any], task: str, about: str) -> tuple[str, str]:
 
 
 def changed_reply(payload: Payload, **turns: tuple[str, str]) -> str:
-    """The good words with some turns replaced; a caption request gets its good caption."""
+    """Return a correct reply with some turns replaced; for a caption request, the correct caption."""
     words = json.loads(good_reply(payload))
     for turn in words.get("turns", ()):
         turn["question"], turn["answer"] = turns.get(turn["task"], (turn["question"], turn["answer"]))
@@ -83,7 +83,7 @@ class Answer:
 
 
 class ChatServer:
-    """Serves until `close`. `script(payload, number)` gives the answer to the number-th call."""
+    """Serves until `close`. `script(payload, number)` returns the answer to call `number`, from 0."""
 
     def __init__(self) -> None:
         self.script: Callable[[Payload, int], Answer] = lambda payload, number: Answer(good_reply(payload))
@@ -140,19 +140,19 @@ class ChatServer:
                 self.close_connection = answer.drop
 
             def log_message(self, *_: object) -> None:
-                """Quiet."""
+                """Write no log."""
 
         return Handler
 
 
 class ScriptedBatches:
-    """The server's files and batches. A batch is answered by the server's script, and is done at the second look."""
+    """The server's files and batches; the script answers a batch, which is completed when its status is requested."""
 
     def __init__(self, server: ChatServer) -> None:
         self.server = server
         self.files: dict[str, str] = {}
         self.batches: list[dict[str, Any]] = []
-        self.lost = 0  # how many requests of each batch expire without a reply
+        self.lost = 0  # requests of each batch that expire without a reply
 
     def post(self, path: str, content: bytes) -> str:
         if path.endswith("/files"):

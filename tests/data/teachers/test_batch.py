@@ -53,7 +53,7 @@ class TestBatches:
         server.batches.lost = 1
         results = self.teacher(server, tmp_path).dialogues(records(3))
         with pytest.raises(ValueError, match="came back without a reply"):
-            list(results)  # the last of three is lost every time
+            list(results)  # one request of each batch is lost
         server.batches.lost = 0
         assert len(list(self.teacher(server, tmp_path).dialogues(records(3)))) == 3
 

@@ -22,7 +22,7 @@ from .scripted_server import Answer, result_for
 
 
 def pointed(text: str, spans: Sequence[Span], ids: Sequence[str]) -> str:
-    """A text as a model writes it, with pointers for spans."""
+    """Return a text as a model writes it, with pointers for spans."""
     for span in reversed(spans):
         text = f"{text[: span.start]}[[{span.phrase}|{'|'.join(ids)}]]{text[span.end :]}"
     return text
@@ -86,7 +86,7 @@ class TestFaultyReplies:
 
     @pytest.mark.parametrize("modality", list(Modality))
     def test_what_the_templates_say_is_taken(self, modality):
-        """Their words are true, whatever is drawn; only a pointer is put where a box is."""
+        """The dialogues of the templates are correct; each box is replaced by a pointer."""
         for seed in range(6):
             image = record_of(draw_phantom(modality, seed, 128))
             rng, here = np.random.default_rng(seed), {item.instance_id for item in image.present}
