@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from bird_hf.data.teachers.chat import ChatSettings, meta_of, request_for
+from bird_hf.data.teachers.chat import ChatSettings, converse, meta_of, request_for
+from bird_hf.data.teachers.reply_store import Reply
 
 from .example_records import ALL, LEFT, record, records
 from .scripted_server import KEY, Answer, good_reply, meta_in, result_for
@@ -50,3 +51,17 @@ class TestWhatIsSent:
         first, again = (request_for(ChatSettings("m"), image, "caption", meta_of(image)) for _ in range(2))
         assert first.key == again.key != request_for(other, image, "caption", meta_of(image)).key
         assert first.key != request_for(ChatSettings("m"), image, "turns", meta_of(image)).key
+
+
+def test_the_replies_of_an_older_store_are_still_found():
+    """Prompts, meta information and reasons are in the keys: a change of any means that replies are paid for again."""
+    conversation = converse(ChatSettings("m"), record(*ALL))
+    caption = next(conversation)
+    wrong = Answer(json.dumps({"caption": "A PET image of the abdomen."}))
+    repeated = conversation.send(Reply(200, wrong.document()))
+    turns = conversation.send(Reply(200, Answer(good_reply(repeated.payload())).document()))
+    assert [request.key for request in (caption, repeated, turns)] == [
+        "2cd05e80b76175f83a4896310c652e56bc3e6b45b0a73d80295568fa037f911e",
+        "23593bcbbe4b559afa851b3c1a7ed4f95858c93b03c931ec0b2abb8042f3e26a",
+        "1934e7b0f395b5aa67c014b9a0e457e22e3969cacbbb5281a633bb3723f4af37",
+    ]
