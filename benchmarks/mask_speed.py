@@ -22,7 +22,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bird_hf.data.build.sampling import pick
 from bird_hf.data.build.state import BuildState
 from bird_hf.data.folder.publish import png_bytes
 from bird_hf.data.masks import box_of
@@ -84,10 +83,9 @@ def rank(count: int) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         state = BuildState(Path(folder) / "build.sqlite")
-        state.database.execute("BEGIN")
-        state.add_listed(records(count), seed=0)
-        pick(state.database, 75_000)
-        state.database.execute("COMMIT")
+        with state.transaction():
+            state.add_listed(records(count), seed=0)
+            state.pick(75_000)
         took = time.perf_counter() - start
         assert state.count("picked") == min(count, 75_000)
         state.close()

@@ -1,4 +1,4 @@
-"""`bird data build`: a whole dataset, the same however it was stopped and by whatever number of workers."""
+"""`bird data build`: a whole dataset with the same bytes, however it was interrupted and with any number of workers."""
 
 from __future__ import annotations
 
@@ -8,63 +8,22 @@ import os
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 import tracemalloc
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
-import numpy as np
 import psutil
-import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
 from bird_hf.data.build.pipeline import BuildSettings, build
 from bird_hf.data.folder.publish import open_folder
-from bird_hf.data.phantoms import draw_phantom
-from bird_hf.data.phantoms.sa_med2d_folder import write_phantoms
-from bird_hf.data.records import Modality, Task
-from bird_hf.data.teachers.base import Refused
+from bird_hf.data.records import Modality
+from bird_hf.data.teachers.base import Refusal
 from bird_hf.data.teachers.templates import TemplateTeacher
-from bird_hf.hub.boxes import Box
-from bird_hf.hub.grounding import read
 
-COUNT, SIDE = 5, 64
-IMAGES = COUNT * len(Modality)
-SETTINGS = BuildSettings(seed=3)
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Phantoms, one of them with an inverted mask and one twice under two names."""
-    folder = tmp_path_factory.mktemp("build") / "source"
-    write_phantoms(folder, COUNT, 0, SIDE)
-    mask = min(folder.glob("masks/ct_00--*"))
-    Image.fromarray(255 - np.asarray(Image.open(mask))).save(mask)
-    for path in [*folder.glob("*/mr_*case000001*")]:
-        shutil.copy(path, path.with_name(path.name.replace("case000001", "case000777")))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def built(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("built") / "med-grit"
-    build(source, out, SETTINGS, workers=1)
-    return out
-
-
-def published(out: Path) -> dict[str, bytes]:
-    """All that a build publishes, by name."""
-    paths = (path for path in out.rglob("*") if path.is_file() and ".build" not in path.parts)
-    return {str(path.relative_to(out)): path.read_bytes() for path in paths}
-
-
-def run(*arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "bird_hf.cli", "data", "build", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+from .example_builds import COUNT, IMAGES, SETTINGS, published, run
 
 
 def test_every_image_is_taken_or_counted(built: Path) -> None:
@@ -77,19 +36,6 @@ def test_every_image_is_taken_or_counted(built: Path) -> None:
     assert images.total() == len(images) == IMAGES - 1
     splits = [splits for of_modality in manifest["images"].values() for splits in of_modality.values()]
     assert sum(sum(counts.values()) for counts in splits) == IMAGES - 1
-
-
-def test_rows_are_of_all_tasks_and_every_box_is_an_objects(built: Path) -> None:
-    for task in Task:
-        for split in ("train", "test"):
-            rows = open_folder(built, task.value, split)
-            assert len(rows) == json.loads((built / "manifest.json").read_text())["rows"][task][split]
-            for row in rows:
-                known = {Box(*item["box"]).to_thousandths() for item in row["objects"] if item["present"]}
-                for message in row["messages"]:
-                    assert {box.to_thousandths() for box in read(message["content"]).boxes} <= known
-                assert row["image"].size == tuple(row["image_wh"]) and row["synthetic"] and row["caption"]
-                assert row["region"] and row["dataset"].startswith("phantom_")
 
 
 def test_no_case_is_on_both_sides(built: Path) -> None:
@@ -118,7 +64,7 @@ def test_ray_gives_the_same_bytes(source: Path, built: Path, tmp_path: Path) -> 
 
 
 def stages_done(out: Path) -> set[str]:
-    """What an onlooker sees of a running build's stages."""
+    """Return the stages that a running build has done, read from its database by another process."""
     path = out / ".build" / "state" / "build.sqlite"
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
@@ -150,7 +96,7 @@ def test_a_killed_build_goes_on_and_ends_the_same(
 
 
 class DyingTeacher(TemplateTeacher):
-    """Writes so many dialogues and then fails; counts how often it was asked."""
+    """Fails after `lives` dialogues; `asked` lists the images that it wrote about."""
 
     def __init__(self, seed: int, lives: int) -> None:
         super().__init__(seed)
@@ -180,7 +126,7 @@ class ChoosyTeacher(TemplateTeacher):
     def dialogues(self, records):  # type: ignore[no-untyped-def]
         for answer in super().dialogues(records):
             info = answer.record.info
-            yield Refused(info.image_id, "unknown_id") if info.modality is Modality.CT else answer
+            yield Refusal(info.image_id, "unknown_id") if info.modality is Modality.CT else answer
 
 
 def test_what_a_teacher_refuses_is_left_out_and_counted(source: Path, tmp_path: Path) -> None:
@@ -197,12 +143,6 @@ def test_a_limit_takes_so_many_and_counts_the_rest(source: Path, built: Path, tm
     assert sum(manifest["dropped"].values()) == IMAGES + 1 - 16
 
 
-def test_without_pixels_rows_hold_none(source: Path, built: Path, tmp_path: Path) -> None:
-    build(source, tmp_path, BuildSettings(seed=3, pixels=False), 1)
-    table = pq.read_table(min(tmp_path.glob("data/chat/train-*")))
-    assert table["image"].null_count == len(table)
-
-
 def test_a_finished_build_is_not_done_again_and_a_changed_source_is(source: Path, tmp_path: Path) -> None:
     copy = tmp_path / "source"
     shutil.copytree(source, copy)
@@ -214,23 +154,6 @@ def test_a_finished_build_is_not_done_again_and_a_changed_source_is(source: Path
     for path in copy.glob("*/ultrasound*"):
         path.unlink()
     assert "ultrasound" not in build(copy, out, SETTINGS, 1)["images"]
-
-
-def test_real_pixels_of_sa_med2d_are_never_copied(tmp_path: Path) -> None:
-    folder = tmp_path / "source"
-    (folder / "images").mkdir(parents=True)
-    (folder / "masks").mkdir()
-    for seed in range(4):
-        phantom = draw_phantom(Modality.CT, seed, SIDE)
-        stem = f"ct_00--LIDC--{seed:04d}--x_0001"
-        Image.fromarray(phantom.pixels).save(folder / "images" / f"{stem}.png")
-        mask = phantom.masks[0][1].astype(np.uint8) * 255
-        Image.fromarray(mask).save(folder / "masks" / f"{stem}--0001_000.png")
-    (folder / "SAMed2D_v1_class_mapping_id.json").write_text('{"LIDC": {"liver": "0001"}}')
-    build(folder, tmp_path / "out", SETTINGS, 1)
-    table = pq.read_table(min((tmp_path / "out").glob("data/vg/train-*")))
-    assert table["image"].null_count == len(table)
-    assert not any(table["synthetic"].to_pylist())
 
 
 def test_a_folder_of_something_else_is_not_written_over(source: Path, tmp_path: Path) -> None:
@@ -250,7 +173,7 @@ def test_memory_does_not_grow_with_what_the_source_lists(
     scale = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(scale)
     peaks = []
-    for count in (300, 2000, 6000):  # the first run loads what the others find loaded
+    for count in (300, 2000, 6000):  # the first run imports modules
         tracemalloc.start()
         scale.build_once(count, 40 / count, monkeypatch.setattr)
         peaks.append(tracemalloc.get_traced_memory()[1])
@@ -262,7 +185,7 @@ def test_two_builds_in_one_folder_do_not_meet(source: Path, tmp_path: Path) -> N
     from filelock import FileLock
 
     (tmp_path / ".build").mkdir()
-    with FileLock(tmp_path / ".build" / "lock"), pytest.raises(ValueError, match="another build is at work"):
+    with FileLock(tmp_path / ".build" / "lock"), pytest.raises(ValueError, match="another build is running"):
         build(source, tmp_path, SETTINGS, 1)
 
 

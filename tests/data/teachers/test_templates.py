@@ -13,7 +13,6 @@ from bird_hf.data.phantoms import draw_phantom
 from bird_hf.data.records import (
     Axis,
     Dialogue,
-    ImageInfo,
     ImageRecord,
     Instance,
     Modality,
@@ -37,26 +36,14 @@ from bird_hf.data.teachers.templates import (
 from bird_hf.hub.boxes import Box
 from bird_hf.hub.grounding import read
 
+from .example_records import AORTA, CYSTS, LEFT, NO_SPLEEN, RIGHT, record
+
 WANTED = {
     Task.VISUAL_GROUNDING: 4,
     Task.REFERRING_CLASSIFICATION: 3,
     Task.REFERRING_CAPTION: 3,
     Task.IMAGE_ANALYSIS: 6,
 }
-# Patient's right and left kidney on an axial slice, as radiologists see it: right on the picture's left.
-RIGHT = Instance("right_kidney_0", "right kidney", Box(0.1, 0.6, 0.3, 0.8), 0.03)
-LEFT = Instance("left_kidney_0", "left kidney", Box(0.7, 0.6, 0.9, 0.8), 0.03)
-CYSTS = tuple(
-    Instance(f"cyst_{place}", "cyst", Box(0.5, 0.1 * place, 0.52, 0.1 * place + 0.02), 0.0004)
-    for place in range(3)
-)
-NO_SPLEEN = Instance("spleen_0", "spleen", None, 0.0)
-AORTA = Instance("aorta_0", "aorta", Box(0.48, 0.48, 0.52, 0.52), 0.002)
-
-
-def record(*instances: Instance, axis: Axis = Axis.AXIAL, modality: Modality = Modality.CT) -> ImageRecord:
-    info = ImageInfo("ct_00--d--c--x_0003", modality, "00", "abdomen", axis, 3, "d", "c", False)
-    return ImageRecord(info, (512, 512), instances)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The last stage of a build: its rows as a Med-GRIT folder, with a card and a manifest that say how it was made."""
+"""The last stage of a build: write a Med-GRIT folder, with a card and a manifest of how it was built."""
 
 from __future__ import annotations
 
@@ -15,25 +15,27 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..folder.publish import Rows, replace_folder, write_card, write_shard
+from ...atomic_writes import move_folder
+from ...markdown import Markup, table
+from ..folder.publish import Rows, write_card, write_shard
 from ..folder.subsets import ImageOrder, Subset, cut, stratified
 from ..records import SCHEMA_VERSION, Task
 from ..sources.faults import Drop
 from .state import BuildState
 
 MANIFEST = "manifest.json"
-_IMAGES_PER_SHARD = 500  # with pixels a shard must fit memory a few times
+_IMAGES_PER_SHARD = 500  # with pixels, a shard must fit into memory a few times
 _SPLITS = ("train", "test")
-_OF_DICOM = """
+_DICOM_NOTE = """
 Images and cases have names made of hashes: no name, number or date of a patient was taken from the DICOM headers.
 Labels are those of the segments; fractional segmentations were cut at one half.
 """
-# What the bytes of the shards depend on, besides source and settings.
+# The bytes of the shards depend on these versions, besides source and settings.
 _LIBRARIES = ("bird-hf", "datasets", "numpy", "pillow", "pyarrow", "scipy")
 
 
 def published(out: Path) -> dict[str, Any] | None:
-    """The manifest of a dataset that stands in a folder, if one does."""
+    """Return the manifest of the dataset in a folder, or None if there is no whole dataset."""
     path = out / MANIFEST
     if not path.is_file() or not (out / "README.md").is_file() or not (out / "data").is_dir():
         return None
@@ -43,13 +45,16 @@ def published(out: Path) -> dict[str, Any] | None:
 def write_dataset(
     state: BuildState, kind: str, settings: Mapping[str, Any], out: Path, making: Path
 ) -> dict[str, Any]:
-    """Write shards, card and manifest into `making` and move them to `out`; returns the manifest."""
+    """Write shards, card and manifest into `making` and move them to `out`; returns the manifest.
+
+    Raises ValueError if no image has a dialogue.
+    """
     shutil.rmtree(making, ignore_errors=True)
     counts: dict[str, dict[str, int]] = {}
     subsets: list[Subset] = []
-    with tqdm(total=state.count("words WHERE refused IS NULL"), desc="publishing", unit="image") as bar:
+    with tqdm(total=state.published_count(), desc="publishing", unit="image") as bar:
         for split in _SPLITS:
-            images = _in_order(state, split)
+            images = stratified(state.images_of_split(split))
             parts = cut(images, settings["subsets"]) if split == "train" else []
             _write_split(state, split, images, making / "data", counts, parts, bar)
             subsets += parts
@@ -62,19 +67,8 @@ def write_dataset(
     (making / MANIFEST).write_text(
         json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
     )
-    replace_folder(making, out)
+    move_folder(making, out)
     return manifest
-
-
-def _in_order(state: BuildState, split: str) -> list[ImageOrder]:
-    """The images of a split as they are published: by rank within a modality and a dataset, in even mixture."""
-    found = state.database.execute(
-        "SELECT image_id, modality, dataset, json_array_length(rows, '$.chat[0].messages') / 2 "
-        "FROM chosen JOIN words USING (image_id) JOIN images USING (image_id) "
-        "WHERE split = ? AND refused IS NULL ORDER BY rank",
-        (split,),
-    )
-    return stratified([ImageOrder(name, (modality, dataset), n) for name, modality, dataset, n in found])
 
 
 def _write_split(
@@ -86,7 +80,10 @@ def _write_split(
     subsets: Sequence[Subset],
     bar: tqdm,
 ) -> None:
-    """The shards of a split; each holds the rows of the same images in every config, and subsets end with one."""
+    """Write the shards of a split; shard i holds the same images in every config, and subsets end with a shard.
+
+    Adds the numbers of rows to `counts`, and sets the shards and rows of the subsets.
+    """
     shards: Counter[str] = Counter()
     written: Counter[str] = Counter()
     for start, stop in _batches(len(images), [subset.images for subset in subsets]):
@@ -108,7 +105,7 @@ def _write_split(
 
 
 def _batches(count: int, cuts: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """(start, stop) of the images of each shard; one ends at every cut."""
+    """Yield (start, stop) of the images of each shard; a shard ends at every cut."""
     for start, stop in pairwise(sorted({0, *cuts, count})):
         for first in range(start, stop, _IMAGES_PER_SHARD):
             yield first, min(first + _IMAGES_PER_SHARD, stop)
@@ -117,11 +114,9 @@ def _batches(count: int, cuts: Sequence[int]) -> Iterator[tuple[int, int]]:
 def _rows_by_task(state: BuildState, images: Sequence[ImageOrder]) -> dict[str, Rows]:
     by_task: dict[str, Rows] = {}
     for image in images:
-        text, png = state.database.execute(
-            "SELECT rows, png FROM words JOIN reads USING (image_id) WHERE image_id = ?", (image.image_id,)
-        ).fetchone()
+        dialogue, png = state.dialogue_of(image.image_id)
         cell = None if png is None else {"bytes": png, "path": f"{image.image_id}.png"}
-        for task, rows in json.loads(text).items():
+        for task, rows in dialogue.items():
             by_task.setdefault(task, []).extend(row | {"image": cell} for row in rows)
     return by_task
 
@@ -134,29 +129,18 @@ def _manifest(
     subsets: Sequence[Subset],
     making: Path,
 ) -> dict[str, Any]:
-    digest = hashlib.sha256()
-    for line in state.database.execute("SELECT image_id, labels FROM images ORDER BY image_id"):
-        digest.update("\0".join(line).encode())
-    records = hashlib.sha256()
-    for line in state.database.execute("SELECT record FROM chosen JOIN reads USING (image_id) ORDER BY rank"):
-        records.update(line[0].encode())
-    files = {
-        str(path.relative_to(making)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(making.rglob("*.parquet"))
-    }
+    files = {str(path.relative_to(making)): _sha256(path) for path in sorted(making.rglob("*.parquet"))}
     return {
         "schema": SCHEMA_VERSION,
         "versions": {name: version(name) for name in _LIBRARIES},
         "settings": dict(settings) | {"subsets": list(settings["subsets"])},
-        "source": {"kind": kind, "images": _listed(state), "list_sha256": digest.hexdigest()},
-        "records_sha256": records.hexdigest(),
+        "source": {"kind": kind, "images": _listed(state), "list_sha256": state.source_sha256()},
+        "records_sha256": state.records_sha256(),
         "images": _images(state),
         "dropped": dropped(state),
-        "rejected_in_review": state.rejected(),
-        "refused": _counts(
-            state, "SELECT refused, COUNT(*) FROM words WHERE refused NOT NULL GROUP BY refused"
-        ),
-        "with_pixels": state.count("chosen JOIN reads USING (image_id) WHERE png NOT NULL"),
+        "rejected_in_review": state.rejected_counts(),
+        "refused": state.refusal_counts(),
+        "with_pixels": state.with_pixels_count(),
         "rows": rows,
         "subsets": {subset.name: asdict(subset) for subset in subsets},
         "files": files,
@@ -164,15 +148,14 @@ def _manifest(
 
 
 def dropped(state: BuildState) -> dict[str, int]:
-    """Images that are not in the dataset, by reason; with those that are, they are all that the source listed."""
-    counts = _counts(
-        state,
-        "SELECT reason, COUNT(*) FROM (SELECT reason FROM left_out UNION ALL "
-        "SELECT fault FROM reads WHERE fault NOT NULL UNION ALL "
-        f"SELECT '{Drop.REFUSED_BY_TEACHER}' FROM words WHERE refused NOT NULL) GROUP BY reason",
-    )
-    rest = _listed(state) - sum(counts.values()) - state.count("words WHERE refused IS NULL")
-    return counts | ({Drop.NOT_SAMPLED.value: rest} if rest else {})
+    """Return the number of images that are not in the dataset, by reason.
+
+    Together with the images of the dataset they are all that the source lists.
+    """
+    counts = Counter(state.left_out_counts()) + Counter(state.fault_counts())
+    counts[Drop.REFUSED_BY_TEACHER.value] += sum(state.refusal_counts().values())
+    rest = _listed(state) - counts.total() - state.published_count()
+    return dict(sorted((+counts).items())) | ({Drop.NOT_SAMPLED.value: rest} if rest else {})
 
 
 def _listed(state: BuildState) -> int:
@@ -180,40 +163,36 @@ def _listed(state: BuildState) -> int:
 
 
 def _images(state: BuildState) -> dict[str, dict[str, dict[str, int]]]:
-    """modality -> dataset -> split -> number of images."""
+    """Return modality -> dataset -> split -> number of images."""
     found: dict[str, dict[str, dict[str, int]]] = {}
-    for modality, dataset, split, count in state.database.execute(
-        "SELECT modality, dataset, split, COUNT(*) FROM chosen JOIN images USING (image_id) "
-        "JOIN words USING (image_id) WHERE refused IS NULL "
-        "GROUP BY modality, dataset, split ORDER BY modality, dataset, split DESC"
-    ):
+    for modality, dataset, split, count in state.published_counts():
         found.setdefault(modality, {}).setdefault(dataset, {})[split] = count
     return found
 
 
-def _counts(state: BuildState, query: str) -> dict[str, int]:
-    return dict(sorted(state.database.execute(query)))
-
-
 def image_table(manifest: Mapping[str, Any]) -> str:
-    """The numbers of images by modality, dataset and split, as Markdown."""
-    lines = ["| modality | dataset | train | test |", "| --- | --- | --- | --- |"]
-    for modality, datasets in manifest["images"].items():
-        for dataset, splits in datasets.items():
-            numbers = " | ".join(f"{splits.get(split, 0):,}" for split in _SPLITS)
-            lines.append(f"| {modality} | {dataset} | {numbers} |")
-    return "\n".join(lines)
+    """Return the numbers of images by modality, dataset and split as a Markdown table."""
+    rows = [
+        (Markup(modality), dataset, *(splits.get(split, 0) for split in _SPLITS))
+        for modality, datasets in manifest["images"].items()
+        for dataset, splits in datasets.items()
+    ]
+    return table(("modality", "dataset", *_SPLITS), rows)
 
 
 def drop_table(manifest: Mapping[str, Any]) -> str:
-    """What was left out and why, as Markdown."""
+    """Return the numbers of images that were left out, by reason, as a Markdown table."""
     counts = manifest["dropped"] or {"nothing": 0}
-    lines = [f"| {reason} | {count:,} |" for reason, count in counts.items()]
-    return "\n".join(["| left out | images |", "| --- | --- |", *lines])
+    return table(("left out", "images"), ((Markup(reason), count) for reason, count in counts.items()))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _card(manifest: Mapping[str, Any]) -> str:
-    """What the README says of this dataset."""
+    """Return the part of the README that describes this dataset."""
     settings, source = manifest["settings"], manifest["source"]
     held = (
         "Rows hold their images."
@@ -243,4 +222,4 @@ Training and test images come from different patients or cases; pictures that lo
 Masks are taken as they are, but for the faults above. An object that its source did not draw is in no question; it is
 called absent only in datasets whose labels are exhaustive, and there one that was too small to be drawn may be called
 so. The plane of a slice is that of its file's name.
-{_OF_DICOM if source["kind"] == "DICOM" else ""}"""
+{_DICOM_NOTE if source["kind"] == "DICOM" else ""}"""

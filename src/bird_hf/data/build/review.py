@@ -1,7 +1,6 @@
-"""What people decided about a build's names and words, and how a build honours it.
+"""The decisions of reviewers about a build's class names and turns, and how a build applies them.
 
-A decision is tied to what it is about, never to a place in a file: to a name in a dataset, or to the very words of a
-turn about an image.
+A decision belongs to a name in a dataset, or to the exact text of a turn about an image, never to a line of a file.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ from ..sources.faults import Drop, FaultyImageError
 
 @dataclass(frozen=True)
 class Review:
-    """Decisions of people.
+    """The decisions of reviewers.
 
-    names: (dataset, clean name) -> the name to use, which is the same where it was accepted, and None where it was
-    rejected. turns: the hash of each rejected turn (`hash_of`) -> why, in the reader's words.
+    names: (dataset, clean name) -> the name to use, which is the same name if it was accepted, and None if it was
+    rejected. turns: the hash of each rejected turn (`hash_of`) -> the reviewer's reason.
     """
 
     names: Mapping[tuple[str, str], str | None] = field(default_factory=dict)
@@ -29,14 +28,14 @@ class Review:
 
     @property
     def digest(self) -> str | None:
-        """The sha256 of all that changes a dataset; None where nothing does."""
+        """The sha256 of all decisions that change a dataset; None if none does."""
         changes = sorted((*key, name or "") for key, name in self.names.items() if name != key[1])
         if not changes and not self.turns:
             return None
         return sha256_of([changes, sorted(self.turns.items())])
 
     def listed(self, item: Candidate | LeftOut) -> Candidate | LeftOut:
-        """What a source lists, under the names to use; an image of rejected objects alone is left out."""
+        """Return a listed image with the names to use; it is left out if all its names were rejected."""
         if isinstance(item, LeftOut) or not item.labels:
             return item
         names = (self._name(item.info.dataset, label) for label in item.labels)
@@ -46,9 +45,9 @@ class Review:
         )
 
     def read(self, image: MaskedImage) -> MaskedImage:
-        """An image under the names to use. What was rejected is neither present nor absent in it.
+        """Return an image with the names to use; rejected names are neither present nor absent in it.
 
-        A name is absent only where every name that becomes it is. Raises FaultyImageError where nothing is left.
+        A new name is absent only if all names that are renamed to it are. Raises FaultyImageError if no mask is left.
         """
         dataset, absent = image.info.dataset, {*image.absent}
         named = ((self._name(dataset, label), mask) for label, mask in image.masks)
@@ -60,12 +59,14 @@ class Review:
         kept = [
             name
             for name in missing
-            if name is not None and name not in shown and self._becoming.get((dataset, name), set()) <= absent
+            if name is not None
+            and name not in shown
+            and self._old_names.get((dataset, name), set()) <= absent
         ]
         return replace(image, masks=masks, absent=tuple(dict.fromkeys(kept)))
 
     def kept(self, image_id: str, turns: Iterable[Turn]) -> tuple[Turn, ...]:
-        """The turns that nobody rejected."""
+        """Return the turns that were not rejected."""
         return tuple(
             turn for turn in turns if not self.turns or hash_of_turn(image_id, turn) not in self.turns
         )
@@ -74,8 +75,8 @@ class Review:
         return self.names.get((dataset, label), label)
 
     @cached_property
-    def _becoming(self) -> Mapping[tuple[str, str], set[str]]:
-        """(dataset, name to use) -> the names that become it."""
+    def _old_names(self) -> Mapping[tuple[str, str], set[str]]:
+        """(dataset, name to use) -> the names that are renamed to it."""
         found: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
         for (dataset, label), name in self.names.items():
             if name is not None:
@@ -84,5 +85,5 @@ class Review:
 
 
 def hash_of_name(dataset: str, name: str) -> str:
-    """What a decision about a name is tied to."""
+    """Return the key of a decision about a name."""
     return sha256_of([dataset, name])

@@ -1,9 +1,9 @@
-"""The two tables that people decide in, as CSV that any spreadsheet opens: read, checked and written.
+"""The two tables of a review, as CSV files for any spreadsheet program.
 
-    OUT/review/labels.csv     a line a name in a dataset: accept, reject, or rename to new_name
-    OUT/review/replies.csv    a line a question and its answer: accept or reject
+    OUT/review/labels.csv     one line per class name of a dataset: accept, reject, or rename to new_name
+    OUT/review/replies.csv    one line per question and answer: accept or reject
 
-Only decision, new_name and comment are for people to fill in; an empty decision accepts.
+Reviewers fill in decision, new_name and comment only; an empty decision accepts.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from ...atomic_writes import replacing_file
 from ..sources.faults import FaultyImageError
 from ..sources.label_names import clean_label
 from .review import Review, hash_of_name
@@ -33,18 +34,18 @@ LABEL_COLUMNS = (
 )
 REPLY_COLUMNS = ("key", "image_id", "modality", "task", "question", "answer", "decision", "comment")
 _LONGEST_COMMENT = 200
-# All of a sha256: a short one may look like a number (12e45), which a spreadsheet would write in its own way.
+# A whole sha256: a short one may look like a number (12e45), which a spreadsheet would reformat.
 _KEY = re.compile(r"[0-9a-f]{64}")
-_FORMULA = tuple("=+-@\t\r")  # what a spreadsheet takes for a formula
-_DELIMITERS = ",;\t"  # of spreadsheets in different languages
+_FORMULA = tuple("=+-@\t\r")  # a cell that begins so is a formula to a spreadsheet
+_DELIMITERS = ",;\t"  # spreadsheets write different ones in different languages
 
 Line = dict[str, str]
 
 
 def read_review(folder: Path) -> Review:
-    """The decisions in a folder; none where it has no tables.
+    """Read the decisions in a folder; an empty Review if it has no tables.
 
-    Raises ValueError, in one line, with the file, the line and what to do, where one cannot be understood.
+    Raises ValueError, naming the file, the line and the remedy, if a decision cannot be understood.
     """
     names: dict[tuple[str, str], str | None] = {}
     for where, line in _lines(folder / LABELS, LABEL_COLUMNS):
@@ -63,33 +64,31 @@ def read_review(folder: Path) -> Review:
 
 
 def read_table(path: Path, columns: Sequence[str]) -> list[Line]:
-    """The lines of a table as they stand, by column; none where there is no file. Raises ValueError."""
+    """Read the lines of a table by column; an empty list if there is no file. Raises ValueError for a faulty table."""
     return [line for _, line in _lines(path, columns)]
 
 
 def write_table(path: Path, columns: Sequence[str], lines: Iterable[Mapping[str, str]]) -> None:
-    """Write a table; it appears under its name when it is whole."""
-    making = path.with_suffix(".making")
-    # A mark at the head, without which Excel takes the letters for those of one language.
-    with making.open("w", encoding="utf-8-sig", newline="") as file:
+    """Write a table, replacing an existing one atomically."""
+    # utf-8-sig: without the byte order mark, Excel assumes a local encoding.
+    with replacing_file(path) as making, making.open("w", encoding="utf-8-sig", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
         writer.writerows([escape(line[name]) for name in columns] for line in lines)
-    making.replace(path)
 
 
 def escape(cell: str) -> str:
-    """A cell that no spreadsheet takes for a formula; `unescape` gives it back."""
+    """Return a cell that no spreadsheet treats as a formula; `unescape` reverses it."""
     return f"'{cell}" if cell.lstrip("'").startswith(_FORMULA) else cell
 
 
 def unescape(cell: str) -> str:
-    """The cell that `escape` was given."""
+    """Return the cell that was passed to `escape`."""
     return cell[1:] if cell.startswith("'") and cell.lstrip("'").startswith(_FORMULA) else cell
 
 
 def _lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, Line]]:
-    """(file and line, cells by column). Each key stands there once."""
+    """Yield ("FILE, line N", cells by column). Raises ValueError for a faulty table, or a key that occurs twice."""
     if not path.is_file():
         return
     try:
@@ -98,7 +97,7 @@ def _lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, Line]]:
         table = csv.reader(io.StringIO(text, newline=""), delimiter=max(_DELIMITERS, key=head.count))
         rows = [(table.line_num, row) for row in table]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is no table: {error}; save it as CSV in UTF-8") from error
+        raise ValueError(f"{path} is not a CSV table: {error}; save it as CSV in UTF-8") from error
     order = [cell.strip() for cell in rows[0][1]] if rows else []
     if missing := [name for name in columns if name not in order]:
         raise ValueError(
@@ -113,7 +112,7 @@ def _lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, Line]]:
         line = {name: cells.get(name, "").strip() for name in columns}
         if not _KEY.fullmatch(line["key"]) or line["key"] in seen:
             raise ValueError(
-                f"{where}: the key is changed, or there twice; leave the keys as they were written"
+                f"{where}: the key was changed or occurs twice; leave the keys as they were written"
             )
         seen.add(line["key"])
         yield where, line
@@ -135,4 +134,4 @@ def _name_to_use(where: str, line: Line) -> str | None:
     try:
         return clean_label(line["dataset"], new) if new else line["name"]
     except FaultyImageError as error:
-        raise ValueError(f"{where}: new_name {new[:40]!r} is no usable name ({error.reason})") from error
+        raise ValueError(f"{where}: new_name {new[:40]!r} is not a usable name ({error.reason})") from error

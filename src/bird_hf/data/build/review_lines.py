@@ -1,12 +1,11 @@
-"""What of a build is put before people: every name of a class, and a sample of the turns that were written.
+"""The lines of a review: every class name of a build, and a sample of the turns that were written.
 
-Earlier decisions and comments stay, whatever has become of what they are about; the rest is drawn anew.
+Lines with a decision or comment are kept, even if the name or turn is no longer in the build; others are made anew.
 """
 
 from __future__ import annotations
 
 import heapq
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -38,7 +37,7 @@ class WrittenTurn:
         return read(self.question).spans + read(self.answer).spans
 
     def line(self) -> Line:
-        """Its line of the table, undecided."""
+        """Return the turn as a line of the table, without a decision."""
         return {
             "key": self.key,
             "image_id": self.image_id,
@@ -52,39 +51,39 @@ class WrittenTurn:
 
 
 def label_lines(state: BuildState, earlier: Iterable[Line]) -> list[Line]:
-    """A line for each name in each dataset; one that was decided about before stays as it stood."""
+    """Return one line per class name of each dataset; lines of `earlier` with a decision are kept as they are."""
     decided = {line["key"]: line for line in earlier if _is_decided(line)}
     images: Counter[tuple[str, str]] = Counter()
     objects: Counter[tuple[str, str]] = Counter()
     modalities: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
-    for dataset, modality, name, count in state.database.execute("SELECT * FROM labels"):
+    for dataset, modality, name, count in state.label_counts():
         images[dataset, name] += count
         modalities[dataset, name].add(modality)
-    for dataset, modality, name, count in state.objects():
+    for dataset, modality, name, count in state.object_counts():
         objects[dataset, name] += count
         modalities[dataset, name].add(modality)
     spellings: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
-    for dataset, name, spelling in state.database.execute("SELECT * FROM spellings"):
+    for dataset, name, spelling in state.label_spellings():
         spellings[dataset, name].add(" ".join(spelling.split()))
     lines = {}
-    for name in sorted({*spellings, *modalities}):
-        key = hash_of_name(*name)
+    for pair in sorted({*spellings, *modalities}):
+        key = hash_of_name(*pair)
         lines[key] = {
             "key": key,
-            "dataset": name[0],
-            "modality": ", ".join(sorted(modalities[name])),
-            "written_as": " | ".join(sorted(spellings[name])),
-            "name": name[1],
-            "images": str(images[name]),
-            "objects": str(objects[name]),
+            "dataset": pair[0],
+            "modality": ", ".join(sorted(modalities[pair])),
+            "written_as": " | ".join(sorted(spellings[pair])),
+            "name": pair[1],
+            "images": str(images[pair]),
+            "objects": str(objects[pair]),
             **dict.fromkeys(("decision", "new_name", "comment"), ""),
         }
-    # As it stood: of what was rejected, the build counts nothing any more.
+    # Kept with their old numbers: the build no longer counts rejected names.
     return [*(lines | decided).values()]
 
 
 def sample_turns(state: BuildState, seed: int, each: int) -> list[WrittenTurn]:
-    """Up to `each` turns of each modality and task, the same ones for the same seed."""
+    """Return up to `each` turns per modality and task; the seed decides which."""
     drawn: defaultdict[tuple[str, str], list[tuple[int, WrittenTurn]]] = defaultdict(list)
     for turn in _turns(state):
         stratum = drawn[turn.modality, turn.task]
@@ -95,7 +94,7 @@ def sample_turns(state: BuildState, seed: int, each: int) -> list[WrittenTurn]:
 
 
 def reply_lines(turns: Iterable[WrittenTurn], earlier: Iterable[Line]) -> list[Line]:
-    """A line for each turn, and for each that was decided about before."""
+    """Return one line per turn, and the lines of `earlier` with a decision."""
     lines = {turn.key: turn.line() for turn in turns}
     lines |= {line["key"]: line for line in earlier if _is_decided(line)}
     return sorted(
@@ -104,7 +103,7 @@ def reply_lines(turns: Iterable[WrittenTurn], earlier: Iterable[Line]) -> list[L
 
 
 def readable(tagged: str) -> str:
-    """Words with their boxes in per cent of the picture: "the liver [across 10-30 %, down 20-60 %]"."""
+    """Return tagged text with its boxes in per cent of the image: "the liver [across 10-30 %, down 20-60 %]"."""
     said = read(tagged)
     pieces, done = [], 0
     for span in said.spans:
@@ -122,9 +121,7 @@ def _is_decided(line: Line) -> bool:
 
 
 def _turns(state: BuildState) -> Iterator[WrittenTurn]:
-    found = state.database.execute("SELECT rows FROM words WHERE rows NOT NULL ORDER BY image_id")
-    for (text,) in found:
-        by_task = json.loads(text)
+    for by_task in state.dialogues():
         for task in SINGLE_TASKS:
             for row in by_task.get(task.value, ()):
                 question, answer = (message["content"] for message in row["messages"])

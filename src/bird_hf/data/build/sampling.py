@@ -1,19 +1,19 @@
-"""Which images: as many as are wanted, as different from each other as the source allows, by a seed.
+"""Rank images so that a sample of any size is as varied as the source allows; the seed decides ties.
 
-Every image has a rank, and a sample is the first so many: so a smaller sample is part of a larger one, and each has
-all modalities in even shares, within these all datasets, within these all classes (an image counts under its rarest),
-within these all cases. Slices next to a taken one come last of all. The ranking is SQL over a file on disk: memory
-does not grow with the source.
+Every image has a rank, and a sample of n images is the first n of them, so a smaller sample is part of a larger one.
+Each has all modalities in equal shares, within these all datasets, within these all classes (an image counts under its
+rarest), within these all cases. Slices next to a picked one come last. The ranking is SQL over a file on disk, so
+memory does not grow with the source.
 """
 
 from __future__ import annotations
 
 import sqlite3
 
-SLICE_SPACING = 5  # slices of one volume that count as neighbours: the paper samples against their redundancy
+SLICE_SPACING = 5  # slices of one volume that count as neighbours: the paper avoids redundant slices
 
 
-# One image of each stretch of a volume is no neighbour; then each level takes turns among the groups below it.
+# In each stretch of `spacing` slices, all but one image are neighbours; then each level alternates among its groups.
 _RANKED = """
 WITH spaced AS (
   SELECT image_id, modality, dataset, rarest, case_id, draw, ROW_NUMBER() OVER (
@@ -39,8 +39,8 @@ ORDER BY place LIMIT :count
 
 
 def pick(database: sqlite3.Connection, count: int, spacing: int = SLICE_SPACING) -> None:
-    """Put the first `count` images by rank into `picked` (image_id, rank).
+    """Insert the first `count` images by rank into the table `picked` (image_id, rank).
 
-    Of the table `images` it reads image_id, modality, dataset, rarest, case_id, volume, slice and draw.
+    Reads image_id, modality, dataset, rarest, case_id, volume, slice and draw of the table `images`.
     """
     database.execute(_RANKED, {"spacing": spacing, "count": count})

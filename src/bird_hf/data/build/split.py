@@ -1,4 +1,4 @@
-"""Training or test: by patient or case, in even shares of every modality and dataset, and checked for leaks."""
+"""Train and test splits by patient or case, in equal shares of every modality and dataset, and a check for leaks."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ TEST_SHARE = 0.12  # BiRD 3: 30 K of 270 K turns, whole cases
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
-    """An image and its split, with what could give a leak away."""
+class PlacedImage:
+    """An image with its split, and the values by which leaks are found. image_hash: see `near_duplicates`."""
 
     image_id: str
     case_id: str
-    look: bytes
+    image_hash: bytes
     split: str
 
 
 def split_cases(
     images: Mapping[str, Counter[tuple[str, str]]], seed: int, share: float = TEST_SHARE
 ) -> dict[str, str]:
-    """case -> "train" or "test".
+    """Return the split of each case: case_id -> "train" or "test".
 
-    images: for each case its numbers of images by (modality, dataset); a case stands under its most frequent. Cases
-    come in an order drawn by the seed, and one goes to test where that brings the stratum nearer to its share. What is
-    missing or too much is carried to the next stratum, so small ones add up. With two cases or more there is a test.
+    images: for each case its numbers of images by (modality, dataset); a case belongs to its most frequent stratum.
+    Cases are visited in an order drawn by the seed, and a case goes to test if that brings the stratum nearer to its
+    share. The remainder, positive or negative, is carried to the next stratum, so that small strata add up. With two
+    cases or more, the test split is not empty.
     """
     strata: dict[tuple[str, str], list[str]] = defaultdict(list)
     for case_id, counts in images.items():
@@ -52,30 +53,30 @@ def split_cases(
     return {case_id: "test" if case_id in test else "train" for case_id in images}
 
 
-def find_leaks(images: Iterable[Placed]) -> list[str]:
-    """What stands on both sides, in words: a case, a patient by the file names, or pictures that look the same."""
+def find_leaks(images: Iterable[PlacedImage]) -> list[str]:
+    """Return one line per leak: a case, a patient (by the file names) or near-duplicate images in both splits."""
     leaks: list[str] = []
-    sides: dict[tuple[str, str], str] = {}
-    looks = HashIndex()
-    seen: list[tuple[str, str]] = []  # names and splits alone: there may be a million
+    splits: dict[tuple[str, str], str] = {}
+    hashes = HashIndex()
+    seen: list[tuple[str, str]] = []  # image ids and splits only: there may be a million
     for image in images:
         keys = [("case", image.case_id)]
         with suppress(ValueError):
             name = ImageName.parse(image.image_id)
             keys.append(("patient", f"{name.dataset}/{patient_of(name.dataset, name.original)}"))
         for key in keys:
-            if sides.setdefault(key, image.split) != image.split:
-                leaks.append(f"{key[0]} {key[1]} is in {sides[key]} and in {image.split}")
-        for number in looks.near(image.look):
-            other, split = seen[number]
+            if splits.setdefault(key, image.split) != image.split:
+                leaks.append(f"{key[0]} {key[1]} is in {splits[key]} and in {image.split}")
+        for number in hashes.near(image.image_hash):
+            name, split = seen[number]
             if split != image.split:
-                leaks.append(f"{image.image_id} ({image.split}) looks like {other}")
-        looks.add(image.look)
+                leaks.append(f"{image.image_id} ({image.split}) looks like {name}")
+        hashes.add(image.image_hash)
         seen.append((image.image_id, image.split))
     return leaks
 
 
-def check_no_leak(images: Iterable[Placed]) -> None:
-    """Raises ValueError where something stands on both sides: such a dataset is not published."""
+def check_no_leak(images: Iterable[PlacedImage]) -> None:
+    """Raises ValueError if a case, a patient or near-duplicate images are in both splits."""
     if leaks := find_leaks(images):
         raise ValueError(f"the split leaks in {len(leaks)} places and is not published: {leaks[0]}")

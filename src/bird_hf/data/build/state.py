@@ -1,26 +1,32 @@
-"""What a build has done so far: one SQLite file, so that a kill at any moment loses nothing that was committed.
+"""The progress of a build in one SQLite file, so that a build that is killed loses nothing it has committed.
 
-Every answer of a stage is a row that depends on the source, the settings and the seed only. Stages read rows in an
-order of their own, never in that of their writing, so an interrupted build ends as an unbroken one does.
+All queries of a build are in this module and in `sampling.py`. Every row depends on the source, the settings and the
+seed only. Stages read rows in an order of their own, never in the order of insertion, so an interrupted build ends
+with the same result as an uninterrupted one.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from ...hub.boxes import Box
 from ..draws import draw_of
-from ..records import Axis, ImageInfo, ImageRecord, Instance, Modality
+from ..folder.subsets import ImageOrder
+from ..records import ImageInfo, ImageRecord, Task
 from ..sources.base import Candidate, LeftOut
+from ..sources.faults import Drop
 from ..sources.label_names import Spellings
+from .database import StageDatabase
+from .record_json import info_from_json, info_to_json, record_from_json, record_to_json
+from .sampling import SLICE_SPACING, pick
+from .split import PlacedImage
 
 _TABLES = """
-CREATE TABLE IF NOT EXISTS stages (name TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS images (
   image_id TEXT PRIMARY KEY, modality TEXT, dataset TEXT, rarest TEXT, case_id TEXT, volume TEXT, slice INT, draw INT,
   labels TEXT, info TEXT, place TEXT) WITHOUT ROWID;
@@ -34,48 +40,59 @@ CREATE TABLE IF NOT EXISTS chosen (image_id TEXT PRIMARY KEY, rank INT, split TE
 CREATE INDEX IF NOT EXISTS by_rank ON chosen (rank);
 CREATE TABLE IF NOT EXISTS words (image_id TEXT PRIMARY KEY, refused TEXT, rows TEXT, rejected INT);
 """
-_PAGE = 256  # images that are looked up at a time
-_FIELDS = (
-    "image_id",
-    "modality",
-    "modality_detail",
-    "region",
-    "axis",
-    "slice_index",
-    "dataset",
-    "case_id",
-    "synthetic",
-)
+
+Rows = list[dict[str, Any]]
 
 
-class BuildState:
-    """The tables of a build. `with state.stage(name)` is no part of it: see `is_done` and `finish`."""
+@dataclass(frozen=True)
+class ReadResult:
+    """A picked image after decoding: its record, or the fault for which it is dropped.
+
+    objects: the source's own name of a class -> number of objects. image_hash: see `near_duplicates`. png: the pixels,
+    if rows may hold them. rejected: number of objects removed by a review.
+    """
+
+    image_id: str
+    objects: Mapping[str, int]
+    fault: Drop | None
+    record: ImageRecord | None = None
+    image_hash: bytes | None = None
+    png: bytes | None = None
+    rejected: int = 0
+
+
+@dataclass(frozen=True)
+class DialogueResult:
+    """The published rows of a chosen image, or the reason why it has none.
+
+    rejected: number of turns removed by a review.
+    """
+
+    image_id: str
+    refused: str | None
+    rows: Mapping[Task, Rows] | None
+    rejected: int = 0
+
+
+class BuildState(StageDatabase):
+    """The tables of a build, and all queries on them."""
 
     def __init__(self, path: Path) -> None:
-        self.database = sqlite3.connect(path, isolation_level=None)
-        self._queues = 0
-        # With a write-ahead log and no fsync a kill of the program loses nothing; only the machine's own crash could.
-        self.database.executescript(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; {_TABLES}")
+        super().__init__(path, _TABLES)
 
-    def close(self) -> None:
-        self.database.close()
-
-    def is_done(self, stage: str) -> bool:
-        return bool(self.database.execute("SELECT 1 FROM stages WHERE name = ?", (stage,)).fetchone())
-
-    def finish(self, stage: str) -> None:
-        """To be called in the transaction that writes the stage's last rows."""
-        self.database.execute("INSERT OR IGNORE INTO stages VALUES (?)", (stage,))
+    def count(self, table: Literal["images", "left_out", "picked", "reads", "chosen", "words"]) -> int:
+        """Return the number of rows of a table."""
+        return self._number(f"SELECT COUNT(*) FROM {table}")
 
     def add_listed(self, listed: Iterable[Candidate | LeftOut], seed: int) -> None:
-        """Stage 1, in one transaction: all that a source lists. Of two images of one name the first stays."""
+        """Store all that a source lists; of two images with the same name, the first is kept."""
         seen: Counter[tuple[str, str]] = Counter()
         for item in listed:
             if isinstance(item, LeftOut):
-                self.database.execute("INSERT INTO left_out VALUES (?, ?)", (item.name, item.reason))
+                self._database.execute("INSERT INTO left_out VALUES (?, ?)", (item.name, item.reason))
                 continue
             info = item.info
-            added = self.database.execute(
+            added = self._database.execute(
                 "INSERT OR IGNORE INTO images VALUES (?, ?, ?, '', ?, ?, ?, ?, ?, ?, ?)",
                 (
                     info.image_id,
@@ -86,23 +103,64 @@ class BuildState:
                     info.slice_index,
                     draw_of(seed, info.image_id),
                     json.dumps(item.labels),
-                    _info_text(info),
+                    info_to_json(info),
                     json.dumps(item.where),
                 ),
             )
             if not added.rowcount:
-                self.database.execute("INSERT INTO left_out VALUES (?, 'duplicate_id')", (info.image_id,))
+                self._database.execute("INSERT INTO left_out VALUES (?, 'duplicate_id')", (info.image_id,))
             seen.update((info.dataset, label) for label in item.labels)
 
         def rarest(dataset: str, labels: str) -> str:
             return min(json.loads(labels), key=lambda label: (seen[dataset, label], label), default="")
 
-        self.database.create_function("rarest", 2, rarest, deterministic=True)
-        self.database.execute("UPDATE images SET rarest = rarest(dataset, labels)")
+        self._database.create_function("rarest", 2, rarest, deterministic=True)
+        self._database.execute("UPDATE images SET rarest = rarest(dataset, labels)")
+
+    def add_names(self, images: Mapping[tuple[str, str, str], int], spelled: Spellings) -> None:
+        """Store the source's own names, before any review: their numbers of images, and their spellings.
+
+        images: (dataset, modality, name) -> number of images.
+        """
+        self._database.executemany(
+            "INSERT INTO labels VALUES (?, ?, ?, ?)", ((*key, count) for key, count in images.items())
+        )
+        self._database.executemany(
+            "INSERT INTO spellings VALUES (?, ?, ?)",
+            ((*key, spelling) for key, found in spelled.items() for spelling in found),
+        )
+
+    def pick(self, count: int, spacing: int = SLICE_SPACING) -> None:
+        """Rank the listed images and pick the first `count` (see `sampling.py`)."""
+        pick(self._database, count, spacing)
+
+    def left_out_counts(self) -> dict[str, int]:
+        """Return the number of images that could not be listed, by reason."""
+        return self._counts("SELECT reason, COUNT(*) FROM left_out GROUP BY reason")
+
+    def label_counts(self) -> Iterator[tuple[str, str, str, int]]:
+        """Yield (dataset, modality, the source's name of a class, number of listed images)."""
+        return self._database.execute("SELECT * FROM labels")
+
+    def label_spellings(self) -> Iterator[tuple[str, str, str]]:
+        """Yield (dataset, name of a class, a spelling of it in the source)."""
+        return self._database.execute("SELECT * FROM spellings")
+
+    def candidate(self, image_id: str) -> Candidate:
+        """Return a listed image."""
+        query = "SELECT info, labels, place FROM images WHERE image_id = ?"
+        return _candidate(*self._database.execute(query, (image_id,)).fetchone())
+
+    def source_sha256(self) -> str:
+        """Return one hash over the listed images and their labels."""
+        digest = hashlib.sha256()
+        for line in self._database.execute("SELECT image_id, labels FROM images ORDER BY image_id"):
+            digest.update("\0".join(line).encode())
+        return digest.hexdigest()
 
     def candidates_to_read(self) -> Iterator[Candidate]:
-        """Those that were picked and not read yet, in the source's order: slices of a volume stand together."""
-        rows = self.each(
+        """Yield the picked images that are not read yet, the slices of a volume next to each other."""
+        rows = self._paged(
             "SELECT image_id FROM images JOIN picked USING (image_id) "
             "WHERE image_id NOT IN (SELECT image_id FROM reads) ORDER BY dataset, volume, slice, image_id",
             "info, labels, place FROM {} JOIN images USING (image_id)",
@@ -110,98 +168,170 @@ class BuildState:
         for _, *row in rows:
             yield _candidate(*row)
 
-    def each(self, image_ids: str, columns: str) -> Iterator[tuple[Any, ...]]:
-        """(image_id, the columns) of the images that a query gives, in its order, a page at a time.
-
-        columns: "a, b FROM {} JOIN ...", with {} for the query's images. The query is asked once, at the first row, so
-        that what is written meanwhile changes nothing, and memory does not grow with the number of images.
-        """
-        self._queues += 1
-        queue = f"queue_{self._queues}"
-        self.database.execute(f"CREATE TEMP TABLE {queue} (position INTEGER PRIMARY KEY, image_id TEXT)")
-        self.database.execute(f"INSERT INTO {queue} (image_id) {image_ids}")
-        page = f"SELECT position, image_id, {columns.format(queue)} WHERE position > ? ORDER BY position LIMIT {_PAGE}"
-        last = 0
-        while rows := self.database.execute(page, (last,)).fetchall():
-            yield from (row[1:] for row in rows)
-            last = rows[-1][0]
-        self.database.execute(f"DROP TABLE {queue}")
-
-    def add_names(self, images: Mapping[tuple[str, str, str], int], spelled: Spellings) -> None:
-        """The source's own names, before any review: (dataset, modality, name) -> images, and how they were written."""
-        self.database.executemany(
-            "INSERT INTO labels VALUES (?, ?, ?, ?)", ((*key, count) for key, count in images.items())
-        )
-        self.database.executemany(
-            "INSERT INTO spellings VALUES (?, ?, ?)",
-            ((*key, spelling) for key, found in spelled.items() for spelling in found),
+    def add_reads(self, results: Iterable[ReadResult]) -> None:
+        """Store images that were read."""
+        self._database.executemany(
+            "INSERT INTO reads VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                (
+                    result.image_id,
+                    result.fault,
+                    record_to_json(result.record) if result.record else None,
+                    result.image_hash,
+                    result.png,
+                    json.dumps(result.objects),
+                    result.rejected,
+                )
+                for result in results
+            ),
         )
 
-    def objects(self) -> Iterator[tuple[str, str, str, int]]:
-        """(dataset, modality, the source's name, objects) of all images that were read."""
-        return self.database.execute(
+    def fault_counts(self) -> dict[str, int]:
+        """Return the number of images that were read and have a fault, by fault."""
+        return self._counts("SELECT fault, COUNT(*) FROM reads WHERE fault NOT NULL GROUP BY fault")
+
+    def object_counts(self) -> Iterator[tuple[str, str, str, int]]:
+        """Yield (dataset, modality, the source's name of a class, number of objects) of the images that were read."""
+        return self._database.execute(
             "SELECT dataset, modality, key, SUM(value) FROM reads JOIN images USING (image_id), json_each(objects) "
             "GROUP BY dataset, modality, key"
         )
 
-    def rejected(self) -> dict[str, int]:
-        """Objects and turns that a review took from the images of the dataset."""
-        query = (
-            "SELECT SUM(reads.rejected), SUM(words.rejected) FROM words JOIN reads USING (image_id) "
-            "WHERE refused IS NULL"
-        )
-        objects, turns = self.database.execute(query).fetchone()
-        return {"objects": objects or 0, "turns": turns or 0}
-
-    def candidate(self, image_id: str) -> Candidate:
-        """The listed image of that name."""
-        row = self.database.execute(
-            "SELECT info, labels, place FROM images WHERE image_id = ?", (image_id,)
-        ).fetchone()
-        return _candidate(*row)
-
     def png(self, image_id: str) -> bytes | None:
-        """The pixels of an image, where the build keeps them."""
-        row = self.database.execute("SELECT png FROM reads WHERE image_id = ?", (image_id,)).fetchone()
+        """Return the pixels of an image as a PNG file, or None if the build stores none."""
+        row = self._database.execute("SELECT png FROM reads WHERE image_id = ?", (image_id,)).fetchone()
         return row[0] if row else None
 
-    def count(self, what: str, *values: Any) -> int:
-        """The number of rows that `SELECT COUNT(*) FROM {what}` gives."""
-        return int(self.database.execute(f"SELECT COUNT(*) FROM {what}", values).fetchone()[0])
+    def whole_images(self) -> Iterator[tuple[str, int, bytes]]:
+        """Yield (image_id, rank, image_hash) of the images without a fault, by rank."""
+        return self._paged(
+            "SELECT image_id FROM picked JOIN reads USING (image_id) WHERE fault IS NULL ORDER BY rank",
+            "rank, look FROM {} JOIN picked USING (image_id) JOIN reads USING (image_id)",
+        )
+
+    def drop_read(self, image_id: str, fault: Drop) -> None:
+        """Mark an image that was read as faulty."""
+        self._database.execute("UPDATE reads SET fault = ? WHERE image_id = ?", (fault, image_id))
+
+    def add_chosen(self, image_id: str, rank: int) -> None:
+        """Take an image into the dataset; `set_splits` gives it its split."""
+        self._database.execute("INSERT INTO chosen VALUES (?, ?, NULL)", (image_id, rank))
+
+    def case_sizes(self) -> dict[str, Counter[tuple[str, str]]]:
+        """Return for each case its number of chosen images by (modality, dataset)."""
+        cases: dict[str, Counter[tuple[str, str]]] = {}
+        for case_id, modality, dataset, count in self._database.execute(
+            "SELECT case_id, modality, dataset, COUNT(*) FROM chosen JOIN images USING (image_id) "
+            "GROUP BY case_id, modality, dataset"
+        ):
+            cases.setdefault(case_id, Counter())[modality, dataset] = count
+        return cases
+
+    def set_splits(self, splits: Mapping[str, str]) -> None:
+        """Give the chosen images their splits. splits: case_id -> split."""
+        self._database.execute("CREATE TEMP TABLE case_splits (case_id TEXT PRIMARY KEY, case_split TEXT)")
+        self._database.executemany("INSERT INTO case_splits VALUES (?, ?)", splits.items())
+        self._database.execute(
+            "UPDATE chosen SET split = (SELECT case_split FROM images JOIN case_splits USING (case_id) "
+            "WHERE images.image_id = chosen.image_id)"
+        )
+        self._database.execute("DROP TABLE case_splits")
+
+    def placed_images(self) -> Iterator[PlacedImage]:
+        """Yield the chosen images with their splits, by rank."""
+        rows = self._database.execute(
+            "SELECT image_id, case_id, look, split FROM chosen JOIN reads USING (image_id) "
+            "JOIN images USING (image_id) ORDER BY rank"
+        )
+        return (PlacedImage(*row) for row in rows)
+
+    def chosen_records(self, without_dialogue: bool = False) -> Iterator[ImageRecord]:
+        """Yield the records of the chosen images by rank, optionally only those without a stored dialogue."""
+        where = "WHERE image_id NOT IN (SELECT image_id FROM words)" if without_dialogue else ""
+        ids = f"SELECT image_id FROM chosen {where} ORDER BY rank"
+        for _, text in self._paged(ids, "record FROM {} JOIN reads USING (image_id)"):
+            yield record_from_json(text)
+
+    def records_sha256(self) -> str:
+        """Return one hash over the records of the chosen images."""
+        digest = hashlib.sha256()
+        for (text,) in self._database.execute(
+            "SELECT record FROM chosen JOIN reads USING (image_id) ORDER BY rank"
+        ):
+            digest.update(text.encode())
+        return digest.hexdigest()
+
+    def add_dialogues(self, results: Iterable[DialogueResult]) -> None:
+        """Store what was written about chosen images."""
+        self._database.executemany(
+            "INSERT INTO words VALUES (?, ?, ?, ?)",
+            (
+                (
+                    result.image_id,
+                    result.refused,
+                    None if result.rows is None else json.dumps(result.rows),
+                    result.rejected,
+                )
+                for result in results
+            ),
+        )
+
+    def dialogues(self) -> Iterator[dict[str, Rows]]:
+        """Yield the rows of each image with a dialogue, in the order of image ids."""
+        for (text,) in self._database.execute("SELECT rows FROM words WHERE rows NOT NULL ORDER BY image_id"):
+            yield json.loads(text)
+
+    def refusal_counts(self) -> dict[str, int]:
+        """Return the number of chosen images without a dialogue, by reason."""
+        return self._counts("SELECT refused, COUNT(*) FROM words WHERE refused NOT NULL GROUP BY refused")
+
+    def published_count(self) -> int:
+        """Return the number of images that have a dialogue."""
+        return self._number("SELECT COUNT(*) FROM words WHERE refused IS NULL")
+
+    def with_pixels_count(self) -> int:
+        """Return the number of chosen images whose pixels are stored."""
+        return self._number("SELECT COUNT(*) FROM chosen JOIN reads USING (image_id) WHERE png NOT NULL")
+
+    def images_of_split(self, split: str) -> list[ImageOrder]:
+        """Return the images of a split that have a dialogue, by rank."""
+        rows = self._database.execute(
+            "SELECT image_id, modality, dataset, json_array_length(rows, '$.chat[0].messages') / 2 "
+            "FROM chosen JOIN words USING (image_id) JOIN images USING (image_id) "
+            "WHERE split = ? AND refused IS NULL ORDER BY rank",
+            (split,),
+        )
+        return [
+            ImageOrder(image_id, (modality, dataset), turns) for image_id, modality, dataset, turns in rows
+        ]
+
+    def dialogue_of(self, image_id: str) -> tuple[dict[str, Rows], bytes | None]:
+        """Return the rows of an image, without pixels, and its PNG file if the build stores one."""
+        text, png = self._database.execute(
+            "SELECT rows, png FROM words JOIN reads USING (image_id) WHERE image_id = ?", (image_id,)
+        ).fetchone()
+        return json.loads(text), png
+
+    def published_counts(self) -> Iterator[tuple[str, str, str, int]]:
+        """Yield (modality, dataset, split, number of images that have a dialogue)."""
+        return self._database.execute(
+            "SELECT modality, dataset, split, COUNT(*) FROM chosen JOIN images USING (image_id) "
+            "JOIN words USING (image_id) WHERE refused IS NULL "
+            "GROUP BY modality, dataset, split ORDER BY modality, dataset, split DESC"
+        )
+
+    def rejected_counts(self) -> dict[str, int]:
+        """Return the numbers of objects and turns that a review removed from published images."""
+        objects, turns = self._database.execute(
+            "SELECT SUM(reads.rejected), SUM(words.rejected) FROM words JOIN reads USING (image_id) "
+            "WHERE refused IS NULL"
+        ).fetchone()
+        return {"objects": objects or 0, "turns": turns or 0}
 
 
 def _candidate(info: str, labels: str, place: str) -> Candidate:
-    return Candidate(_info_of(info), tuple(json.loads(labels)), json.loads(place))
+    return Candidate(info_from_json(info), tuple(json.loads(labels)), json.loads(place))
 
 
 def _volume_of(info: ImageInfo) -> str:
     return info.image_id if info.slice_index is None else info.image_id.rpartition("_")[0]
-
-
-def _info_text(info: ImageInfo) -> str:
-    return json.dumps([getattr(info, field) for field in _FIELDS])
-
-
-def _info_of(text: str) -> ImageInfo:
-    values = dict(zip(_FIELDS, json.loads(text), strict=True))
-    return ImageInfo(**values | {"modality": Modality(values["modality"]), "axis": Axis(values["axis"])})
-
-
-def record_text(record: ImageRecord) -> str:
-    """A record as JSON; floats come back exactly."""
-    instances = [
-        (item.instance_id, item.label, item.box.xyxy if item.box else None, item.area)
-        for item in record.instances
-    ]
-    return json.dumps([_info_text(record.info), record.image_wh, instances, record.caption])
-
-
-def record_of_text(text: str) -> ImageRecord:
-    """The record that `record_text` wrote."""
-    info, (width, height), instances, caption = json.loads(text)
-    return ImageRecord(
-        _info_of(info),
-        (width, height),
-        tuple(Instance(i, label, Box(*box) if box else None, area) for i, label, box, area in instances),
-        caption,
-    )

@@ -1,4 +1,4 @@
-"""Who writes the words of a dialogue: the interface of a teacher."""
+"""The interface of a teacher, which writes dialogues about images."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ from typing import Protocol
 
 from ..records import Dialogue, ImageRecord
 
+ABSENT_SHARE = 0.5  # of images have a question about an absent object
+
 
 @dataclass(frozen=True)
-class Refused:
-    """An image for which no acceptable dialogue was written, and why."""
+class Refusal:
+    """An image for which no acceptable dialogue was written, and the reason."""
 
     image_id: str
     reason: str
 
 
 class Teacher(Protocol):
-    """Writes a dialogue for each record; it names instances, and code puts their boxes in."""
+    """Writes a dialogue for each record. It refers to instances by id; code inserts their boxes."""
 
     name: str
 
-    def dialogues(self, records: Iterable[ImageRecord]) -> Iterator[Dialogue | Refused]:
-        """One result a record, in the order of the records, which are taken as they are needed."""
+    def dialogues(self, records: Iterable[ImageRecord]) -> Iterator[Dialogue | Refusal]:
+        """Yield one result per record, in the order of the records, which are consumed lazily."""

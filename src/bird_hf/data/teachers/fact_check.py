@@ -1,8 +1,11 @@
-"""What the words of a reply claim, held against the meta information of the image.
+"""Check the statements of a reply against the meta information of the image.
 
-A chat model is told what an image shows, and may still say something else. The rules here are strict on purpose: a
-good sentence that is refused costs one more request, a wrong one that passes is a wrong row. They read English words by
-lists, so they catch what is named, not what is meant.
+A chat model gets the objects of an image as meta information, and may still state something else. The rules are strict
+on purpose: a correct sentence that is refused costs one more request, a wrong one that passes becomes a wrong row. They
+compare English words with lists, so they find wrong names, not wrong meanings.
+
+The messages of `FaultyReplyError` are part of repeated requests, which the reply store finds by their hash: a changed
+message means that replies in older stores are asked, and paid, for again.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from ...hub.grounding import read
 from ..records import Axis, ImageRecord, Instance, Modality
 from .templates import place_of
 
-LONGEST_NAME = 80  # characters of a label; what is longer is no name
+LONGEST_NAME = 80  # characters of a label or id
 
 _MODALITY_WORDS = {
     Modality.CT: r"ct|computed tomograph\w*|cat scans?",
@@ -37,7 +40,7 @@ _DIRECTION = re.compile(
 )
 _CLOCK = re.compile(r"\b(\w+) o'clock")
 
-# Organs, regions, findings and judgements that a model likes to add: such a word must stand in the meta information.
+# Organs, regions, findings and judgements that models tend to add: such a word must be in the meta information.
 _THINGS = re.compile(
     r"\b(?:(?:kidney|liver|spleen|pancreas|stomach|bowel|intestine|colon|rectum|bladder|gallbladder|prostate|uterus"
     r"|ovar(?:y|ie)|heart|aorta|atrium|ventricle|lung|trachea|o?esophagus|thyroid|breast|brain|thalamus|cerebellum"
@@ -68,205 +71,214 @@ _NUMBERS |= {
 }
 _NUMBERS |= {"fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90}
 _NUMBERS |= {"hundred": 100, "thousand": 1000, "both": 2, "pair": 2, "couple": 2, "dozen": 12, "single": 1}
-_NOTHING = {"no", "none"}  # numbers only where the question counts
+_NOTHING = {"no", "none"}  # numbers only if the question asks for a count
 _MARKUP = set("<>[]{}|\\`*#_@^~=")
 _GIVEAWAYS = re.compile(
     r"meta ?-?(?:information|data)|language model|\bas an ai\b|://|\bwww\b|instance id|placeholder"
     r"|\bignore\b|instructions?\b"
 )
-_FIRST_NAME_MARK = 0xE000  # private use: not printable, so no reply holds one
+_FIRST_NAME_MARK = 0xE000  # a private-use character: not printable, so it cannot occur in a reply
 
 
-class BadReply(ValueError):
-    """A reply that is not used. The message is the reason, short enough to be sent back to the teacher."""
+class FaultyReplyError(ValueError):
+    """A reply that cannot be used. The message is the reason, which is sent back to the model."""
 
 
-def plain(text: str) -> str:
-    """Text as it is compared: compatibility forms and letter case folded, straight apostrophes, single spaces."""
+def normalize(text: str) -> str:
+    """Return text in the form that is compared: NFKC, case folded, straight apostrophes, single spaces."""
     return " ".join(unicodedata.normalize("NFKC", text).replace("’", "'").casefold().split())
 
 
 def check_names(record: ImageRecord) -> None:
-    """Raise BadReply where a label or an id is no plain name: it could not be written, or would pass for markup."""
+    """Raises FaultyReplyError if a label or an id is not a plain name: not printable, too long, or like markup."""
     for item in record.instances:
         for name in (item.label, item.instance_id.replace("_", " ")):
             bad = not name.strip() or len(name) > LONGEST_NAME or not name.isprintable()
             if bad or _MARKUP & {*name} or read(name).issues:
-                raise BadReply(
-                    f"{cut(name)!r} is not a plain name of up to {LONGEST_NAME} characters; clean the labels"
+                raise FaultyReplyError(
+                    f"{shortened(name)!r} is not a plain name of up to {LONGEST_NAME} characters; clean the labels"
                 )
 
 
-def cut(text: str) -> str:
-    """The beginning of a text, for a message."""
+def shortened(text: str) -> str:
+    """Return the beginning of a text, for a message."""
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 class Facts:
-    """A record in the form that words are held against.
+    """A record, prepared for checking texts.
 
-    `check` raises BadReply for the first claim that the record does not support; `labels_in` finds names in a text.
+    `check` raises FaultyReplyError for the first statement that the record does not support; `labels_in` finds labels
+    in a text.
     """
 
     def __init__(self, record: ImageRecord) -> None:
         self.record = record
         self.by_id = {item.instance_id: item for item in record.instances}
-        self.labels = list(dict.fromkeys(plain(item.label) for item in record.instances))
-        self.counts = Counter(plain(item.label) for item in record.present)
+        self.labels = list(dict.fromkeys(normalize(item.label) for item in record.instances))
+        self.counts = Counter(normalize(item.label) for item in record.present)
         names = "|".join(re.escape(label) for label in sorted(self.labels, key=len, reverse=True))
-        self._names = re.compile(
-            rf"(?<!\w)({names})(?:e?s)?(?!\w)"
-        )  # the longest first: "left kidney", then "kidney"
+        # The longest first: "left kidney", then "kidney".
+        self._label_pattern = re.compile(rf"(?<!\w)({names})(?:e?s)?(?!\w)")
         info = record.info
-        self._here = " ".join([*self.counts, plain(info.region), plain(info.modality_detail)])
+        self._present = " ".join([*self.counts, normalize(info.region), normalize(info.modality_detail)])
         self._absent = " ".join(label for label in self.labels if label not in self.counts)
-        self._codes = {
-            *re.split(r"\W+", f"{self._here} {self._absent}")
-        }  # "t1", "l5": words that may hold digits
+        # "t1", "l5": words that may have digits.
+        self._codes = {*re.split(r"\W+", f"{self._present} {self._absent}")}
 
     def instances(self, labels: Iterable[str]) -> list[Instance]:
+        """Return the instances with these normalized labels, present or absent."""
         wanted = {*labels}
-        return [item for item in self.record.instances if plain(item.label) in wanted]
+        return [item for item in self.record.instances if normalize(item.label) in wanted]
 
     def labels_in(self, text: str) -> list[str]:
-        """The labels that a text names, as `plain` writes them, each once."""
+        """Return the labels that a text names, normalized, each once."""
         return self._marked_labels(self._mark(text))
 
     def check(self, answer: str, question: str = "", ids: Sequence[str] = ()) -> None:
-        """Raise BadReply for the first thing in a question and its answer that is not so.
+        """Raises FaultyReplyError for the first false statement in a question and its answer.
 
-        `ids`: the instances that they point at. A caption is an answer without a question.
+        ids: the instances that they point at. A caption is an answer without a question.
         """
-        asked, said = self._mark(question), self._mark(answer)
-        turn = self._about([*self._marked_labels(asked), *self._marked_labels(said)], ids)
-        for marked in (asked, said):
+        question, answer = self._mark(question), self._mark(answer)
+        turn = self._about([*self._marked_labels(question), *self._marked_labels(answer)], ids)
+        for marked in (question, answer):
             self._check_form(marked)
             self._check_kind(marked)
             self._check_things(marked)
             for sentence in _SENTENCE.split(marked):
                 named = self._about(self._marked_labels(sentence), ids)
                 self._check_sentence(sentence, named or turn)
-        self._check_presence(asked, said)
-        self._check_counts(asked, said, ids)
+        self._check_presence(question, answer)
+        self._check_counts(question, answer, ids)
 
-    def says_something(self, text: str) -> bool:
-        """Whether a text is about the image: it names an object, the modality, the region or the plane."""
-        info, words = self.record.info, plain(text)
+    def is_about_image(self, text: str) -> bool:
+        """Whether a text names an object, the modality, the region or the plane of the image."""
+        info, words = self.record.info, normalize(text)
         known = (
-            (plain(info.region) in words) or _PLANE.search(words) or _MODALITY[info.modality].search(words)
+            (normalize(info.region) in words)
+            or _PLANE.search(words)
+            or _MODALITY[info.modality].search(words)
         )
         return bool(known or self.labels_in(text) or _THINGS.search(words))
 
     def _about(self, labels: Sequence[str], ids: Sequence[str]) -> list[Instance]:
-        """The objects that words are about: those pointed at, and of names without one all that are there."""
+        """Return the objects that a text is about: those with a pointer, and all present ones of other named labels."""
         pointed = [self.by_id[name] for name in ids]
-        done = {plain(item.label) for item in pointed}
-        mine = [item for item in pointed if not labels or plain(item.label) in labels]
-        return mine + [item for item in self.instances({*labels} - done) if item.present]
+        done = {normalize(item.label) for item in pointed}
+        named = [item for item in pointed if not labels or normalize(item.label) in labels]
+        return named + [item for item in self.instances({*labels} - done) if item.present]
 
     def _mark(self, text: str) -> str:
-        """The text with every name as one private character, so that what is in a name is no claim."""
-        return self._names.sub(lambda match: chr(_FIRST_NAME_MARK + self.labels.index(match[1])), plain(text))
+        """Return the normalized text with one private character per label, so that words in a label are not checked."""
+        return self._label_pattern.sub(
+            lambda match: chr(_FIRST_NAME_MARK + self.labels.index(match[1])), normalize(text)
+        )
 
     def _marked_labels(self, marked: str) -> list[str]:
         places = [ord(letter) - _FIRST_NAME_MARK for letter in dict.fromkeys(marked)]
         return [self.labels[place] for place in places if 0 <= place < len(self.labels)]
 
     def _check_form(self, marked: str) -> None:
-        for letter in marked:  # a Cyrillic "a" would hide a word from every list
+        for letter in marked:  # a word with a Cyrillic "a" would match no list
             if letter.isalpha() and not unicodedata.name(letter, "").startswith(("LATIN", "GREEK")):
-                raise BadReply(f"{letter!r} is no Latin letter; write English")
+                raise FaultyReplyError(f"{letter!r} is no Latin letter; write English")
         if found := _MARKUP & {*marked}:
-            raise BadReply(f"the character {min(found)!r} is markup; write plain text")
+            raise FaultyReplyError(f"the character {min(found)!r} is markup; write plain text")
         if giveaway := _GIVEAWAYS.search(marked):
-            raise BadReply(f"{giveaway[0]!r} does not belong in words about an image")
+            raise FaultyReplyError(f"{giveaway[0]!r} does not belong in words about an image")
 
     def _check_kind(self, marked: str) -> None:
         info = self.record.info
         for kind, words in _MODALITY.items():
             found = kind is not info.modality and words.search(marked)
-            if found and found[0] not in plain(info.region):
-                raise BadReply(
+            if found and found[0] not in normalize(info.region):
+                raise FaultyReplyError(
                     f"{found[0]!r} is not the modality of this image, which is {info.modality.value}"
                 )
         for plane in _PLANE.findall(marked):
             if plane != info.axis.value:
                 shown = "no slice" if info.axis is Axis.PLANAR else info.axis.value
-                raise BadReply(f"{plane!r} is not the orientation of this image, which is {shown}")
+                raise FaultyReplyError(f"{plane!r} is not the orientation of this image, which is {shown}")
 
     def _check_things(self, marked: str) -> None:
         for thing in _THINGS.findall(marked):
-            if not _names(f"{self._here} {self._absent}", thing):
-                raise BadReply(f"{thing!r} is not in the meta information")
+            if not _contains(f"{self._present} {self._absent}", thing):
+                raise FaultyReplyError(f"{thing!r} is not in the meta information")
 
     def _check_sentence(self, sentence: str, about: Sequence[Instance]) -> None:
-        """Numerals, clock hours and directions of one sentence, about these instances."""
+        """Check numbers, clock hours and directions of one sentence about these instances."""
         places = [place_of(item.box, self.record.info.axis) for item in about if item.box]
         for hour in _CLOCK.findall(sentence):
             if any(f"{_NUMBERS.get(hour, hour)} o'clock" not in place for place in places) or not places:
-                raise BadReply(f'"{cut(hour)} o\'clock" is not where the object lies')
+                raise FaultyReplyError(f'"{shortened(hour)} o\'clock" is not where the object lies')
         sentence = _CLOCK.sub("", sentence)
         for word in re.split(r"\W+", sentence):
             if any(letter.isnumeric() for letter in word) and word not in self._codes:
-                raise BadReply(
-                    f"{cut(word)!r} is a number in digits; write no coordinates, and counts as words"
+                raise FaultyReplyError(
+                    f"{shortened(word)!r} is a number in digits; write no coordinates, and counts as words"
                 )
-        if beside := re.search(rf"\b(left|right)\W+[{chr(_FIRST_NAME_MARK)}-\uf8ff]", sentence):
-            raise BadReply(f"{beside[1]!r} stands before a name that has no such side: wrong side")
+        if side := re.search(rf"\b(left|right)\W+[{chr(_FIRST_NAME_MARK)}-\uf8ff]", sentence):
+            raise FaultyReplyError(f"{side[1]!r} stands before a name that has no such side: wrong side")
         known = [
-            {*_DIRECTION.findall(f"{plain(item.label)} {place}")}
+            {*_DIRECTION.findall(f"{normalize(item.label)} {place}")}
             for item, place in zip(about, places, strict=True)
         ]
         for direction in _DIRECTION.findall(sentence):
             if not known or any(direction not in words for words in known):
-                raise BadReply(f"{direction!r} does not hold for every object of its sentence: wrong side")
+                raise FaultyReplyError(
+                    f"{direction!r} does not hold for every object of its sentence: wrong side"
+                )
 
-    def _check_presence(self, asked: str, said: str) -> None:
-        """What is absent is denied, and nothing else is."""
-        fallback = self._marked_labels(asked) or self._marked_labels(said)  # of a bare "No"
-        for clause in _CLAUSE.split(said):
+    def _check_presence(self, question: str, answer: str) -> None:
+        """Check that absent objects are denied, and present ones are not."""
+        fallback = self._marked_labels(question) or self._marked_labels(answer)  # of a bare "No"
+        for clause in _CLAUSE.split(answer):
             labels = self._marked_labels(clause)
             missing = [label for label in labels if label not in self.counts] + self._missing_things(clause)
             if not _DENIAL.search(clause):
                 if missing:
-                    raise BadReply(f"{missing[0]!r} is said to be there and is not in this image")
+                    raise FaultyReplyError(f"{missing[0]!r} is said to be there and is not in this image")
                 continue
             subject = labels or ([] if missing else fallback)
             if present := [label for label in subject if label in self.counts]:
-                raise BadReply(f"{present[0]!r} is denied and is in this image")
+                raise FaultyReplyError(f"{present[0]!r} is denied and is in this image")
             if not subject and not missing:
-                raise BadReply("something is denied that is not in not_in_the_image")
-        gone = [label for label in self._marked_labels(asked) if label not in self.counts]
-        gone += self._missing_things(asked)
-        if gone and (not _DENIAL.search(said) or re.match(r"yes\b", said)):
-            raise BadReply(f"{gone[0]!r} is asked for and not denied, and is not in this image")
+                raise FaultyReplyError("something is denied that is not in not_in_the_image")
+        absent = [label for label in self._marked_labels(question) if label not in self.counts]
+        absent += self._missing_things(question)
+        if absent and (not _DENIAL.search(answer) or re.match(r"yes\b", answer)):
+            raise FaultyReplyError(f"{absent[0]!r} is asked for and not denied, and is not in this image")
 
     def _missing_things(self, marked: str) -> list[str]:
-        """Things of the list that only a label of an absent object holds."""
-        return [thing for thing in _THINGS.findall(marked) if not _names(self._here, thing)]
+        """Return the words of `_THINGS` in a text that are not in the meta information, apart from absent labels."""
+        return [thing for thing in _THINGS.findall(marked) if not _contains(self._present, thing)]
 
-    def _check_counts(self, asked: str, said: str, ids: Sequence[str]) -> None:
-        labels = {*self._marked_labels(asked), *self._marked_labels(said)}
-        spoken = re.findall(r"[^\W_]+", said)
-        if _COUNTING.search(asked):
-            counted = self._marked_labels(asked)
+    def _check_counts(self, question: str, answer: str, ids: Sequence[str]) -> None:
+        """Check the numbers of an answer to a counting question, and all number words."""
+        labels = {*self._marked_labels(question), *self._marked_labels(answer)}
+        answer_words = re.findall(r"[^\W_]+", answer)
+        if _COUNTING.search(question):
+            counted = self._marked_labels(question)
             if len(counted) != 1:
-                raise BadReply("a question that counts names exactly one kind of object")
+                raise FaultyReplyError("a question that counts names exactly one kind of object")
             numbers = {
-                0 if word in _NOTHING else _NUMBERS[word] for word in spoken if word in _NOTHING | {*_NUMBERS}
+                0 if word in _NOTHING else _NUMBERS[word]
+                for word in answer_words
+                if word in _NOTHING | {*_NUMBERS}
             }
             if numbers != {self.counts[counted[0]]}:
-                raise BadReply(f"wrong count of {counted[0]!r}: there are {self.counts[counted[0]]}")
+                raise FaultyReplyError(f"wrong count of {counted[0]!r}: there are {self.counts[counted[0]]}")
         right = {self.counts[label] for label in labels} | {
             len({*ids}),
             sum(self.counts[label] for label in labels),
         }
-        for word in [*spoken, *re.findall(r"[^\W_]+", asked)]:
+        for word in [*answer_words, *re.findall(r"[^\W_]+", question)]:
             if word != "one" and word in _NUMBERS and _NUMBERS[word] not in right:
-                raise BadReply(f"{word!r} is a wrong count")
+                raise FaultyReplyError(f"{word!r} is a wrong count")
 
 
-def _names(words: str, thing: str) -> bool:
-    """Whether one of the words is this thing, in singular or plural."""
+def _contains(words: str, thing: str) -> bool:
+    """Whether one of the words is `thing`, in singular or plural."""
     stem = re.sub(r"(?:ies|y|es|s)$", "", thing)
     return bool(re.search(rf"\b{re.escape(stem)}", words))

@@ -1,4 +1,4 @@
-"""The teacher of a name."""
+"""Make a teacher from its name."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def open_teacher(
     batch: bool = False,
     rejected: Mapping[str, str] | None = None,
 ) -> Teacher:
-    """The teacher of a name: `templates`, or `openai`, a chat model behind any compatible endpoint.
+    """Return the teacher `templates`, or `openai`: a chat model behind any OpenAI-compatible endpoint.
 
-    store: the folder that keeps every reply of a chat model. batch: ask it through its Batch API. rejected: hashes
-    of turns that people rejected, and why. Raises ValueError for an unknown name, or where a chat model has none.
+    store: folder where all replies of a chat model are kept. batch: use its Batch API. rejected: hashes of turns that
+    were rejected in review -> reason. Raises ValueError if the name is unknown, or a chat model has no model name.
     """
     if name == "templates":
         return TemplateTeacher(seed)

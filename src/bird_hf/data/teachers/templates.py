@@ -1,7 +1,7 @@
-"""Questions and answers about an image, from templates: the offline teacher.
+"""The offline teacher: questions and answers about an image from templates.
 
 Each function writes one turn of one task from the record alone, with clean text and spans; the boxes come from
-the masks. "Left" and "right" in words are the patient's. Pictures without a patient's side (endoscopy,
+the masks. "Left" and "right" in texts are the patient's. Images without a patient's side (endoscopy,
 dermoscopy, fundus, ultrasound) are described by the clock face instead.
 """
 
@@ -26,11 +26,11 @@ from ..records import (
     Turn,
 )
 from ..sides import other_side
-from .base import Refused
+from .base import ABSENT_SHARE, Refusal
 
 TEACHER = "templates"
 
-# Every wording ends where a user may stop typing; "Where is the X?" is always one of them (design, decision 10).
+# "Where is the X?" is always one of the wordings (docs/decisions.md, decision 10).
 GROUNDING_QUESTIONS = (
     "Where is the {}?",
     "Where is the {} located in this image?",
@@ -42,7 +42,7 @@ GROUNDING_QUESTIONS = (
     "Can you find the {}?",
 )
 PAIR_QUESTIONS = ("Where are the {} and the {}?", "Locate the {} and the {}.", "Show me the {} and the {}.")
-# The pointing word comes first: it is what the box stands behind.
+# (the words that get the box, the question).
 CLASSIFICATION_QUESTIONS = (
     ("this", "What is {}?"),
     ("this structure", "Name {}."),
@@ -73,7 +73,7 @@ MODALITY_NAMES = {
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 # Upper bounds of the share of the image that a small, a medium-sized ... object covers.
 _SIZES = ((0.01, "tiny"), (0.04, "small"), (0.15, "medium-sized"), (math.inf, "large"))
-_MIDDLE = 0.08  # closer to the middle of the image than this is neither one side nor the other
+_MIDDLE = 0.08  # distance from the middle of the image, below which an object is on neither side
 # (left of the picture, right of it), (top, bottom): the radiological display of docs/coordinates.md
 _FACING = ("on the patient's right", "on the patient's left")
 _DIRECTIONS = {
@@ -84,7 +84,7 @@ _DIRECTIONS = {
 
 
 def caption_of(record: ImageRecord) -> str:
-    """One sentence about the whole image: modality, plane, region, and its largest objects."""
+    """Return one sentence about the whole image: modality, plane, region, and its largest objects."""
     info = record.info
     plane = "" if info.axis is Axis.PLANAR else f", {info.axis.value} plane"
     labels = list(dict.fromkeys(item.label for item in sorted(record.present, key=lambda item: -item.area)))
@@ -93,7 +93,7 @@ def caption_of(record: ImageRecord) -> str:
 
 
 def ground(record: ImageRecord, label: str, rng: np.random.Generator) -> Turn:
-    """VG: where is the object? All instances of a label are one answer; an absent one is said to be absent."""
+    """VG: where is the object? One answer has all instances of the label, or says that there is none."""
     found = _instances(record, label)
     question = _pick(rng, GROUNDING_QUESTIONS).format(label)
     ids = tuple(item.instance_id for item in found)
@@ -134,7 +134,7 @@ def describe(record: ImageRecord, item: Instance, rng: np.random.Generator) -> T
 
 
 def place_of(box: Box, axis: Axis) -> str:
-    """Where a box lies, in words: patient directions for slices, the clock face for other pictures."""
+    """Return the position of a box in words: patient directions for slices, the clock face for other images."""
     x, y = box.centre
     across, down = x - 0.5, y - 0.5
     if axis not in _DIRECTIONS:
@@ -152,7 +152,7 @@ def place_of(box: Box, axis: Axis) -> str:
 
 
 def analyse(record: ImageRecord, rng: np.random.Generator) -> Turn:
-    """MIA: a question and an answer in words alone."""
+    """MIA: a question and an answer without boxes."""
     kinds = [_ask_modality, _ask_view]
     if record.present or record.absent:
         kinds += [_ask_presence, _ask_presence]
@@ -208,9 +208,9 @@ def _ask_side(record: ImageRecord, rng: np.random.Generator) -> Turn:
 
 
 def askable_absent(record: ImageRecord) -> list[str]:
-    """The absent labels that the picture alone can tell to be absent.
+    """Return the absent labels whose absence the image alone shows.
 
-    A sagittal slice does not show its own side, so the partner of a structure that is there is not asked for.
+    A sagittal slice does not show its own side, so the other side of a present structure is left out.
     """
     labels = _labels(record.absent)
     if record.info.axis is not Axis.SAGITTAL:
@@ -222,10 +222,10 @@ def askable_absent(record: ImageRecord) -> list[str]:
 def write_dialogue(
     record: ImageRecord, rng: np.random.Generator, wanted: Mapping[Task, int], absent: int, pairs: int = 0
 ) -> Dialogue:
-    """A dialogue of independent turns.
+    """Write a dialogue of independent turns.
 
-    `wanted` gives the number of turns of each task; `absent` questions for things that are not there and `pairs`
-    questions for two things at once come on top of the VG turns. Fewer where the image has fewer objects.
+    wanted: number of turns per task. absent, pairs: numbers of additional VG turns about an absent object, and about
+    two objects at once. There are fewer turns if the image has fewer objects.
     """
     turns: list[Turn] = []
     labels = _labels(record.present)
@@ -244,7 +244,7 @@ def write_dialogue(
 
 
 def _pointing(wording: tuple[str, str], item: Instance) -> tuple[str, Span]:
-    """A question that points at an instance: the pointing words carry its box."""
+    """Return a question about an instance, and the span of its words that get the box."""
     words, template = wording
     question = template.format(words)
     assert item.box is not None
@@ -261,7 +261,7 @@ def _instances(record: ImageRecord, label: str) -> list[Instance]:
 
 
 def _boxes(items: Sequence[Instance]) -> tuple[Box, ...]:
-    """The boxes of instances in reading order: an answer needs one order, and masks come in any."""
+    """Return the boxes of instances in reading order; masks come in any order."""
     return tuple(sorted((item.box for item in items if item.box), key=lambda box: (box.y1, box.x1)))
 
 
@@ -285,25 +285,24 @@ def _pick(rng: np.random.Generator, options: Sequence):
     return options[int(rng.integers(len(options)))]
 
 
-# With a question for an absent object every second time, 4.5 to 5.5 turns an image: the paper has 270 K on 60 K.
+# Turns per image; with those about absent objects, 4.5 to 5.5 on average (BiRD 3: 270 K on 60 K images).
 TURNS = {
     Task.VISUAL_GROUNDING: 2,
     Task.REFERRING_CLASSIFICATION: 1,
     Task.REFERRING_CAPTION: 1,
     Task.IMAGE_ANALYSIS: 1,
 }
-_ABSENT_SHARE = 0.5
 
 
 class TemplateTeacher:
-    """Fixed wordings, offline. A record's words depend on the seed and its image's name, on nothing else."""
+    """A `Teacher` with fixed wordings. The dialogue of a record depends on the seed and the image id only."""
 
     name = TEACHER
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
 
-    def dialogues(self, records: Iterable[ImageRecord]) -> Iterator[Dialogue | Refused]:
+    def dialogues(self, records: Iterable[ImageRecord]) -> Iterator[Dialogue | Refusal]:
         for record in records:
             rng = np.random.default_rng(draw_of(self._seed, record.info.image_id))
-            yield write_dialogue(record, rng, TURNS, absent=int(rng.random() < _ABSENT_SHARE))
+            yield write_dialogue(record, rng, TURNS, absent=int(rng.random() < ABSENT_SHARE))
