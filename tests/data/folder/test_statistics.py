@@ -106,7 +106,7 @@ def test_tables_hold_the_numbers_and_no_markup_of_the_data(folder):
 
 
 def test_a_folder_without_rows_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="is no Med-GRIT folder"):
+    with pytest.raises(ValueError, match="is not a Med-GRIT folder"):
         count_folder(tmp_path)
     (tmp_path / "data").mkdir()
     with pytest.raises(ValueError, match="has no rows"):

@@ -47,7 +47,7 @@ from bird_hf.data.teachers.reply_store import Reply, ReplyStore, Request
 from bird_hf.data.teachers.templates import caption_of, write_dialogue
 from bird_hf.hub.boxes import Box
 from bird_hf.hub.grounding import Span
-from bird_hf.review_page import write_review
+from bird_hf.reports.review import write_review
 
 Payload = dict[str, Any]
 
