@@ -17,10 +17,8 @@ from bird_hf.data.folder.publish import (
     image_cell,
     png_bytes,
     publish,
-    replace_folder,
     rows_of,
     write_card,
-    write_shards,
 )
 from bird_hf.data.masks import record_of
 from bird_hf.data.phantoms import draw_phantom
@@ -149,20 +147,6 @@ class TestFolder:
         assert "# It costs $body, not $$5\n" in card
         assert "| config | test |\n| --- | --- |\n| vg | 1,234 |" in card
 
-    def test_shards_share_the_rows_in_order(self, tmp_path):
-        rows = expected("train", "chat")
-        write_shards(rows, tmp_path, "train", 3)
-        paths = sorted(tmp_path.iterdir())
-        assert [path.name for path in paths] == [
-            f"train-{number:05d}-of-00003.parquet" for number in range(3)
-        ]
-        read_back = [row["image_id"] for path in paths for row in datasets.Dataset.from_parquet(str(path))]
-        assert read_back == [row["image_id"] for row in rows]
-
-    def test_there_are_no_more_shards_than_rows(self, tmp_path):
-        write_shards(expected("train", "chat")[:2], tmp_path, "train", 9)
-        assert len(list(tmp_path.iterdir())) == 2
-
     def test_the_same_rows_give_the_same_bytes(self, folder, tmp_path):
         again = tmp_path / "elsewhere"
         publish(SPLITS, again, CARD)
@@ -192,15 +176,6 @@ class TestFolder:
         with pytest.raises(OSError, match="the disk went away"):
             publish({"test": SPLITS["test"], "train": breaks()}, out, CARD)
         assert files(out) == before
-
-    def test_a_folder_moves_to_where_nothing_stands(self, tmp_path):
-        (tmp_path / "made").mkdir()
-        (tmp_path / "made" / "one.txt").touch()
-        replace_folder(tmp_path / "made", tmp_path / "out")
-        assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == [
-            "out",
-            "out/one.txt",
-        ]
 
     def test_a_file_is_not_taken_for_a_folder(self, tmp_path):
         (tmp_path / "out").write_text("mine")
