@@ -162,7 +162,7 @@ def test_an_image_id_that_is_no_plain_name_is_refused(build, own_images, tmp_pat
     Image.new("L", (width, height)).save(tmp_path / "secret.png")
     images = shutil.copytree(own_images, tmp_path / "images")
     hostile = folder_of(tmp_path, image_id=image_id.replace("{root}", str(tmp_path)))
-    with pytest.raises(ImageNotJoinedError, match="no plain file name"):
+    with pytest.raises(ImageNotJoinedError, match="not a plain file name"):
         build("test", hostile, images_dir=images)
 
 
@@ -171,7 +171,9 @@ def test_an_image_id_that_is_no_plain_name_is_refused(build, own_images, tmp_pat
     [
         pytest.param(None, "is missing or cannot be read", id="missing"),
         pytest.param(b"no image", "is missing or cannot be read", id="not an image"),
-        pytest.param(png_bytes(np.zeros((9, 8), np.uint8)), r"is \(8, 9\) pixels, and its row", id="another"),
+        pytest.param(
+            png_bytes(np.zeros((9, 8), np.uint8)), r"has \(8, 9\) pixels, and its row", id="another"
+        ),
     ],
 )
 def test_an_image_that_cannot_be_the_rows_is_refused(build, folder, own_images, tmp_path, content, message):
@@ -215,9 +217,9 @@ def put_another_table(vg: Path) -> None:
     ("change", "message"),
     [
         (remove_a_shard, "files of test are missing or left over"),
-        (break_a_shard, r"train-00000-of-0000\d.parquet is no Parquet file"),
+        (break_a_shard, r"train-00000-of-0000\d.parquet is not a Parquet file"),
         (put_another_table, "lacks the columns image, image_wh, messages"),
-        (shutil.rmtree, "holds no Parquet files"),
+        (shutil.rmtree, "contains no Parquet files"),
     ],
 )
 def test_a_damaged_folder_is_refused(build, folder, tmp_path, change, message):
@@ -231,5 +233,5 @@ def test_wrong_arguments_are_refused(build, folder, tmp_path):
         build("test", None)
     with pytest.raises(ValueError, match="'captions' not found"):
         build("test", folder, "captions")
-    with pytest.raises(ValueError, match=r"images_dir .* is no folder"):
+    with pytest.raises(ValueError, match=r"images_dir .* is not a folder"):
         build("test", folder, images_dir=tmp_path / "nowhere")
