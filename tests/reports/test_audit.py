@@ -1,4 +1,4 @@
-"""The audit page stands alone, and hostile rows stay text."""
+"""The audit page is a single file, and text from hostile rows stays text."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def write(folder: Path, train: list[dict[str, Any]], test: list[dict[str, Any]])
 
 @pytest.fixture
 def dirty(tmp_path: Path) -> Path:
-    """The second test picture is the first training picture under another name, and of the same case."""
+    """A folder with five findings; the second test row is hostile."""
     train, test = chats(range(3)), chats(range(10, 13))
     test[1] = test[1] | {name: train[0][name] for name in ("image", "image_wh", "case_id")}
     test[1]["image_id"] = '<script>alert("1")</script>'
@@ -68,7 +68,7 @@ class TestPage:
             assert markup not in page
         assert (
             page.count('src="data:image/jpeg;base64,') == page.count("<img ") == 7
-        )  # two pairs, three alone
+        )  # two findings with two images, three with one
         assert "default-src 'none'" in page
 
     def test_no_more_are_shown_than_asked_for_and_all_are_counted(self, tmp_path):

@@ -1,4 +1,4 @@
-"""A contact sheet of rows; folders that hold none are refused in words."""
+"""A contact sheet of rows; folders that are not datasets are refused with a message."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_rows_become_pictures_side_by_side(folder: Path, task: str, count: int, shown: int) -> None:
     sheet = contact_sheet_of(folder, task, "test", count)
     assert sheet.width == 512 * min(shown, COLUMNS)
-    assert sheet.height > 384 * -(-shown // COLUMNS)  # phantoms of the fundus are wider than high
+    assert sheet.height > 384 * -(-shown // COLUMNS)  # fundus phantoms are wider than high
 
 
 @pytest.mark.parametrize(

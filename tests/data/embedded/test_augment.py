@@ -72,9 +72,8 @@ def column(mask: np.ndarray) -> float:
 
 def test_without_augmentation_an_image_is_a_slice() -> None:
     image, labels = toy()
-    labels.voxels[0, 0, 0] = labels.voxels[-1, -1, -1] = (
-        1  # labelled to the corners, so the image holds the whole volume
-    )
+    # Labelled to the corners, so that the image shows the whole volume.
+    labels.voxels[0, 0, 0] = labels.voxels[-1, -1, -1] = 1
     sampler = SliceSampler(KIDNEYS, image, labels, PLAIN)
     plane = sampler._plane(Axis.AXIAL, np.random.default_rng(0), 40)
     points = plane.points.reshape(3, -1)

@@ -45,7 +45,7 @@ def test_volumes_of_the_splits_are_other_cases():
 def test_phantoms_of_the_splits_and_of_the_training_set_have_other_seeds():
     train, test = phantom_seeds("train"), phantom_seeds("test")
     assert len(train) == PHANTOMS_PER_MODALITY["train"] and not train & test
-    # The training set draws image number i with this seed plus i.
+    # Image i of the training set is drawn with this seed plus i.
     assert max(train | test) < training_set._FIRST_PHANTOM_SEED
 
 

@@ -1,4 +1,4 @@
-"""The audit finds planted faults, one each, and nothing in clean rows."""
+"""The audit finds each fault that is put into a row, and finds nothing in clean rows."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class TestObjects:
             ([item("box", present=True)], [Suspicion.BROKEN_BOX]),
             ([item(*LEFT), item(*RIGHT)], [Suspicion.OTHER_SIDE]),
             ([item("right kidney", *LEFT[1:]), item("left kidney", *RIGHT[1:])], []),
-            # A chamber is no half of a pair; of two left kidneys neither is the twin.
+            # Chambers of the heart are not a pair; with two left kidneys there is no pair either.
             ([item("left ventricle", *LEFT[1:]), item("right ventricle", *RIGHT[1:])], []),
             ([item(*LEFT), item("left kidney", 0.1, 0.6, 0.3, 0.8), item(*RIGHT)], []),
         ],
@@ -116,7 +116,7 @@ def write(folder: Path, train: list[dict[str, Any]], test: list[dict[str, Any]])
 
 @pytest.fixture
 def dirty(tmp_path: Path) -> Path:
-    """The second test picture is the first training picture under another name, and of the same case."""
+    """The second test image is the first training image with another name, and of the same case."""
     train, test = chats(range(3)), chats(range(10, 13))
     test[1] = test[1] | {name: train[0][name] for name in ("image", "image_wh", "case_id")}
     test[1]["image_id"] = '<script>alert("1")</script>'

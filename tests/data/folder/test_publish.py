@@ -1,4 +1,4 @@
-"""A published folder is what `load_dataset` takes, whole or not there at all."""
+"""A published folder can be loaded with `load_dataset`; it is complete or does not exist."""
 
 from __future__ import annotations
 
@@ -156,11 +156,11 @@ class TestFolder:
         out = tmp_path / "med-grit"
         publish({"validation": SPLITS["test"]}, out, "old")
         (out / "data" / "vg" / "train-00007-of-00009.parquet").write_bytes(b"left over")
-        (out / "notes.txt").write_bytes(b"somebody's")
-        (tmp_path / ".med-grit.making" / "data").mkdir(parents=True)  # of a run that was killed
+        (out / "notes.txt").write_bytes(b"another file")
+        (tmp_path / ".med-grit.making" / "data").mkdir(parents=True)  # left by a run that was killed
         (tmp_path / ".med-grit.making" / "data" / "half.parquet").write_bytes(b"half")
         publish(SPLITS, out, CARD)
-        assert files(out) == files(folder) | {"notes.txt": b"somebody's"}
+        assert files(out) == files(folder) | {"notes.txt": b"another file"}
         assert [path.name for path in tmp_path.iterdir()] == ["med-grit"]
         assert {path.name for path in out.iterdir()} == {"README.md", "data", "notes.txt"}
 
@@ -185,7 +185,7 @@ class TestFolder:
 
 
 def test_a_folder_that_was_made_anew_is_not_read_from_the_cache_of_the_old_one(tmp_path):
-    """`load_dataset` caches a local folder by its name and its configs, wherever it stands."""
+    """`load_dataset` caches a local folder by its name and its configs, not by its path."""
     cache = str(tmp_path / "cache")
     seen = []
     for parent, pairs in (("one", SPLITS["train"]), ("two", SPLITS["test"])):

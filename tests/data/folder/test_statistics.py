@@ -1,4 +1,4 @@
-"""Counts are those of the rows, and what the data says stays text in a table."""
+"""The counts match the rows, and text from the data stays text in a table."""
 
 from __future__ import annotations
 
