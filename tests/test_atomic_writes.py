@@ -69,6 +69,15 @@ class TestReplacingFolder:
             pytest.fail("the block must not run")
         assert [*tmp_path.iterdir()] == [out]
 
+    def test_a_folder_moves_to_a_new_place(self, tmp_path):
+        (tmp_path / "made").mkdir()
+        (tmp_path / "made" / "one.txt").touch()
+        move_folder(tmp_path / "made", tmp_path / "out")
+        assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == [
+            "out",
+            "out/one.txt",
+        ]
+
     def test_moving_onto_a_file_is_refused(self, tmp_path):
         made, out = tmp_path / "made", tmp_path / "out"
         made.mkdir()

@@ -65,10 +65,10 @@ def test_an_import_says_in_a_line_a_reason_what_it_left_out(bird):
     ("arguments", "complaint"),
     [
         (["import", "no.json", "--images", "images"], "no.json: no such file"),
-        (["import", "VG_test.json", "--images", "nowhere"], "nowhere is no folder"),
-        (["export", "nowhere", "--out", "back"], "nowhere is no Med-GRIT folder"),
-        (["stats", "nowhere"], "nowhere is no Med-GRIT folder"),
-        (["audit", "nowhere"], "nowhere is no Med-GRIT folder"),
+        (["import", "VG_test.json", "--images", "nowhere"], "nowhere is not a folder"),
+        (["export", "nowhere", "--out", "back"], "nowhere is not a Med-GRIT folder"),
+        (["stats", "nowhere"], "nowhere is not a Med-GRIT folder"),
+        (["audit", "nowhere"], "nowhere is not a Med-GRIT folder"),
         (["audit", "nowhere", "--out", "audit.pdf"], "give a name that ends in .html"),
     ],
 )

@@ -280,7 +280,7 @@ def test_examples_are_the_datas_own_images_and_questions(data: Path) -> None:
 
 
 def test_a_folder_without_data_or_checkpoint_is_named(tmp_path: Path, data: Path) -> None:
-    with pytest.raises(ValueError, match="nothing is no Med-GRIT folder"):
+    with pytest.raises(ValueError, match="nothing is not a Med-GRIT folder"):
         demo.run_demo(tmp_path, tmp_path / "nothing")
     with pytest.raises(ValueError, match="is no checkpoint"):
         demo.run_demo(tmp_path, data)

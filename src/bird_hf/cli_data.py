@@ -100,7 +100,7 @@ def data_review(
     each: Annotated[int, typer.Option(min=1, help="Questions of each modality and task.")] = 5,
 ) -> None:
     """Write names and a sample of questions as tables to accept or reject; the next build honours them."""
-    from .review_page import write_review
+    from .reports.review import write_review
 
     for path, count in write_review(out, each, source).items():
         typer.echo(f"{path}: {count}")
@@ -144,7 +144,7 @@ def data_stats(
     out: OutFolder = Path("stats"),
 ) -> None:
     """Count turns, images, boxes and labels: tables (Markdown, JSON) and figures."""
-    from .statistics_report import write_statistics
+    from .reports.statistics import write_statistics
 
     for path in write_statistics(data, out):
         typer.echo(str(path))
@@ -156,7 +156,7 @@ def data_audit(
     out: Annotated[Path, typer.Option(help="The report to write (HTML).")] = Path("audit.html"),
 ) -> None:
     """Flag suspect labels, words and pictures in a report with thumbnails; nothing is dropped."""
-    from .audit_page import write_audit
+    from .reports.audit import write_audit
 
     for suspicion, count in write_audit(data, out).items():
         typer.echo(f"{suspicion}: {count}")
@@ -173,7 +173,7 @@ def data_show(
 ) -> None:
     """A contact sheet of rows: images with boxes, questions and answers."""
     from .draw import check_png_path, save_png
-    from .show import contact_sheet_of
+    from .reports.contact_sheet import contact_sheet_of
 
     check_png_path(out)
     save_png(contact_sheet_of(data, task, split, count), out)

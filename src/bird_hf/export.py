@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from .atomic_writes import move_folder
 from .checkpoint import check_folder, copy_code
-from .data.folder.publish import replace_folder
 from .model_card import read_origin, write_card
 
 # What a checkpoint consists of. Anything else in a folder (optimizer states, logs) is not part of the model.
@@ -53,7 +53,7 @@ def export_checkpoint(
     if origin or not has_card:
         write_card(making, described, results)
     names = sorted(path.name for path in making.iterdir())
-    replace_folder(making, out)
+    move_folder(making, out)
     return [out / name for name in names]
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from .atomic_writes import move_folder
 from .checkpoint import copy_code, load_checkpoint
 from .data.embedded.sample_set import write_sample
-from .data.folder.publish import replace_folder
 from .draw import captioned, contact_sheet, draw_spans, save_png
 from .eval.predict import Query, generate_answers
 from .hub.grounding import GroundedText, Span, read
@@ -53,7 +53,7 @@ def install_checkpoint(out: Path) -> None:
     shutil.rmtree(making, ignore_errors=True)
     shutil.copytree(embedded_checkpoint(), making)
     copy_code(making)
-    replace_folder(making, out)
+    move_folder(making, out)
 
 
 def quickstart(out: Path) -> Iterator[Example]:

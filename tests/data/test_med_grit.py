@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bird_hf.data.folder.publish import image_cell, png_bytes, publish, rows_of, write_shards
+from bird_hf.data.folder.publish import image_cell, png_bytes, publish, rows_of
+from bird_hf.data.folder.shards import write_shards
 from bird_hf.data.masks import record_of
 from bird_hf.data.phantoms import draw_phantom
 from bird_hf.data.records import SINGLE_TASKS, Modality, Task, row_features

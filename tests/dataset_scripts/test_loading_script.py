@@ -35,7 +35,7 @@ DIALOGUES = [
     for seed, image in enumerate(IMAGES)
 ]
 
-# What runs over there: prints versions, columns and rows, pixels as a hash.
+# Runs in the environment of datasets 3.6: prints version, columns and rows, with pixels as a hash.
 LOAD = """
 import hashlib, json, sys
 import datasets
@@ -57,13 +57,13 @@ print(json.dumps({
 
 
 def test_the_script_is_the_packages_builder():
-    """A script must stand alone, so the class stands twice: cp src/bird_hf/data/med_grit.py dataset_scripts/"""
+    """A script cannot import the package, so there are two copies: cp src/bird_hf/data/med_grit.py dataset_scripts/"""
     assert SCRIPT.read_bytes() == (ROOT / "src" / "bird_hf" / "data" / "med_grit.py").read_bytes()
 
 
 @pytest.fixture(scope="module")
 def python_of_3_6() -> Path:
-    """A Python that has datasets 3.6 and nothing of ours."""
+    """A Python with datasets 3.6 and without bird_hf."""
     if sys.version_info >= (3, 14):
         pytest.skip("datasets 3.6 does not run on Python 3.14")
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bird-hf"
@@ -74,7 +74,7 @@ def python_of_3_6() -> Path:
         try:
             venv.create(making, symlinks=True, with_pip=True)
             install(making / "bin" / "python")
-            if not home.exists():  # another run may have been quicker
+            if not home.exists():  # another run may have made it meanwhile
                 making.rename(home)
         finally:
             shutil.rmtree(making, ignore_errors=True)
@@ -82,7 +82,7 @@ def python_of_3_6() -> Path:
 
 
 def install(python: Path) -> None:
-    """Install datasets 3.6; without a package index the tests are left out, but in CI they fail."""
+    """Install datasets 3.6. Without a package index the tests are skipped, but in CI they fail."""
     command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *REQUIREMENTS]
     result = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, timeout=600)
     if result.returncode:
@@ -91,7 +91,7 @@ def install(python: Path) -> None:
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment of this test without the ways in which this package could be found."""
+    """The environment of this test without the variables that make bird_hf importable."""
     return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
 
 
@@ -116,7 +116,7 @@ def load(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Training rows carry their pixels, test rows do not."""
+    """Training rows hold their pixels, test rows do not."""
     out = tmp_path_factory.mktemp("published") / "med-grit"
     splits = {
         "train": [(DIALOGUES[0], publishing.image_cell(IMAGES[0]))],

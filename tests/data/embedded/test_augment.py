@@ -1,4 +1,4 @@
-"""Augmented slices: true to the patient's sides, repeatable, and as varied as they claim."""
+"""Augmented slices keep the patient's sides, are reproducible, and vary as documented."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from bird_hf.data.volumes import SLICE_MIN_AREA, CaseInfo, Volume, label_slice_a
 def augmented_slice(
     sampler: SliceSampler, seed: int, number: int, side: int = 192, min_area: float = SLICE_MIN_AREA
 ) -> MaskedImage:
-    """Picture `number` of a run: the same seed and number give the same picture in any order."""
+    """Image `number` of a run: the same seed and number give the same image in any order."""
     return sampler.draw(np.random.default_rng((seed, number)), side, number, min_area)
 
 
@@ -70,9 +70,10 @@ def column(mask: np.ndarray) -> float:
     return float(np.nonzero(mask)[1].mean())
 
 
-def test_without_variation_a_drawn_picture_is_a_slice() -> None:
+def test_without_augmentation_an_image_is_a_slice() -> None:
     image, labels = toy()
-    labels.voxels[0, 0, 0] = labels.voxels[-1, -1, -1] = 1  # labelled throughout: the picture holds all of it
+    # Labelled to the corners, so that the image shows the whole volume.
+    labels.voxels[0, 0, 0] = labels.voxels[-1, -1, -1] = 1
     sampler = SliceSampler(KIDNEYS, image, labels, PLAIN)
     plane = sampler._plane(Axis.AXIAL, np.random.default_rng(0), 40)
     points = plane.points.reshape(3, -1)
@@ -94,7 +95,7 @@ def test_some_pictures_stray_far_and_many_hardly() -> None:
             np.degrees(np.arcsin(np.abs([right[2] / np.hypot(*right[:2]), down[2] / np.hypot(*down[:2])])))
         )
     most = np.max(tilts, axis=1)
-    assert np.mean(most < 3) > 0.3  # of two even draws up to 12 it would be one in sixteen
+    assert np.mean(most < 3) > 0.3  # two uniform draws up to 12 would give 1/16
     assert most.max() > 9
 
 
@@ -107,7 +108,7 @@ def test_left_is_the_patients_left_mirrored_or_not(mirror: float) -> None:
         if {"left kidney", "right kidney"} <= set(masks):
             seen += 1
             assert column(masks["right kidney"]) < column(masks["left kidney"])
-            if "left ventricle" in masks:  # on the left in truth; a mirror moves it and keeps its name
+            if "left ventricle" in masks:  # anatomically left; mirroring moves it and keeps its name
                 on_left_half = column(masks["left ventricle"]) > column(masks["right kidney"]) + 10
                 assert on_left_half == (mirror == 0)
     assert seen > 20
@@ -136,7 +137,7 @@ def test_paired_organs_change_sides_and_chambers_do_not() -> None:
     assert list(swapped.values()) == ["right kidney", "Left Lung", *names[2:]]
 
 
-def test_a_picture_depends_on_seed_and_number_only() -> None:
+def test_an_image_depends_on_seed_and_number_only() -> None:
     sampler = SliceSampler(KIDNEYS, *toy())
     first = augmented_slice(sampler, 7, 5, side=48)
     augmented_slice(sampler, 7, 6, side=48)
@@ -160,7 +161,7 @@ def test_small_objects_are_dropped_from_both_lists() -> None:
         picture = augmented_slice(sampler, 1, number, side=64, min_area=0.02)
         assert all(mask.mean() >= 0.02 for _, mask in picture.masks)
         everything = augmented_slice(sampler, 1, number, side=64, min_area=0.0)
-        assert picture.absent == everything.absent  # a small one is not absent
+        assert picture.absent == everything.absent  # a small object is not absent
         assert not set(picture.absent) & {name for name, _ in everything.masks}
 
 
@@ -184,7 +185,7 @@ def test_linear_look_up_is_trilinear_and_fills_outside() -> None:
     assert linear(flat, np.array([[2.0], [3.0], [0.2]], np.float32))[0] == flat[2, 3, 0]
 
 
-def test_fields_curves_and_coarsening_keep_their_promises() -> None:
+def test_fields_curves_and_coarsening() -> None:
     rng = np.random.default_rng(0)
     np.testing.assert_allclose(spline(50, 7).sum(axis=1), 1, atol=1e-5)
     field = smooth_field(rng, 64, (5, 6), channels=3)
@@ -209,7 +210,7 @@ def test_embedded_cases_can_be_drawn(case) -> None:
         assert bool(picture.absent) <= case.exhaustive
 
 
-def test_a_head_can_lose_its_skull_and_keeps_its_brain() -> None:
+def test_the_skull_of_a_head_can_be_removed_and_the_brain_stays() -> None:
     case = replace(next(case for case in EMBEDDED_CASES if case.name == "colin27"), axes=(Axis.AXIAL,))
     image, labels = load_case(case)
     sampler = SliceSampler(case, image, labels, replace(PLAIN, strip=1.0))

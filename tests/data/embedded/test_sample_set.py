@@ -1,4 +1,4 @@
-"""The embedded sample: training and test images share no case, nor does the test split with the training set."""
+"""The embedded sample: its splits share no case, and its test split shares none with the training set."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from bird_hf.data.embedded import sample_set, training_set
 from bird_hf.data.embedded.cases import EMBEDDED_CASES
 from bird_hf.data.embedded.sample_set import (
     FIRST_PHANTOM_SEED,
-    MIN_AREA,
     PHANTOMS_PER_MODALITY,
+    SAMPLE_MIN_AREA,
     sample_dialogues,
     sample_images,
     sample_phantoms,
@@ -24,7 +24,7 @@ SMALL = {"train": "breast1", "test": "brain2"}  # the two volumes that are quick
 
 @pytest.fixture
 def small(monkeypatch):
-    """One volume a split, two slices a plane, one phantom a modality."""
+    """One volume per split, two slices per axis, one phantom per modality."""
     cases = tuple(case for case in EMBEDDED_CASES if case.name in SMALL.values())
     monkeypatch.setattr(sample_set, "EMBEDDED_CASES", cases)
     monkeypatch.setattr(sample_set, "PHANTOMS_PER_MODALITY", {"train": 1, "test": 1})
@@ -45,7 +45,7 @@ def test_volumes_of_the_splits_are_other_cases():
 def test_phantoms_of_the_splits_and_of_the_training_set_have_other_seeds():
     train, test = phantom_seeds("train"), phantom_seeds("test")
     assert len(train) == PHANTOMS_PER_MODALITY["train"] and not train & test
-    # The training set draws image number i with this seed plus i.
+    # Image i of the training set is drawn with this seed plus i.
     assert max(train | test) < training_set._FIRST_PHANTOM_SEED
 
 
@@ -74,7 +74,7 @@ def test_slices_are_spaced_over_those_that_show_an_object():
         middle = shown[round((len(shown) - 1) / 2)]
         assert picked == [shown[0], middle, shown[-1]]
     assert all(record.present for record in few)
-    assert all(instance.area >= MIN_AREA for record in every for instance in record.present)
+    assert all(instance.area >= SAMPLE_MIN_AREA for record in every for instance in record.present)
 
 
 def test_splits_share_no_case(small):

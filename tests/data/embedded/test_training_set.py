@@ -1,4 +1,4 @@
-"""Training image number i is the same whoever draws it, and a stopped render goes on."""
+"""Training image i depends only on seed and number, and an interrupted render continues."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from bird_hf.atomic_writes import temporary_name
 from bird_hf.data.embedded import training_set
 from bird_hf.data.embedded.cases import EMBEDDED_CASES
 from bird_hf.data.embedded.training_set import render_training_set, training_rows
@@ -18,13 +19,13 @@ datasets = pytest.importorskip("datasets")
 
 PHANTOMS = {"phantom_ct": 0.5, "phantom_fundus": 0.5}
 SEED_OF_PHANTOMS = 0  # its images 0 and 1 are an MR and a fundus phantom: no volume has to be loaded
-COLIN = 2  # of that seed, a slice of a volume
+COLIN = 2  # of the same seed: a slice of a volume
 
 
 @pytest.mark.parametrize("index", [0, 1, COLIN])
 def test_image_is_drawn_from_seed_and_number_alone(index):
     first = list(training_rows(index, SEED_OF_PHANTOMS))
-    list(training_rows(index + 1, SEED_OF_PHANTOMS))  # whatever was drawn between
+    list(training_rows(index + 1, SEED_OF_PHANTOMS))  # an image drawn in between changes nothing
     assert list(training_rows(index, SEED_OF_PHANTOMS)) == first
 
 
@@ -46,7 +47,7 @@ def test_row_is_a_dialogue_with_the_boxes_of_its_objects(index):
 
 
 def near(one, other) -> bool:
-    """Equal but for rounding of a half."""
+    """Equal except for the rounding of halves."""
     return all(abs(a - b) <= 1 for a, b in zip(one, other, strict=True))
 
 
@@ -63,7 +64,7 @@ def test_an_image_about_which_there_is_nothing_to_say_is_drawn_again(monkeypatch
     monkeypatch.setattr(training_set, "_SHARES", PHANTOMS)
     rows = [next(training_rows(index, 0)) for index in range(6)]
     assert all(row["messages"] for row in rows)
-    assert 6 < len(drawn) <= 12  # of some there is a general question to ask
+    assert 6 < len(drawn) <= 12  # some get a question about the image as a whole
 
 
 def test_shares_add_up_and_name_only_training_cases():
@@ -83,7 +84,7 @@ def test_test_case_is_refused(name):
 
 @pytest.fixture
 def drawn(monkeypatch) -> list[int]:
-    """Small shards of small phantoms, drawn in this process; the numbers of the images that were drawn."""
+    """Makes shards and phantoms small, and returns the numbers of the images that are drawn in this process."""
     numbers: list[int] = []
 
     def rows(index, seed):
@@ -119,7 +120,7 @@ def test_stopped_render_draws_only_what_is_missing(drawn, tmp_path):
     render_training_set(out, 4, seed=0, workers=1)
     whole = shards_of(out)
     drawn.clear()
-    making = tmp_path / ".set.4-0.making"  # as it stands while it is rendered
+    making = tmp_path / ".set.4-0.making"  # its name while it is rendered
     out.rename(making)
     (making / "data" / "chat" / "train-00001-of-00002.parquet").unlink()
     render_training_set(out, 4, seed=0, workers=1)
@@ -131,7 +132,7 @@ def test_half_written_shard_is_drawn_again(drawn, tmp_path):
     out, making = tmp_path / "set", tmp_path / ".set.4-0.making"
     folder = making / "data" / "chat"
     folder.mkdir(parents=True)
-    (folder / "train-00000-of-00002.making").write_bytes(b"half")
+    temporary_name(folder / "train-00000-of-00002.parquet").write_bytes(b"half")
     render_training_set(out, 4, seed=0, workers=1)
     assert sorted(drawn) == [0, 1, 2, 3]
     assert len(shards_of(out)) == 2

@@ -1,4 +1,4 @@
-"""The audit finds planted faults, one each, and nothing in clean rows."""
+"""The audit finds each fault that is put into a row, and finds nothing in clean rows."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import pytest
 
 pytest.importorskip("datasets")
 
-from bird_hf.data.folder.audit import Place, Suspicion, audit_folder, check_objects, check_words
-from bird_hf.data.folder.publish import image_cell, rows_of, write_shards
+from bird_hf.data.folder.audit import Place, Suspicion, audit_folder, check_objects, check_text
+from bird_hf.data.folder.publish import image_cell, rows_of
+from bird_hf.data.folder.shards import write_shards
 from bird_hf.data.masks import record_of
 from bird_hf.data.phantoms import draw_phantom
 from bird_hf.data.records import SINGLE_TASKS, Modality, Task
@@ -62,7 +63,7 @@ class TestObjects:
             ([item("box", present=True)], [Suspicion.BROKEN_BOX]),
             ([item(*LEFT), item(*RIGHT)], [Suspicion.OTHER_SIDE]),
             ([item("right kidney", *LEFT[1:]), item("left kidney", *RIGHT[1:])], []),
-            # A chamber is no half of a pair; of two left kidneys neither is the twin.
+            # Chambers of the heart are not a pair; with two left kidneys there is no pair either.
             ([item("left ventricle", *LEFT[1:]), item("right ventricle", *RIGHT[1:])], []),
             ([item(*LEFT), item("left kidney", 0.1, 0.6, 0.3, 0.8), item(*RIGHT)], []),
         ],
@@ -93,7 +94,7 @@ class TestWords:
     )
     def test_boxes_of_no_object_and_broken_tags_are_found(self, words, found):
         row = row_with(item("liver", 0.1, 0.2, 0.3, 0.4), words=words)
-        assert [finding.suspicion for finding in check_words(row, PLACE)] == found
+        assert [finding.suspicion for finding in check_text(row, PLACE)] == found
 
 
 def chats(seeds: range) -> list[dict[str, Any]]:
@@ -115,7 +116,7 @@ def write(folder: Path, train: list[dict[str, Any]], test: list[dict[str, Any]])
 
 @pytest.fixture
 def dirty(tmp_path: Path) -> Path:
-    """The second test picture is the first training picture under another name, and of the same case."""
+    """The second test image is the first training image with another name, and of the same case."""
     train, test = chats(range(3)), chats(range(10, 13))
     test[1] = test[1] | {name: train[0][name] for name in ("image", "image_wh", "case_id")}
     test[1]["image_id"] = '<script>alert("1")</script>'
@@ -149,41 +150,3 @@ def test_rows_without_pixels_are_audited_all_the_same(tmp_path):
     train, test = ([row | {"image": None} for row in chats(seeds)] for seeds in (range(2), range(2)))
     found = [finding.suspicion for finding in audit_folder(write(tmp_path / "med-grit", train, test))]
     assert found == [Suspicion.SPLIT_CASE] * 2
-
-
-class TestPage:
-    def test_the_page_stands_alone_and_what_the_data_says_is_text(self, dirty, tmp_path):
-        from bird_hf.audit_page import write_audit
-
-        counts = write_audit(dirty, tmp_path / "audit.html")
-        assert sum(counts.values()) == 5
-        assert list(counts) == list(Suspicion)
-        page = (tmp_path / "audit.html").read_text("utf-8")
-        assert "&lt;script&gt;alert(&quot;1&quot;)" in page
-        for markup in ("<script", "<i>", "onerror=alert(2)>", "http://", "https://", "/nowhere"):
-            assert markup not in page
-        assert (
-            page.count('src="data:image/jpeg;base64,') == page.count("<img ") == 7
-        )  # two pairs, three alone
-        assert "default-src 'none'" in page
-
-    def test_no_more_are_shown_than_asked_for_and_all_are_counted(self, tmp_path):
-        from bird_hf.audit_page import write_audit
-
-        rows = chats(range(3))
-        for row in rows:
-            row["objects"] = [item("body", 0.0, 0.0, 1.0, 1.0)]
-            row["messages"] = row_with()["messages"]
-        folder = write(tmp_path / "med-grit", rows, chats(range(10, 11)))
-        assert write_audit(folder, tmp_path / "audit.html", shown=2)[Suspicion.COVERS_ALL] == 3
-        page = (tmp_path / "audit.html").read_text("utf-8")
-        assert "covers all: 3, of which the first 2" in page
-        assert page.count("<figure>") == 2
-
-    @pytest.mark.parametrize("name", ["audit.txt", "nowhere/audit.html", "folder.html"])
-    def test_a_place_that_cannot_be_written_is_refused_before_the_work(self, tmp_path, name):
-        from bird_hf.audit_page import write_audit
-
-        (tmp_path / "folder.html").mkdir()
-        with pytest.raises(ValueError, match=r"give a name that ends in|give the name of a file"):
-            write_audit(tmp_path, tmp_path / name)

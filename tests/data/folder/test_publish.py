@@ -1,4 +1,4 @@
-"""A published folder is what `load_dataset` takes, whole or not there at all."""
+"""A published folder can be loaded with `load_dataset`; it is complete or does not exist."""
 
 from __future__ import annotations
 
@@ -17,10 +17,8 @@ from bird_hf.data.folder.publish import (
     image_cell,
     png_bytes,
     publish,
-    replace_folder,
     rows_of,
     write_card,
-    write_shards,
 )
 from bird_hf.data.masks import record_of
 from bird_hf.data.phantoms import draw_phantom
@@ -149,20 +147,6 @@ class TestFolder:
         assert "# It costs $body, not $$5\n" in card
         assert "| config | test |\n| --- | --- |\n| vg | 1,234 |" in card
 
-    def test_shards_share_the_rows_in_order(self, tmp_path):
-        rows = expected("train", "chat")
-        write_shards(rows, tmp_path, "train", 3)
-        paths = sorted(tmp_path.iterdir())
-        assert [path.name for path in paths] == [
-            f"train-{number:05d}-of-00003.parquet" for number in range(3)
-        ]
-        read_back = [row["image_id"] for path in paths for row in datasets.Dataset.from_parquet(str(path))]
-        assert read_back == [row["image_id"] for row in rows]
-
-    def test_there_are_no_more_shards_than_rows(self, tmp_path):
-        write_shards(expected("train", "chat")[:2], tmp_path, "train", 9)
-        assert len(list(tmp_path.iterdir())) == 2
-
     def test_the_same_rows_give_the_same_bytes(self, folder, tmp_path):
         again = tmp_path / "elsewhere"
         publish(SPLITS, again, CARD)
@@ -172,11 +156,11 @@ class TestFolder:
         out = tmp_path / "med-grit"
         publish({"validation": SPLITS["test"]}, out, "old")
         (out / "data" / "vg" / "train-00007-of-00009.parquet").write_bytes(b"left over")
-        (out / "notes.txt").write_bytes(b"somebody's")
-        (tmp_path / ".med-grit.making" / "data").mkdir(parents=True)  # of a run that was killed
+        (out / "notes.txt").write_bytes(b"another file")
+        (tmp_path / ".med-grit.making" / "data").mkdir(parents=True)  # left by a run that was killed
         (tmp_path / ".med-grit.making" / "data" / "half.parquet").write_bytes(b"half")
         publish(SPLITS, out, CARD)
-        assert files(out) == files(folder) | {"notes.txt": b"somebody's"}
+        assert files(out) == files(folder) | {"notes.txt": b"another file"}
         assert [path.name for path in tmp_path.iterdir()] == ["med-grit"]
         assert {path.name for path in out.iterdir()} == {"README.md", "data", "notes.txt"}
 
@@ -193,15 +177,6 @@ class TestFolder:
             publish({"test": SPLITS["test"], "train": breaks()}, out, CARD)
         assert files(out) == before
 
-    def test_a_folder_moves_to_where_nothing_stands(self, tmp_path):
-        (tmp_path / "made").mkdir()
-        (tmp_path / "made" / "one.txt").touch()
-        replace_folder(tmp_path / "made", tmp_path / "out")
-        assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == [
-            "out",
-            "out/one.txt",
-        ]
-
     def test_a_file_is_not_taken_for_a_folder(self, tmp_path):
         (tmp_path / "out").write_text("mine")
         with pytest.raises(ValueError, match="is a file; give the name of a folder"):
@@ -210,7 +185,7 @@ class TestFolder:
 
 
 def test_a_folder_that_was_made_anew_is_not_read_from_the_cache_of_the_old_one(tmp_path):
-    """`load_dataset` caches a local folder by its name and its configs, wherever it stands."""
+    """`load_dataset` caches a local folder by its name and its configs, not by its path."""
     cache = str(tmp_path / "cache")
     seen = []
     for parent, pairs in (("one", SPLITS["train"]), ("two", SPLITS["test"])):

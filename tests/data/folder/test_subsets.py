@@ -1,4 +1,4 @@
-"""Nested parts of the training split: whole images, the shares of the whole, and configs that `load_dataset` takes."""
+"""Nested subsets of the training split: whole images, the shares of the whole split, and configs to load."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_each_lies_in_the_next_and_the_test_split_stays_whole(load):
 
 def test_turns_are_as_many_as_fit_and_those_of_whole_images(built, load):
     manifest = json.loads((built / "manifest.json").read_text())
-    assert list(manifest["subsets"]) == list(NAMES)  # the training split does not reach the others
+    assert list(manifest["subsets"]) == list(NAMES)  # the training split is smaller than the other sizes
     for name in NAMES:
         chat = load(f"chat_{name}", split="train")
         following = load("chat", split="train")[len(chat)]
@@ -112,8 +112,8 @@ def test_every_beginning_has_the_shares_of_the_whole():
         ([4, 4, 4], (8,), [("8", 2, 8)]),
         ([4, 4, 4], (9, 11), [("9", 2, 8), ("11", 2, 8)]),  # whole images only
         ([4, 4, 4], (12,), [("12", 3, 12)]),  # the whole split
-        ([4, 4, 4], (13,), []),  # beyond it
-        ([4, 4, 4], (3,), []),  # not one image
+        ([4, 4, 4], (13,), []),  # larger than the split
+        ([4, 4, 4], (3,), []),  # smaller than the first image
         ([], (3,), []),
     ],
 )

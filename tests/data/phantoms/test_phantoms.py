@@ -1,4 +1,4 @@
-"""Phantoms: the same seed draws the same picture, and what is said about it is true."""
+"""Phantoms are reproducible, and their masks, labels and names are right."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SEVERAL = {"tumor", "bubble", "gel bubble", "hard exudate", "hemorrhage", "cotto
 ALWAYS = {"body", "skull", "brain", "aorta", "vertebra", "left lung", "right lung", "heart"}
 SEEDS, SIDE = 50, 64
 
-# The second lies further to the picture's right than the first: the patient's right is on its left.
+# The second object is to the right of the first in the image, because the patient's right is on the left.
 LEFT_TO_RIGHT = [
     (Modality.CT, "liver", "spleen"),
     (Modality.CT, "liver", "stomach"),
@@ -66,7 +66,7 @@ def test_pixels_have_the_modality_s_shape(modality, gallery):
         assert image.pixels.dtype == np.uint8
         assert image.pixels.shape[2:] == ((3,) if modality in COLOUR else ())
         assert max(image.pixels.shape[:2]) == SIDE
-        assert np.ptp(image.pixels) > 100  # it uses the grey scale
+        assert np.ptp(image.pixels) > 100  # the image uses most of the grey scale
     assert len({image.pixels.shape for image in gallery[modality]}) > 3
 
 

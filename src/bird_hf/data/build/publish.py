@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from ...atomic_writes import move_folder
 from ...markdown import Markup, table
-from ..folder.publish import Rows, write_card, write_shard
+from ..folder.publish import write_card
+from ..folder.shards import Rows, ShardWriter
 from ..folder.subsets import ImageOrder, Subset, cut, stratified
 from ..records import SCHEMA_VERSION, Task
 from ..sources.faults import Drop
@@ -84,24 +85,20 @@ def _write_split(
 
     Adds the numbers of rows to `counts`, and sets the shards and rows of the subsets.
     """
-    shards: Counter[str] = Counter()
-    written: Counter[str] = Counter()
+    writers: dict[str, ShardWriter] = {}
     for start, stop in _batches(len(images), [subset.images for subset in subsets]):
         for task, rows in _rows_by_task(state, images[start:stop]).items():
-            folder = data / task
-            folder.mkdir(parents=True, exist_ok=True)
-            write_shard(rows, folder / f"{split}-{shards[task]:05d}.parquet")
-            shards[task] += 1
-            written[task] += len(rows)
+            if task not in writers:
+                writers[task] = ShardWriter(data / task, split)
+            writers[task].write(rows)
         for subset in subsets:
             if subset.images == stop:
-                subset.shards, subset.rows = dict(shards), dict(written)
+                subset.shards = {task: writer.shards for task, writer in writers.items()}
+                subset.rows = {task: writer.rows for task, writer in writers.items()}
         bar.update(stop - start)
-    for task, count in shards.items():
-        counts.setdefault(task, {})[split] = written[task]
-        for number in range(count):
-            path = data / task / f"{split}-{number:05d}.parquet"
-            path.rename(path.with_stem(f"{path.stem}-of-{count:05d}"))
+    for task, writer in writers.items():
+        writer.close()
+        counts.setdefault(task, {})[split] = writer.rows
 
 
 def _batches(count: int, cuts: Sequence[int]) -> Iterator[tuple[int, int]]:

@@ -1,0 +1,1 @@
+"""The volumes that the package contains, and the datasets that are rendered from them."""

@@ -1,12 +1,12 @@
 """The 116 structures of the AAL atlas in English: `Caudate_L` -> "left caudate".
 
 AAL: Tzourio-Mazoyer et al., "Automated anatomical labeling of activations in SPM", NeuroImage 15, 2002.
-The side comes from the atlas's own suffix, never from where a structure lies.
+The side comes from the suffix of the AAL name, never from the position of a structure.
 """
 
 from __future__ import annotations
 
-# In the atlas's order: the pair at place n holds the values 2n + 1 (left) and 2n + 2 (right).
+# In the order of the atlas: the pair at index n has the label values 2n + 1 (left) and 2n + 2 (right).
 PAIRED: tuple[tuple[str, str], ...] = (
     ("Precentral", "precentral gyrus"),
     ("Frontal_Sup", "superior frontal gyrus"),
@@ -63,7 +63,7 @@ PAIRED: tuple[tuple[str, str], ...] = (
     ("Cerebelum_9", "cerebellum lobule 9"),
     ("Cerebelum_10", "cerebellum lobule 10"),
 )
-# The vermis lies in the middle: one structure each, no side. Values follow those of the pairs.
+# Structures of the vermis are in the middle and have no side. Their values follow those of the pairs.
 MIDLINE: tuple[tuple[str, str], ...] = tuple(
     (f"Vermis_{lobule.replace('-', '_')}", f"vermis lobule {lobule}")
     for lobule in ("1-2", "3", "4-5", "6", "7", "8", "9", "10")
@@ -77,7 +77,7 @@ AAL_LABELS: dict[int, str] = dict(enumerate(AAL_NAMES.values(), start=1))
 
 
 def english_name(aal_name: str) -> str:
-    """The English name of an AAL structure. Raises ValueError for a name that the atlas does not have."""
+    """The English name of an AAL structure. Raises ValueError if the atlas has no such name."""
     if aal_name not in AAL_NAMES:
-        raise ValueError(f"{aal_name!r} is no AAL structure; names look like Caudate_L or Vermis_4_5")
+        raise ValueError(f"{aal_name!r} is not an AAL structure; names look like Caudate_L or Vermis_4_5")
     return AAL_NAMES[aal_name]

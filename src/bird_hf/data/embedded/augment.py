@@ -1,9 +1,9 @@
-"""Random slices of a labelled volume, so that one head can teach what another will show.
+"""Augmented slices of a labelled volume, so that a model trained on one head generalises to others.
 
-A picture is made in two steps. *Where*: an oblique plane near an axis, bent, turned, stretched and moved,
-is laid through the volume; only its own points are looked up (grey linear, labels nearest). *How it looks*:
-contrast, bias field, resolution, blur and noise vary, and a head may lose its skull. Pictures are square
-like the model's input, as if a full slice had been squashed to it.
+An image is made in two steps. Geometry: a plane near an axis is tilted, turned, scaled, shifted and bent, and the
+volume is sampled at its points (grey values trilinear, labels nearest). Appearance: contrast, bias field, resolution,
+blur and noise vary, and the skull of a head may be removed. Images are square like the model's input, as if a full
+slice had been squashed to it.
 """
 
 from __future__ import annotations
@@ -29,50 +29,50 @@ from ..volumes import (
 )
 
 AIR_HU = -1024.0
-THICK_MM = 3.0  # slices thicker than this are tilted less: there is nothing between them
+THICK_MM = 3.0  # planes across thicker slices are tilted less, because there is no data between slices
 STEM_TOP, STEM_FOOT = (0.0, -18.0, -14.0), (0.0, -43.0, -66.0)  # MNI mm: midbrain, medulla
-STEM_MM = (18.0, 13.0)  # radius of the brain stem there
-BRIDGE_MM = 12.0  # atlas structures are joined over this distance to make the brain that is left of a head
-LEAST_RANGE = 40  # grey levels between the darkest and the brightest pixel of a picture that shows something
-NEAR_MM = 6.0  # how far beyond the labelled part a plane may lie
+STEM_MM = (18.0, 13.0)  # radius of the brain stem at these two points
+BRIDGE_MM = 12.0  # gaps between atlas structures up to this width are closed to make a brain mask
+MIN_CONTRAST = 40  # grey levels between the darkest and the brightest pixel; planes with less are redrawn
+MARGIN_MM = 6.0  # around the labelled part of a volume
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far a drawn picture may stray. Ranges are uniform unless said; chances are in [0, 1].
+    """Augmentation ranges, uniform unless stated otherwise; probabilities are in [0, 1].
 
-    Of where a picture is cut (tilt to bend) this is the most: each is drawn from a share of it, 0 to 1 (`_plane`).
+    The ranges of the geometry (tilt to bend) are multiplied by a strength in [0, 1], which is drawn per image.
     """
 
     tilt_degrees: float = 12.0  # of the plane out of its axis
     turn_degrees: float = 12.0  # within the plane
-    scale: tuple[float, float] = (0.85, 1.3)  # of the objects, width and height apart
-    shift: float = 0.08  # of the picture's side
-    bend_mm: tuple[tuple[float, float], ...] = ((4.0, 45.0), (1.5, 15.0))  # (most, distance between knots)
-    mirror: float = 0.5  # chance, axial and coronal
-    strip: float = 0.5  # chance that a head with an atlas is shown without its skull
-    on_lesion: float = 0.6  # chance that a case with lesions is cut through one
-    soft_tissue: float = 0.35  # chance of the soft-tissue window in a chest CT, else its own
+    scale: tuple[float, float] = (0.85, 1.3)  # of the objects, width and height independently
+    shift: float = 0.08  # share of the image's side
+    bend_mm: tuple[tuple[float, float], ...] = ((4.0, 45.0), (1.5, 15.0))  # (maximum, distance between knots)
+    mirror: float = 0.5  # probability, axial and coronal slices only
+    strip: float = 0.5  # probability that the skull of a head with an atlas is removed
+    on_lesion: float = 0.6  # probability that the plane goes through a lesion, in cases with lesions
+    soft_tissue: float = 0.35  # probability of the soft-tissue window in a chest CT
     curve: float = 0.45  # standard deviation of the log steps of the contrast curve
     gamma: float = 0.35  # log
-    bias: float = 0.3  # log, most
+    bias: float = 0.3  # log, maximum
     blur_pixels: float = 1.1
-    noise: float = 0.05  # of full scale
-    coarse: float = 0.3  # chance of a loss of resolution, to between 0.35 and 0.8 of the pixels
+    noise: float = 0.05  # share of full scale
+    coarse: float = 0.3  # probability of a lower resolution, 0.35 to 0.8 of the pixels
 
 
 @dataclass(frozen=True)
 class _Plane:
-    """points: (3, side, side) float32 voxel coordinates of pixels. index: the slice nearest the centre."""
+    """points: (3, side, side) float32 voxel coordinates of the pixels. index: the slice nearest to the centre."""
 
     points: np.ndarray
     index: int
 
 
 class SliceSampler:
-    """Draws augmented pictures of one case. The volumes are held once; a draw changes nothing.
+    """Draws augmented images of one case.
 
-    Raises ValueError where the label map is not on the image's grid.
+    Raises ValueError if the label map is not on the grid of the image.
     """
 
     def __init__(
@@ -94,20 +94,23 @@ class SliceSampler:
         whole = _only_lesions(case) or not self.labels.any()
         self.labelled_mm = self.whole_mm if whole else self._labelled_box()
         self.off_brain = distance_to_brain(labels) if case.head_in_mni else None
-        if self.off_brain is not None:  # how bright a brain is, without the fat of the scalp
+        if (
+            self.off_brain is not None
+        ):  # the grey window of the brain alone, without the bright fat of the scalp
             self.brain_window = mr_window(self.voxels[::2, ::2, ::2][self.off_brain == 0])
 
     def draw(
         self, rng: np.random.Generator, side: int, number: int, min_area: float = SLICE_MIN_AREA
     ) -> MaskedImage:
-        """One picture (side, side). `number` makes its id unique; objects below `min_area` go unmentioned.
+        """Draw one image (side, side).
 
-        A picture of one grey (a plane beside the brain) is drawn again; ValueError where none shows more.
+        number: makes the image id unique. Objects smaller than `min_area` are left out. Images with hardly any contrast
+        (a plane beside the brain) are redrawn; raises ValueError if 100 in a row have none.
         """
         for _ in range(100):
-            picture = self._draw(rng, side, number, min_area)
-            if np.ptp(picture.pixels) > LEAST_RANGE:
-                return picture
+            image = self._draw(rng, side, number, min_area)
+            if np.ptp(image.pixels) > MIN_CONTRAST:
+                return image
         raise ValueError(f"{self.case.case_id}: 100 planes in a row show nothing; is the volume empty?")
 
     def _draw(self, rng: np.random.Generator, side: int, number: int, min_area: float) -> MaskedImage:
@@ -117,7 +120,7 @@ class SliceSampler:
         fill = AIR_HU if self.is_ct else 0.0
         grey = linear(self.voxels, flat, fill).reshape(side, side)
         labels = nearest(self.labels, flat).reshape(side, side)
-        pixels = self._ct_look(grey, rng) if self.is_ct else self._mr_look(grey, flat, rng)
+        pixels = self._render_ct(grey, rng) if self.is_ct else self._render_mr(grey, flat, rng)
         case = self.case
         if axis is not Axis.SAGITTAL and rng.random() < self.settings.mirror:
             pixels, labels, case = pixels[:, ::-1], labels[:, ::-1], self.mirrored
@@ -126,60 +129,60 @@ class SliceSampler:
         return MaskedImage(info, np.ascontiguousarray(pixels), masks, absent)
 
     def _labelled_box(self) -> np.ndarray:
-        """(2, 3) mm: from and to of everything labelled, with a little air."""
+        """(2, 3) mm: the first and last corner of the labelled part, with a margin."""
         part = ndimage.find_objects((self.labels > 0).astype(np.uint8))[0]
         edges = np.array([[p.start for p in part], [p.stop for p in part]]) * self.spacing
-        return np.clip(edges + np.array([[-NEAR_MM], [NEAR_MM]]), *self.whole_mm)
+        return np.clip(edges + np.array([[-MARGIN_MM], [MARGIN_MM]]), *self.whole_mm)
 
     def _plane(self, axis: Axis, rng: np.random.Generator, side: int) -> _Plane:
-        """Lays a plane: as a full slice is shown (see volumes.py), tilted, turned, scaled, moved, bent.
+        """A plane like a displayed slice (see volumes.py), tilted, turned, scaled, shifted and bent.
 
-        Some pictures stray far in all of these and some hardly, as slices that people show do.
+        One strength in [0, 1] scales all of these, so that many images differ little from a plain slice.
         """
         settings, normal = self.settings, VOXEL_AXIS[axis]
-        stray = rng.random()
+        strength = rng.random()
         across, up = (i for i in range(3) if i != normal)
-        blend = rng.random()  # the picture holds between the labelled part and the whole volume
+        blend = rng.random()  # between the labelled part (0) and the whole volume (1)
         box = (1 - blend) * self.labelled_mm + blend * self.whole_mm
-        least, most_scale = np.log(settings.scale)
-        scale = np.exp(stray * rng.uniform(least, most_scale, size=2))
+        smallest, largest = np.log(settings.scale)
+        scale = np.exp(strength * rng.uniform(smallest, largest, size=2))
         width, height = (box[1] - box[0])[[across, up]] / scale
         centre = box.mean(axis=0)
-        centre[[across, up]] += stray * rng.uniform(-settings.shift, settings.shift, 2) * (width, height)
+        centre[[across, up]] += strength * rng.uniform(-settings.shift, settings.shift, 2) * (width, height)
         centre[normal] = self._depth(normal, rng)
         tilt = settings.tilt_degrees / (3 if self.spacing[normal] > THICK_MM else 1)
         most = np.full(3, tilt)
         most[normal] = settings.turn_degrees
-        turn = Rotation.from_rotvec(stray * rng.uniform(-most, most), degrees=True).as_matrix()
+        turn = Rotation.from_rotvec(strength * rng.uniform(-most, most), degrees=True).as_matrix()
         steps = (np.arange(side) + 0.5) / side - 0.5
         right = -turn[:, across, None] * (steps * width)  # (3, side): columns run against the voxel axis
         down = -turn[:, up, None] * (steps * height)
         points = centre[:, None, None] + down[:, :, None] + right[:, None, :]
         for most_mm, knots_mm in settings.bend_mm:
             knots = (int(height / knots_mm) + 4, int(width / knots_mm) + 4)
-            points += stray * rng.uniform(0, most_mm) * smooth_field(rng, side, knots, channels=3)
+            points += strength * rng.uniform(0, most_mm) * smooth_field(rng, side, knots, channels=3)
         voxel = points / self.spacing[:, None, None] - 0.5  # mm count from the first voxel's edge
         index = min(max(int(centre[normal] / self.spacing[normal]), 0), self.voxels.shape[normal] - 1)
         return _Plane(voxel.astype(np.float32), index)
 
     def _depth(self, normal: int, rng: np.random.Generator) -> float:
-        """Where along the axis, in mm: often through a lesion, else anywhere labelled."""
+        """Position along the axis in mm: often through a lesion, otherwise anywhere in the labelled part."""
         if len(self.lesions) and rng.random() < self.settings.on_lesion:
             voxel = self.lesions[rng.integers(len(self.lesions)), normal]
             return float((voxel + rng.random()) * self.spacing[normal])
         return float(rng.uniform(*self.labelled_mm[:, normal]))
 
-    def _ct_look(self, hu: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """HU (side, side) -> uint8 in a named window that is a little off, with mild changes."""
+    def _render_ct(self, hu: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """HU (side, side) -> uint8, in a slightly shifted window, with mild changes of contrast."""
         soft = self.case.region == "chest" and rng.random() < self.settings.soft_tissue
         low, high = ct_window("soft tissue" if soft else self.case.window or "soft tissue")
         low, high = np.array((low, high)) + rng.uniform(-0.06, 0.06, 2) * (high - low)
         grey = np.clip((hu - low) / (high - low), 0, 1)
-        grey = self._grain(random_curve(grey, rng, self.settings.curve / 2), rng)
+        grey = self._degrade(random_curve(grey, rng, self.settings.curve / 2), rng)
         return _to_bytes(grey)
 
-    def _mr_look(self, grey: np.ndarray, points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """MR grey (side, side) at points (3, side * side) -> uint8 as another scanner might have shown it."""
+    def _render_mr(self, grey: np.ndarray, points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """MR grey (side, side) at points (3, side * side) -> uint8, with the contrast of a random scanner."""
         side, settings = grey.shape[0], self.settings
         off_brain = self.off_brain if rng.random() < settings.strip else None
         low, high = self.window if off_brain is None else self.brain_window
@@ -190,14 +193,14 @@ class SliceSampler:
         grey = random_curve(np.clip(grey, 0, 1), rng, settings.curve) ** np.exp(
             rng.uniform(-settings.gamma, settings.gamma)
         )
-        grey = self._grain(grey, rng)
+        grey = self._degrade(grey, rng)
         if off_brain is not None:
             off = nearest(off_brain, points / 2, fill=255).reshape(side, side)
             grey = np.where(off <= rng.uniform(0, 5), grey, 0.0)
         return _to_bytes(grey)
 
-    def _grain(self, grey: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Loss of resolution (either way or both), blur and noise, each now and then."""
+    def _degrade(self, grey: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Randomly apply a lower resolution (vertical, horizontal or both), blur and noise."""
         settings, side = self.settings, grey.shape[0]
         if rng.random() < settings.coarse:
             grey = coarsen(side, int(side * rng.uniform(0.35, 0.8))) @ grey
@@ -206,21 +209,21 @@ class SliceSampler:
         if rng.random() < 0.5:
             grey = ndimage.gaussian_filter(grey, rng.uniform(0.2, settings.blur_pixels), truncate=2.5)
         if rng.random() < 0.7:
-            grain = rng.standard_normal(grey.shape, dtype=np.float32)
-            grey = grey + np.float32(rng.uniform(0, settings.noise)) * grain
+            noise = rng.standard_normal(grey.shape, dtype=np.float32)
+            grey = grey + np.float32(rng.uniform(0, settings.noise)) * noise
         return grey
 
 
 def swap_sides(labels: Mapping[int, str]) -> dict[int, str]:
-    """The names of a mirrored picture: paired organs change sides, the left ventricle stays what it is."""
+    """The labels of a mirrored image: paired organs change sides, names such as left ventricle stay."""
     return {value: other_side(name) for value, name in labels.items()}
 
 
 def distance_to_brain(labels: Volume) -> np.ndarray:
-    """How far off the brain each voxel lies, in mm up to 255: uint8, every second voxel of (X, Y, Z).
+    """The distance of each voxel from the brain in mm, at most 255: uint8, every second voxel of (X, Y, Z).
 
-    labels: an atlas in MNI space. Atlases leave out white matter and ventricles, so structures are joined
-    over BRIDGE_MM; and the brain stem, which is put back as a tapering rod where MNI space has it.
+    labels: an atlas in MNI space. Atlases leave out white matter and ventricles, so gaps up to BRIDGE_MM are closed.
+    They also leave out the brain stem, which is added as a tapering rod at its position in MNI space.
     """
     sampling = np.asarray(labels.spacing_mm) * 2
     pad = int(np.ceil(BRIDGE_MM / sampling.min())) + 1
@@ -236,7 +239,7 @@ def distance_to_brain(labels: Volume) -> np.ndarray:
 
 
 def in_brain_stem(mni: np.ndarray) -> np.ndarray:
-    """Whether points (3, ...) in MNI millimetres lie in the rod from STEM_TOP to STEM_FOOT."""
+    """Whether points (3, ...) in MNI millimetres are in the rod from STEM_TOP to STEM_FOOT."""
     top, foot = np.array(STEM_TOP), np.array(STEM_FOOT)
     length = float(np.linalg.norm(foot - top))
     along = np.tensordot((foot - top) / length, mni - top.reshape(3, *[1] * (mni.ndim - 1)), axes=1)
@@ -246,15 +249,15 @@ def in_brain_stem(mni: np.ndarray) -> np.ndarray:
 
 
 def smooth_field(rng: np.random.Generator, side: int, knots: tuple[int, int], channels: int) -> np.ndarray:
-    """(channels, side, side) float32: a cubic B-spline through random knots, about 1 at most."""
+    """(channels, side, side) float32: a cubic B-spline with random coefficients, values mostly in [-1, 1]."""
     values = rng.uniform(-1.5, 1.5, (channels, *knots)).astype(np.float32)
     return spline(side, knots[0]) @ values @ spline(side, knots[1]).T
 
 
 @lru_cache(maxsize=256)
 def spline(side: int, knots: int) -> np.ndarray:
-    """(side, knots) weights of uniform cubic B-splines; every row adds up to 1."""
-    at = (np.arange(side) + 0.5) / side * (knots - 3) + 1  # knots lie one step beyond both ends
+    """(side, knots) weights of uniform cubic B-splines; every row sums to 1."""
+    at = (np.arange(side) + 0.5) / side * (knots - 3) + 1  # one knot beyond each end
     distance = np.abs(at[:, None] - np.arange(knots))
     near = 2 / 3 - distance**2 + distance**3 / 2
     far = np.clip(2 - distance, 0, None) ** 3 / 6
@@ -263,7 +266,7 @@ def spline(side: int, knots: int) -> np.ndarray:
 
 @lru_cache(maxsize=256)
 def coarsen(side: int, fewer: int) -> np.ndarray:
-    """(side, side) matrix: average into `fewer` pixels, and back by linear interpolation."""
+    """(side, side) matrix that averages into `fewer` pixels and interpolates back linearly."""
     edges = np.linspace(0, side, fewer + 1)
     pixel = np.arange(side)
     overlap = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
@@ -282,7 +285,7 @@ def random_curve(grey: np.ndarray, rng: np.random.Generator, spread: float) -> n
 
 
 def nearest(voxels: np.ndarray, points: np.ndarray, fill: int = 0) -> np.ndarray:
-    """The values at points (3, N) in voxel coordinates -> (N,), each of the nearest voxel; `fill` outside."""
+    """The values of the nearest voxels at points (3, N) in voxel coordinates -> (N,); `fill` outside the volume."""
     index = np.floor(points + np.float32(0.5)).astype(np.intp)
     top = np.array(voxels.shape)[:, None]
     inside = ((index >= 0) & (index < top)).all(axis=0)
@@ -292,7 +295,11 @@ def nearest(voxels: np.ndarray, points: np.ndarray, fill: int = 0) -> np.ndarray
 
 
 def linear(voxels: np.ndarray, points: np.ndarray, fill: float = 0.0) -> np.ndarray:
-    """The values at points (3, N) in voxel coordinates -> (N,) float32, trilinear; `fill` outside."""
+    """Trilinear values at points (3, N) in voxel coordinates -> (N,) float32; `fill` outside the volume.
+
+    scipy.ndimage.map_coordinates is not used: rendering an image would take 1.2 to 1.8 times as long, and 22 of 600
+    images would change by one or two grey levels, and with them the training set.
+    """
     top = np.array(voxels.shape)[:, None]
     inside = ((points >= -0.5) & (points < top - 0.5)).all(axis=0)
     points = np.clip(points, 0, top - 1).astype(np.float32)
@@ -300,7 +307,7 @@ def linear(voxels: np.ndarray, points: np.ndarray, fill: float = 0.0) -> np.ndar
     x, y, z = points - index.astype(np.float32)
     flat = voxels.reshape(-1)
     corner = _flat(index, voxels.shape)
-    # one slice thick along an axis: that axis has no next voxel
+    # an axis with a single voxel has no next voxel
     step_x, step_y, step_z = np.array(voxels.strides) // voxels.itemsize * (np.array(voxels.shape) > 1)
 
     def along_z(at: np.ndarray) -> np.ndarray:
@@ -316,7 +323,7 @@ def linear(voxels: np.ndarray, points: np.ndarray, fill: float = 0.0) -> np.ndar
 
 
 def _flat(index: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """(3, N) voxel indices -> (N,) places in the C-ordered array."""
+    """(3, N) voxel indices -> (N,) flat indices of the C-ordered array."""
     return (index[0] * shape[1] + index[1]) * shape[2] + index[2]
 
 

@@ -1,4 +1,4 @@
-"""The real volumes that travel with the package: seven cases, three of them never trained on.
+"""The volumes that the package contains: seven real cases, three of which are never trained on.
 
 Written by `tools/embed_volumes.py`; provenance and licences are in `assets/volumes/README.md`.
 """
@@ -21,7 +21,7 @@ CHEST = {1: "tumor", 2: "left lung", 3: "right lung"}
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddedCase(CaseInfo):
-    """A labelled volume in the package: its two files and the split it belongs to."""
+    """A labelled volume in the package: its two files and its split."""
 
     name: str
     image_file: str
@@ -49,7 +49,7 @@ def _head(name: str, split: Literal["train", "test"], skull: bool) -> EmbeddedCa
 
 
 def _pyradiomics(name: str, split: Literal["train", "test"], region: str, exhaustive: bool) -> EmbeddedCase:
-    """One of pyradiomics' test cases: a chest CT, or MR with contrast, each with one tumour mask."""
+    """A test case of pyradiomics: a chest CT, or MR with contrast, with one tumour mask."""
     chest = region == "chest"
     return EmbeddedCase(
         name=name,
@@ -73,7 +73,7 @@ EMBEDDED_CASES: tuple[EmbeddedCase, ...] = (
     _head("colin27", "train", skull=True),
     _pyradiomics("brain1", "train", "brain", exhaustive=True),
     _pyradiomics("lung1", "train", "chest", exhaustive=True),
-    # A crop with bright spots beside the one that is labelled: nothing is known to be absent.
+    # A crop with more bright spots than the one that is labelled, so no object is known to be absent.
     _pyradiomics("breast1", "train", "breast", exhaustive=False),
     _head("mni152", "test", skull=False),
     _pyradiomics("brain2", "test", "brain", exhaustive=True),
@@ -82,11 +82,11 @@ EMBEDDED_CASES: tuple[EmbeddedCase, ...] = (
 
 
 def volumes_folder() -> Path:
-    """Where the package keeps its volumes."""
+    """The folder of the package that holds the volumes."""
     return Path(__file__).parents[2] / "assets" / "volumes"
 
 
 def load_case(case: EmbeddedCase) -> tuple[Volume, Volume]:
-    """Image (HU float32 for CT, uint8 grey for MR) and label map (uint8), on one grid."""
+    """Load the image (float32 HU for CT, uint8 for MR) and the label map (uint8) of a case, on the same grid."""
     folder = volumes_folder()
     return read_volume(folder / case.image_file), read_volume(folder / case.label_file)

@@ -1,6 +1,6 @@
-"""The embedded sample: a small Med-GRIT made from the embedded volumes and phantoms.
+"""The embedded sample: a small Med-GRIT dataset made from the embedded volumes and phantoms.
 
-Training and test images come from different cases: other heads, other chests, phantoms of other seeds.
+Training and test images come from different cases: different heads, different chests, phantoms of different seeds.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from .cases import EMBEDDED_CASES, EmbeddedCase, load_case
 Split = Literal["train", "test"]
 
 SEED = 0
-MIN_AREA = 0.003  # of the picture: what a careful reader can find
+SAMPLE_MIN_AREA = 0.003  # share of the image; smaller objects are hard to find by eye and are not asked for
 PHANTOMS_PER_MODALITY = {"train": 12, "test": 12}
 SLICES_PER_PLANE = {"train": 8, "test": 8}
-# Training phantoms of the nano start at 1,000,000; these two ranges are its neighbours, never its members.
+# The training set of bird-nano uses seeds from 1,000,000 on, so it shares no phantom with the sample.
 FIRST_PHANTOM_SEED = {"train": 0, "test": 500_000}
 _TURNS = {
     Task.VISUAL_GROUNDING: 4,
@@ -39,13 +39,13 @@ _CARD = """\
 # Med-GRIT, embedded sample
 
 Grounded questions and answers about biomedical images, in the format of Med-GRIT-270k (BiRD, MICCAI 2024).
-It is a sample to try things with, not the dataset of the paper.
+It is a small sample, not the dataset of the paper.
 
 - Real: MR of the head (Colin27 and MNI152, AAL atlas), brain MR and chest CT with tumours (pyradiomics),
   breast MR. Their licences are in the package's `assets/volumes/README.md`.
-- Phantoms (`synthetic` is true): procedural pictures of all eight modalities. They are no medical evidence.
+- Phantoms (`synthetic` is true): images of all eight modalities, drawn by a program. They are not medical evidence.
 
-Training and test images come from different cases. The words are from templates; boxes are computed from masks.
+Training and test images come from different cases. The text is from templates; boxes are computed from masks.
 For research only, never for clinical use.
 """
 
@@ -56,7 +56,7 @@ def write_sample(out: Path) -> dict[str, dict[str, int]]:
 
 
 def sample_dialogues(split: Split) -> Iterator[tuple[Dialogue, dict[str, Any]]]:
-    """The dialogues of a split, each with the `image` cell of its rows."""
+    """Yields the dialogues of a split, each with the `image` cell of its rows."""
     rng = np.random.default_rng([SEED, split == "test"])
     images = sample_images(split, PHANTOMS_PER_MODALITY[split], SLICES_PER_PLANE[split])
     for image, record in tqdm(images, desc=f"{split} images", unit="image"):
@@ -65,7 +65,7 @@ def sample_dialogues(split: Split) -> Iterator[tuple[Dialogue, dict[str, Any]]]:
 
 
 def sample_images(split: Split, phantoms: int, slices: int) -> Iterator[tuple[MaskedImage, ImageRecord]]:
-    """Phantoms of each modality, and evenly spaced slices of each plane of each volume, with their records."""
+    """Yields phantoms of each modality and evenly spaced slices of each axis of each volume, with their records."""
     yield from sample_phantoms(split, phantoms)
     for case in EMBEDDED_CASES:
         if case.split == split:
@@ -73,14 +73,14 @@ def sample_images(split: Split, phantoms: int, slices: int) -> Iterator[tuple[Ma
 
 
 def sample_phantoms(split: Split, count: int) -> Iterator[tuple[MaskedImage, ImageRecord]]:
-    """The first `count` phantoms of each modality."""
+    """Yields the first `count` phantoms of each modality."""
     for modality in Modality:
         for number in range(count):
             yield with_record(draw_phantom(modality, FIRST_PHANTOM_SEED[split] + number))
 
 
 def spaced_slices(case: EmbeddedCase, slices: int) -> Iterator[tuple[MaskedImage, ImageRecord]]:
-    """Up to `slices` slices of each plane of a volume, evenly spaced among those that show an object."""
+    """Yields up to `slices` slices of each axis of a volume, evenly spaced among those that show an object."""
     volumes = load_case(case)
     for axis in case.axes:
         shown = [
@@ -91,5 +91,5 @@ def spaced_slices(case: EmbeddedCase, slices: int) -> Iterator[tuple[MaskedImage
 
 
 def with_record(image: MaskedImage) -> tuple[MaskedImage, ImageRecord]:
-    """An image and its record, without the objects that are too small to be asked for."""
-    return image, record_of(image, MIN_AREA)
+    """An image and its record; objects smaller than `SAMPLE_MIN_AREA` are left out of the record."""
+    return image, record_of(image, SAMPLE_MIN_AREA)

@@ -1,0 +1,1 @@
+"""A published Med-GRIT folder: writing, reading, counting and checking it."""

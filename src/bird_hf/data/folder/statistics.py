@@ -1,4 +1,4 @@
-"""How much of what a Med-GRIT folder holds. Rows are read a few at a time, without pixels."""
+"""Count turns, images, boxes and labels of a Med-GRIT folder. Rows are read a few at a time, without pixels."""
 
 from __future__ import annotations
 
@@ -11,26 +11,25 @@ from pathlib import Path
 from typing import Any
 
 from ...hub.boxes import Box
+from ...markdown import table
 from ..records import SINGLE_TASKS, Modality, Task
 from .shards import shards_of, stream_rows
 
-# Upper edges of the shares of an image that boxes cover, in thirds and tens: a box is often smaller than one percent.
+# Upper edges of the bins of box areas (share of the image), about logarithmic: many boxes are smaller than one percent.
 AREA_EDGES = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 _LABELS_SHOWN = 30
 
 
 @dataclass
 class Statistics:
-    """Counts of a folder. Images, boxes and labels count once an image, turns once each."""
+    """Counts of a folder. An object counts once per image, whatever the number of turns about it."""
 
     turns: Counter[tuple[str, str, str]] = field(default_factory=Counter)  # (split, modality, task)
     images: Counter[tuple[str, str]] = field(default_factory=Counter)  # (split, modality)
     synthetic: Counter[str] = field(default_factory=Counter)  # images of a split
     turns_of_image: Counter[tuple[str, int]] = field(default_factory=Counter)  # (split, number of turns)
     boxes: Counter[tuple[str, int]] = field(default_factory=Counter)  # (modality, place in AREA_EDGES)
-    absent: Counter[str] = field(
-        default_factory=Counter
-    )  # objects of a split that are asked for and not there
+    absent: Counter[str] = field(default_factory=Counter)  # absent objects of a split
     labels: Counter[str] = field(default_factory=Counter)
     datasets: Counter[str] = field(default_factory=Counter)
     broken_boxes: int = 0
@@ -41,7 +40,7 @@ class Statistics:
 
     @property
     def modalities(self) -> list[str]:
-        """In the paper's order; what is no modality comes last."""
+        """In the paper's order; unknown modalities come last."""
         known = [modality.value for modality in Modality]
         found = {modality for _, modality in self.images} | {modality for _, modality, _ in self.turns}
         return [name for name in known if name in found] + sorted(found - {*known})
@@ -53,15 +52,15 @@ class Statistics:
 
 
 def count_folder(folder: Path) -> Statistics:
-    """Count the rows of a Med-GRIT folder; raises ValueError, in one line, where it is none or has no rows.
+    """Count the rows of a Med-GRIT folder; raises ValueError if it is not a Med-GRIT folder or has no rows.
 
-    Turns are those of the single tasks. Images are those of `chat`, where there is one, else of the first task; the
-    rows of an image stand next to each other.
+    Turns are counted in the single tasks. Images are counted in `chat`, or in the first config if there is no `chat`;
+    rows of an image must be next to each other.
     """
     shards = {task: found for task in Task if (found := shards_of(folder, task))}
     if not shards:
         raise ValueError(
-            f"{folder} has no rows in data/; `bird data sample --out DIR` makes a folder that has"
+            f"{folder} has no rows in data/; `bird data sample --out DIR` makes a folder with rows"
         )
     counts = Statistics()
     for task in [task for task in SINGLE_TASKS if task in shards] or [Task.CHAT]:
@@ -89,14 +88,14 @@ def _count_image(counts: Statistics, split: str, rows: Sequence[Mapping[str, Any
             continue
         try:
             area = Box(*item["box"]).area
-        except (TypeError, ValueError):  # the audit shows them
+        except (TypeError, ValueError):  # reported by the audit
             counts.broken_boxes += 1
         else:
             counts.boxes[first["modality"], bisect_left(AREA_EDGES, area)] += 1
 
 
 def as_json(counts: Statistics) -> dict[str, Any]:
-    """The counts as nested objects of plain values."""
+    """The counts as nested dictionaries that can be written as JSON."""
     return {
         "turns": {
             split: {
@@ -126,28 +125,28 @@ def as_json(counts: Statistics) -> dict[str, Any]:
 
 
 def areas_of(counts: Statistics, modality: str) -> list[int]:
-    """The numbers of boxes up to each of `AREA_EDGES`."""
+    """The number of boxes in each bin of `AREA_EDGES`."""
     return [counts.boxes[modality, place] for place in range(len(AREA_EDGES))]
 
 
 def as_markdown(counts: Statistics) -> str:
-    """The counts as tables."""
+    """The counts as tables in Markdown."""
     parts = ["# Statistics"]
     for split in counts.splits:
         parts += [f"## Turns: {split}", _turns_table(counts, split)]
-    parts += ["## Images", _images_table(counts), "## Boxes by the share of the image that they cover"]
+    parts += ["## Images", _images_table(counts), "## Boxes by area (share of the image)"]
     upper = [f"≤ {edge * 100:g} %" for edge in AREA_EDGES]
     areas = [[name, *areas_of(counts, name)] for name in counts.modalities]
-    parts += [_table(["modality", *upper], areas)]
+    parts += [table(["modality", *upper], areas)]
     if counts.broken_boxes:
-        parts += [f"{counts.broken_boxes:,} boxes are broken; `bird data audit` shows them."]
+        parts += [f"{counts.broken_boxes:,} boxes are malformed; `bird data audit` lists them."]
     turns = sorted({number for _, number in counts.turns_of_image})
     rows = [[number, *(counts.turns_of_image[split, number] for split in counts.splits)] for number in turns]
-    parts += ["## Images by their number of turns", _table(["turns", *counts.splits], rows)]
+    parts += ["## Images by their number of turns", table(["turns", *counts.splits], rows)]
     shown = f"the {_LABELS_SHOWN} most frequent of " if len(counts.labels) > _LABELS_SHOWN else ""
     parts += [f"## Labels: {shown}{len(counts.labels):,}"]
-    parts += [_table(["label", "objects"], _most_common(counts.labels, _LABELS_SHOWN))]
-    parts += ["## Datasets", _table(["dataset", "images"], _most_common(counts.datasets, None))]
+    parts += [table(["label", "objects"], _most_common(counts.labels, _LABELS_SHOWN))]
+    parts += ["## Datasets", table(["dataset", "images"], _most_common(counts.datasets, None))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -157,7 +156,7 @@ def _turns_table(counts: Statistics, split: str) -> str:
     ]
     numbers = [[*row, sum(row[1:])] for row in rows]
     totals = [sum(column) for column in list(zip(*numbers, strict=True))[1:]]
-    return _table(["modality", *counts.tasks, "all"], [*numbers, ["all", *totals]])
+    return table(["modality", *counts.tasks, "all"], [*numbers, ["all", *totals]])
 
 
 def _images_table(counts: Statistics) -> str:
@@ -167,24 +166,11 @@ def _images_table(counts: Statistics) -> str:
     rows.append(
         ["all", *(sum(counts.images[split, name] for name in counts.modalities) for split in counts.splits)]
     )
-    rows.append(["of them synthetic", *(counts.synthetic[split] for split in counts.splits)])
-    rows.append(["objects asked for and absent", *(counts.absent[split] for split in counts.splits)])
-    return _table(["modality", *counts.splits], rows)
+    rows.append(["synthetic among them", *(counts.synthetic[split] for split in counts.splits)])
+    rows.append(["absent objects", *(counts.absent[split] for split in counts.splits)])
+    return table(["modality", *counts.splits], rows)
 
 
 def _most_common(counter: Counter[str], count: int | None) -> list[tuple[str, int]]:
-    """By frequency and then by name, so that the same rows give the same table."""
+    """Sorted by frequency and then by name, so that the same rows give the same table."""
     return sorted(counter.items(), key=lambda pair: (-pair[1], pair[0]))[:count]
-
-
-def _table(head: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
-
-
-def _cell(value: Any) -> str:
-    """A number with its thousands apart; of a text nothing that Markdown would take for markup or a cell's end."""
-    if isinstance(value, int):
-        return f"{value:,}"
-    text = " ".join(str(value).split())
-    return "".join(f"\\{letter}" if letter in "\\|`*[]<>" else letter for letter in text) or "(none)"

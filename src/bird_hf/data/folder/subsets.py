@@ -1,8 +1,8 @@
-"""Nested parts of a training split, for the question of how much data is needed (BiRD, Table 1).
+"""Nested subsets of a training split, to measure how much data is needed (BiRD, Table 1).
 
-A part of 20,000 turns is `chat_20k`, and `vg_20k` are the visual groundings of the same images. Each holds whole
-images and lies inside the next; all have the same shares of modalities and datasets, because images are published in
-an order of which every beginning has them.
+The subset of 20,000 turns is `chat_20k`; `vg_20k` are the visual grounding turns of the same images. A subset holds
+whole images, and each subset is part of the next larger one. All have the same shares of modalities and datasets,
+because images are published in an order in which every prefix has those shares.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SIZES = (20_000, 40_000, 80_000)  # turns; BiRD, Table 1
 
 @dataclass(frozen=True)
 class ImageOrder:
-    """An image on its way to be published. stratum: what shares are kept of. turns: how many it has."""
+    """An image to be published. stratum: the group whose share is kept. turns: the number of turns about it."""
 
     image_id: str
     stratum: Hashable
@@ -27,7 +27,7 @@ class ImageOrder:
 
 @dataclass
 class Subset:
-    """The first `images` of a training split. shards: files by config, the first ones; rows: of these."""
+    """The first `images` images of a training split. shards, rows: by config, how many belong to the subset."""
 
     name: str
     images: int
@@ -37,9 +37,9 @@ class Subset:
 
 
 def stratified(images: Sequence[ImageOrder]) -> list[ImageOrder]:
-    """The same images in an order of which every beginning has the strata in the shares that they have in all.
+    """Reorder images so that in every prefix the strata have about the shares that they have in the whole.
 
-    Image i of the n of a stratum has its place at (i + 1/2) / n of the whole; within a stratum the order stays.
+    Image i of the n images of a stratum is placed at (i + 1/2) / n of the list; within a stratum the order stays.
     """
     sizes = Counter(image.stratum for image in images)
     seen: Counter[Hashable] = Counter()
@@ -51,9 +51,9 @@ def stratified(images: Sequence[ImageOrder]) -> list[ImageOrder]:
 
 
 def cut(images: Sequence[ImageOrder], sizes: Sequence[int]) -> list[Subset]:
-    """For each size the images at the beginning that have at most so many turns together.
+    """The subset of each size: the longest prefix of `images` with at most that many turns.
 
-    A size that all images together do not reach has no subset, nor has one that not even the first image fits in.
+    A size larger than the whole split gives no subset, nor does one smaller than the first image.
     """
     running = [*accumulate(image.turns for image in images)]
     subsets = []
@@ -70,11 +70,13 @@ def name_of(size: int) -> str:
 
 
 def read_sizes(text: str) -> tuple[int, ...]:
-    """ "20000,40000" -> (20000, 40000); nothing -> (). Raises ValueError where these are no rising numbers."""
+    """ "20000,40000" -> (20000, 40000); "" -> (). Raises ValueError if these are not increasing whole numbers."""
     words = [word.strip() for word in text.split(",")] if text.strip() else []
     if not all(word.isascii() and word.isdigit() and len(word) < 13 for word in words):
-        raise ValueError(f"subsets {text!r} must be numbers of turns with commas, such as 20000,40000,80000")
+        raise ValueError(
+            f"subsets {text!r} must be numbers of turns separated by commas, such as 20000,40000,80000"
+        )
     sizes = tuple(map(int, words))
     if list(sizes) != sorted({*sizes} - {0}):
-        raise ValueError(f"subsets {text!r} must rise from 1 on, such as 20000,40000,80000")
+        raise ValueError(f"subsets {text!r} must be increasing and at least 1, such as 20000,40000,80000")
     return sizes

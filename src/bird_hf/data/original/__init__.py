@@ -1,0 +1,1 @@
+"""Med-GRIT in the authors' original JSON format: import and export."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import count, groupby
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ...atomic_writes import replacing_folder
 from ...hub.pixels import open_image
 from ..folder.publish import png_bytes
 from ..folder.shards import shards_of, stream_rows
@@ -23,43 +23,41 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def export_original(folder: Path, out: Path, images: bool = True) -> dict[str, int]:
-    """Write a Med-GRIT folder as original files into the new folder `out`; returns the turns of each file.
+    """Write a Med-GRIT folder as original files into the new folder `out`; returns the number of turns of each file.
 
-    Imported rows become the entries that they were; of others, neighbouring rows of an image become one entry, and its
-    first question shows the image. images: also write the rows' pixels, as images/ID.png.
-    Raises ValueError, in one line, where `out` holds something or the rows are not those that were imported.
+    Imported rows become the entries that they were imported from. In other folders, adjacent rows of an image become
+    one entry. images: also write the images of the rows, as images/ID.png.
+    Raises ValueError if `out` is not empty, or the rows of an import were changed.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} is there already; give the name of a new folder")
-    making = out.with_name(f".{out.name}.making")
-    shutil.rmtree(making, ignore_errors=True)
-    making.mkdir(parents=True)
+        raise ValueError(f"{out} exists and is not empty; give the name of a new folder")
     turns: dict[str, int] = {}
-    try:
+    with replacing_folder(out) as making:
         for task in SINGLE_TASKS:
             for split, paths in shards_of(folder, task).items():
-                kept = folder / "original" / f"{split}-{task.value}.jsonl"
-                name, entries = f"Med-GRIT_{split}_{WORD_OF[task]}.json", None
-                if kept.is_file():
-                    entries = _kept_lines(kept)
-                    name = next(entries)["file"]
+                layout = folder / "original" / f"{split}-{task.value}.jsonl"
+                rows = _tagged_rows(paths, making / "images" if images else None)
+                name, entries = _entries(rows, layout, f"Med-GRIT_{split}_{WORD_OF[task]}.json")
                 if name in turns:
-                    raise ValueError(f"{kept}: {name} is the name of another file too")
-                rows = _exported_rows(paths, making / "images" if images else None)
-                grouped = _as_usual(rows) if entries is None else _as_kept(rows, entries, kept)
-                turns[name] = _write_list(making / name, grouped)
+                    raise ValueError(f"{layout}: {name} is the name of another file too")
+                turns[name] = _write_list(making / name, entries)
         if not turns:
             raise ValueError(f"{folder} has no rows of {', '.join(SINGLE_TASKS)}; there is nothing to export")
-        if out.exists():
-            out.rmdir()
-        making.rename(out)
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
     return turns
 
 
-def _exported_rows(paths: Sequence[Path], images: Path | None) -> Iterator[tuple[str, list[str]]]:
-    """(image id, [question, answer]) of every row; pictures that are not there yet are written on the way."""
+def _entries(
+    rows: Iterator[tuple[str, list[str]]], layout: Path, usual_name: str
+) -> tuple[str, Iterator[dict[str, Any]]]:
+    """The file name and the entries of rows, as before the import if `layout` exists."""
+    if not layout.is_file():
+        return usual_name, _new_entries(rows)
+    lines = _layout_lines(layout)
+    return next(lines)["file"], _imported_entries(rows, lines, layout)
+
+
+def _tagged_rows(paths: Sequence[Path], images: Path | None) -> Iterator[tuple[str, list[str]]]:
+    """Yields (image id, [question, answer]) of every row, and writes the images if a folder for them is given."""
     columns = ["image_id", "messages", *(["image"] if images else [])]
     for number, row in enumerate(stream_rows(paths, columns)):
         place = f"{paths[0].parent}, row {number}"
@@ -70,7 +68,7 @@ def _exported_rows(paths: Sequence[Path], images: Path | None) -> Iterator[tuple
         except ValueError as error:
             raise ValueError(f"{place}: {error}") from error
         if [message["role"] for message in row["messages"]] != ["user", "assistant"]:
-            raise ValueError(f"{place}: its messages are no question and answer")
+            raise ValueError(f"{place}: its messages are not one question and one answer")
         yield row["image_id"], [message["content"] for message in row["messages"]]
 
 
@@ -83,34 +81,36 @@ def _write_image(content: bytes, path: Path) -> None:
     path.write_bytes(content)
 
 
-def _as_usual(rows: Iterable[tuple[str, list[str]]]) -> Iterator[dict[str, Any]]:
-    """Entries of rows that were never in the original form."""
+def _new_entries(rows: Iterable[tuple[str, list[str]]]) -> Iterator[dict[str, Any]]:
+    """Yields entries of rows that were not imported. The first question of an entry refers to the image."""
     for image_id, turns in groupby(rows, key=lambda row: row[0]):
-        pairs = [words for _, words in turns]
+        pairs = [pair for _, pair in turns]
         pairs[0] = [f"Picture 1: <img>images/{image_id}.png</img>\n{pairs[0][0]}", pairs[0][1]]
         yield {"id": image_id, "conversations": pairs}
 
 
-def _as_kept(
-    rows: Iterator[tuple[str, list[str]]], entries: Iterator[dict[str, Any]], kept: Path
+def _imported_entries(
+    rows: Iterator[tuple[str, list[str]]], lines: Iterator[dict[str, Any]], layout: Path
 ) -> Iterator[dict[str, Any]]:
-    """Entries as they were before the import."""
-    changed = f"the rows are not those that {kept} was written for; remove that file to export them in the usual form"
-    for entry in entries:
+    """Yields entries as they were before the import."""
+    changed = f"the rows are not those that {layout} was written for; remove that file to export them as new entries"
+    for line in lines:
         pairs = []
-        for opening in entry["openings"]:
-            image_id, words = next(rows, (None, []))
-            if image_id != entry["id"]:
+        for prefix in line["openings"]:
+            image_id, pair = next(rows, (None, []))
+            if image_id != line["id"]:
                 raise ValueError(changed)
-            pairs.append([opening + words[0], words[1]])
-        yield {"id": entry["id"], "conversations": pairs} | entry["rest"]
+            pairs.append([prefix + pair[0], pair[1]])
+        yield {"id": line["id"], "conversations": pairs} | line["rest"]
     if next(rows, None) is not None:
         raise ValueError(changed)
 
 
-def _kept_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a file of `original/`, first the one that names the file; raises ValueError for any other form."""
-    forms = ({"file": str}, {"id": str, "openings": list, "rest": dict})
+def _layout_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yields the lines of a file in `original/`; the first names the original file, each other is an entry.
+
+    Raises ValueError if a line has another form.
+    """
     with path.open(encoding="utf-8") as lines:
         for number in count(1):
             try:
@@ -118,27 +118,32 @@ def _kept_lines(path: Path) -> Iterator[dict[str, Any]]:
                 if not line and number > 1:
                     return
                 value = json.loads(line)
-                form = forms[number > 1]
-                whole = isinstance(value, dict) and value.keys() == form.keys()
-                if not whole or not all(isinstance(value[key], kind) for key, kind in form.items()):
-                    raise ValueError("of another form")
-                if number == 1 and not PLAIN_NAME.fullmatch(value["file"]):
-                    raise ValueError("no plain file name")
-                if not all(isinstance(text, str) for text in value.get("openings", ())):
-                    raise ValueError("openings must be texts")
+                _check_layout_line(value, first=number == 1)
             except (ValueError, RecursionError) as error:
-                raise ValueError(f"{path}, line {number}: {error}; it cannot be trusted") from error
+                raise ValueError(f"{path}, line {number}: {error}; the file cannot be trusted") from error
             yield value
 
 
+def _check_layout_line(value: Any, first: bool) -> None:
+    form = {"file": str} if first else {"id": str, "openings": list, "rest": dict}
+    if not isinstance(value, dict) or value.keys() != form.keys():
+        raise ValueError(f"it must have the keys {', '.join(form)}")
+    if not all(isinstance(value[key], kind) for key, kind in form.items()):
+        raise ValueError("a value has the wrong type")
+    if first and not PLAIN_NAME.fullmatch(value["file"]):
+        raise ValueError(f"{value['file'][:80]!r} is not a plain file name")
+    if not all(isinstance(text, str) for text in value.get("openings", ())):
+        raise ValueError("openings must be texts")
+
+
 def _write_list(path: Path, entries: Iterable[dict[str, Any]]) -> int:
-    """Write a JSON list, an entry a line; returns the number of turns."""
+    """Write a JSON list with one entry per line; returns the number of turns."""
     turns = 0
     with path.open("w", encoding="utf-8") as file:
-        before = "[\n"
+        separator = "[\n"
         for entry in entries:
-            file.write(before + to_json(entry))
-            before = ",\n"
+            file.write(separator + to_json(entry))
+            separator = ",\n"
             turns += len(entry["conversations"])
         file.write("\n]\n")
     return turns

@@ -1,7 +1,7 @@
-"""What the name of an image says, for the original files, which hold nothing else about an image.
+"""What is known about an image from its file name alone.
 
-SA-Med2D names say modality, dataset, case, axis and slice (`records.ImageName`); any other name must begin with a
-modality and an underscore. No name says a region.
+Names of SA-Med2D hold modality, dataset, case, axis and slice (`records.ImageName`). Any other name must
+begin with a modality and an underscore. No name holds a body region.
 """
 
 from __future__ import annotations
@@ -16,15 +16,17 @@ _PLAIN_STEM = re.compile(r"[^./\\:\x00-\x1f][^/\\:\x00-\x1f]{0,239}")
 
 
 def check_plain_stem(stem: str) -> None:
-    """Raises ValueError where an image's id could lead out of the folder of images."""
+    """Raises ValueError if an image id is not a plain file name: it could lead out of the folder of images."""
     if not _PLAIN_STEM.fullmatch(stem):
-        raise ValueError(f"{stem[:80]!r} is no plain file name; an id is the name of an image without .png")
+        raise ValueError(
+            f"{stem[:80]!r} is not a plain file name; an id is the name of an image without .png"
+        )
 
 
 def info_of(stem: str) -> ImageInfo:
-    """What is known of an image by its name alone; raises ValueError where that names no modality.
+    """The image information in a file name. Raises ValueError if the name does not begin with a modality.
 
-    A name that is none of SA-Med2D's is its own case, and a picture that is no slice.
+    An image whose name is not in SA-Med2D's form is a case of its own, and not a slice.
     """
     try:
         name = ImageName.parse(stem)
@@ -42,4 +44,4 @@ def _first_word(stem: str) -> Modality:
         return Modality.from_first_word(stem.split("_")[0])
     except ValueError:
         known = ", ".join(Modality)
-        raise ValueError(f"image {stem[:80]!r} begins with no modality; known are {known}") from None
+        raise ValueError(f"image {stem[:80]!r} does not begin with a modality; use one of {known}") from None

@@ -1,17 +1,17 @@
-"""The original Med-GRIT files: what their names and their entries say.
+"""The original Med-GRIT files: their names and their entries.
 
     [{"id": "ct_00--...--z_0134",
       "conversations": [["Picture 1: <img>PATH</img>\\nWhere is the liver?", "<ref>Liver</ref> is at <box>..."], ...]},
      ...]
 
-A file holds one task and one split; its name says which (VG, RO, GC, MII; train, test). The image of an entry is
-ID.png in a folder of images: what stands between <img> and </img> is kept as text and never opened.
+A file holds one task and one split, which its name contains (VG, RO, GC, MII; train, test). The image of an entry is
+ID.png in a folder of images: the path between <img> and </img> is kept as text and never opened.
 
-What rows have no place for (the words before a question, the turns of an entry, further keys) is kept in the
-folder's `original/`, so that an export gives back the same JSON. The original form itself has no place for a
-region, a caption, a case, absent objects, areas, boxes finer than thousandths, the teacher, `synthetic`, or turns of
-several tasks in order (`chat`): an export leaves them out, and an import has them from the file name, from the words,
-or not at all.
+What a row has no column for (the prefix of a question, how turns are grouped into entries, other keys) is kept in
+`original/` of the Med-GRIT folder, so that an export writes the same JSON again. The original format in turn has no
+place for regions, captions, cases, absent objects, areas, boxes finer than thousandths, the teacher, `synthetic`, and
+the order of turns of several tasks (`chat`). An export leaves them out; an import takes them from the file name or from
+the text, or leaves them empty.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from ...hub.grounding import Issue, read
+from ..folder.shards import SPLITS
 from ..records import SINGLE_TASKS, Task
 from .file_names import check_plain_stem, info_of
 
@@ -36,41 +37,38 @@ WORD_OF = {
 }
 _SPELLINGS = {word: task for task, word in WORD_OF.items()}
 _SPELLINGS |= {"ROC": Task.REFERRING_CLASSIFICATION, "RC": Task.REFERRING_CAPTION, "MIA": Task.IMAGE_ANALYSIS}
-_SPLITS = ("train", "validation", "test")
 
-# The words before a question: `Picture 1: <img>PATH</img>` and what follows up to the question.
-_OPENING = re.compile(r"[^<]*+<img>[^<]*+</img>\s*+")
+# The prefix of a question: `Picture 1: <img>PATH</img>` and the spaces after it.
+_PREFIX = re.compile(r"[^<]*+<img>[^<]*+</img>\s*+")
 _CONTROL = re.compile(r"</?img>|<imgpad>|<\|(?:im_start|im_end|endoftext|extra_\d{1,3})\|>")
 PLAIN_NAME = re.compile(r"[^./\\:\x00-\x1f][^/\\:\x00-\x1f]{0,239}\.json")
+# Boxes without a phrase or without tags occur in original files and are imported; these cannot be read as boxes.
+_MALFORMED = {Issue.NOT_FOUR_NUMBERS, Issue.OUT_OF_RANGE, Issue.INVERTED_BOX, Issue.UNCLOSED_TAG}
 
 
-# A box without a phrase, or without tags, is a box that some original files have; these are none.
-_NO_BOX = {Issue.NOT_FOUR_NUMBERS, Issue.OUT_OF_RANGE, Issue.INVERTED_BOX, Issue.UNCLOSED_TAG}
-
-
-class Broken(StrEnum):
-    """Why an entry is left out of an import; the names stand in what the command prints."""
+class EntryFault(StrEnum):
+    """Why an entry is left out of an import; the command prints these names."""
 
     MALFORMED_ENTRY = "malformed_entry"  # no `id` with a list of [question, answer]
-    BAD_NAME = "bad_name"  # an id that is no plain file name
+    BAD_NAME = "bad_name"  # an id that is not a plain file name
     UNKNOWN_MODALITY = "unknown_modality"
-    CONTROL_TOKEN = "control_token"  # words that a model would take for control
+    CONTROL_TOKEN = "control_token"  # text that a model would read as a control token
     MALFORMED_BOX = "malformed_box"
     MISSING_IMAGE = "missing_image"
     UNREADABLE_IMAGE = "unreadable_image"
 
 
 class BrokenEntryError(ValueError):
-    """An entry that is left out, and why."""
+    """Raised for an entry that cannot be imported."""
 
-    def __init__(self, reason: Broken, detail: str) -> None:
+    def __init__(self, reason: EntryFault, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
 
 
 @dataclass(frozen=True)
-class Source:
-    """An original file, and what its name says of it."""
+class OriginalFile:
+    """An original file, with the task and split that its name contains."""
 
     path: Path
     task: Task
@@ -79,117 +77,120 @@ class Source:
 
 @dataclass(frozen=True)
 class Entry:
-    """An entry of an original file: what comes before each question, the turns, and other keys."""
+    """An entry of an original file. prefixes: the text before each question. rest: other keys."""
 
     image_id: str
-    openings: tuple[str, ...]
+    prefixes: tuple[str, ...]
     turns: tuple[tuple[str, str], ...]
     rest: Mapping[str, Any]
 
-    def line(self) -> str:
-        """What rows have no place for, as a line of `original/`."""
-        return to_json({"id": self.image_id, "openings": self.openings, "rest": self.rest})
+    def layout_line(self) -> str:
+        """What rows have no column for, as a line of a file in `original/`."""
+        return to_json({"id": self.image_id, "openings": self.prefixes, "rest": self.rest})
 
 
-def find_sources(paths: Sequence[Path], split: str | None = None) -> list[Source]:
-    """The original files among `paths`, in the order of tasks and splits.
+def find_files(paths: Sequence[Path], split: str | None = None) -> list[OriginalFile]:
+    """The original files in `paths` (files or folders), sorted by task and split.
 
-    Raises ValueError where a name says no task or split, or two files hold the same.
+    split: for files whose names contain no split. Raises ValueError if a name contains no task or split, or two files
+    have the same task and split.
     """
-    files = [file for path in paths for file in (sorted(path.glob("*.json")) if path.is_dir() else [path])]
-    if not files:
-        raise ValueError(f"{', '.join(map(str, paths))}: no .json files there")
-    found: dict[tuple[Task, str], Source] = {}
-    for path in files:
+    candidates = [
+        file for path in paths for file in (sorted(path.glob("*.json")) if path.is_dir() else [path])
+    ]
+    if not candidates:
+        raise ValueError(f"{', '.join(map(str, paths))}: there are no .json files")
+    found: dict[tuple[Task, str], OriginalFile] = {}
+    for path in candidates:
         if not path.is_file():
             raise ValueError(f"{path}: no such file")
         if not PLAIN_NAME.fullmatch(path.name):
             raise ValueError(f"{path}: original files are named NAME.json")
-        source = Source(path, _task_of(path), _split_of(path, split))
-        if other := found.get((source.task, source.split)):
+        file = OriginalFile(path, _task_of(path), _split_of(path, split))
+        if other := found.get((file.task, file.split)):
             raise ValueError(
-                f"{other.path.name} and {path.name} both hold {source.split} turns of {source.task}; import one of them"
+                f"{other.path.name} and {path.name} both hold {file.split} turns of {file.task}; import one of them"
             )
-        found[source.task, source.split] = source
-    return sorted(found.values(), key=lambda each: (SINGLE_TASKS.index(each.task), _SPLITS.index(each.split)))
+        found[file.task, file.split] = file
+    return sorted(found.values(), key=lambda file: (SINGLE_TASKS.index(file.task), SPLITS.index(file.split)))
 
 
 def _task_of(path: Path) -> Task:
     tasks = {_SPELLINGS[word] for word in re.findall(r"[A-Za-z]+", path.stem) if word in _SPELLINGS}
     if len(tasks) != 1:
-        raise ValueError(f"{path}: its name must say one task, one of the words {', '.join(_SPELLINGS)}")
+        raise ValueError(f"{path}: its name must contain one task, one of the words {', '.join(_SPELLINGS)}")
     return tasks.pop()
 
 
 def _split_of(path: Path, given: str | None) -> str:
-    words = {"val": "validation"} | {name: name for name in _SPLITS}
-    said = {words[word] for word in re.findall(r"[a-z]+", path.stem.lower()) if word in words}
-    if len(said) == 1:
-        return said.pop()
-    if given in _SPLITS and not said:
+    spellings = {"val": "validation"} | {name: name for name in SPLITS}
+    found = {spellings[word] for word in re.findall(r"[a-z]+", path.stem.lower()) if word in spellings}
+    if len(found) == 1:
+        return found.pop()
+    if given in SPLITS and not found:
         return str(given)
     raise ValueError(
-        f"{path}: its name must say one of {', '.join(_SPLITS)}; give --split where it says none"
+        f"{path}: its name must contain one of {', '.join(SPLITS)}; give --split if it contains none"
     )
 
 
 def read_entry(value: Any) -> Entry:
-    """An entry as it stands in a file; raises BrokenEntryError where rows cannot be made of it."""
+    """Read an entry of a file. Raises BrokenEntryError if no rows can be made from it."""
     if not isinstance(value, dict) or not isinstance(value.get("id"), str):
         raise _malformed("it must be an object with a text `id` and a list `conversations`")
     _check_name(value["id"])
     pairs = value.get("conversations")
     if not isinstance(pairs, list) or not pairs:
         raise _malformed("`conversations` must be a list of [question, answer], at least one")
-    openings, turns = [], []
+    prefixes, turns = [], []
     for place, pair in enumerate(pairs, start=1):
         if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
             raise _malformed(f"turn {place} must be [question, answer], two texts")
-        opening = match.group() if (match := _OPENING.match(pair[0])) else ""
-        turn = (pair[0][len(opening) :], pair[1])
-        _check_words(place, opening, turn)
-        openings.append(opening)
+        prefix = match.group() if (match := _PREFIX.match(pair[0])) else ""
+        turn = (pair[0][len(prefix) :], pair[1])
+        _check_text(place, prefix, turn)
+        prefixes.append(prefix)
         turns.append(turn)
     rest = {key: item for key, item in value.items() if key not in ("id", "conversations")}
     try:
         _check_encodable(to_json(rest))
     except ValueError as error:
         raise _malformed(str(error)) from error
-    return Entry(value["id"], tuple(openings), tuple(turns), rest)
+    return Entry(value["id"], tuple(prefixes), tuple(turns), rest)
 
 
 def _malformed(detail: str) -> BrokenEntryError:
-    return BrokenEntryError(Broken.MALFORMED_ENTRY, detail)
+    return BrokenEntryError(EntryFault.MALFORMED_ENTRY, detail)
 
 
 def _check_name(image_id: str) -> None:
-    for check, reason in ((check_plain_stem, Broken.BAD_NAME), (info_of, Broken.UNKNOWN_MODALITY)):
+    for check, reason in ((check_plain_stem, EntryFault.BAD_NAME), (info_of, EntryFault.UNKNOWN_MODALITY)):
         try:
             check(image_id)
         except ValueError as error:
             raise BrokenEntryError(reason, str(error)) from error
 
 
-def _check_words(place: int, opening: str, turn: tuple[str, str]) -> None:
-    for text in (opening, *turn):
+def _check_text(place: int, prefix: str, turn: tuple[str, str]) -> None:
+    for text in (prefix, *turn):
         _check_encodable(text)
     for text in turn:
         if token := _CONTROL.search(text):
-            detail = f"turn {place} holds {token.group()!r}, which is no text of a turn"
-            raise BrokenEntryError(Broken.CONTROL_TOKEN, detail)
-        if issue := next((issue for issue in read(text).issues if issue in _NO_BOX), None):
-            raise BrokenEntryError(Broken.MALFORMED_BOX, f"turn {place} holds a malformed box ({issue})")
+            detail = f"turn {place} holds {token.group()!r}, which may not be in a turn"
+            raise BrokenEntryError(EntryFault.CONTROL_TOKEN, detail)
+        if issue := next((issue for issue in read(text).issues if issue in _MALFORMED), None):
+            raise BrokenEntryError(EntryFault.MALFORMED_BOX, f"turn {place} holds a malformed box ({issue})")
 
 
 def _check_encodable(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise _malformed("it holds half of a character (a lone surrogate)") from None
+        raise _malformed("it holds half a character (a lone surrogate)") from None
 
 
 def to_json(value: Any) -> str:
-    """One line; raises ValueError for numbers beyond those of JSON, such as 1e999, and for very deep nesting."""
+    """JSON in one line. Raises ValueError for numbers that JSON does not have, such as 1e999, or very deep nesting."""
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
     except RecursionError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,28 +11,14 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ...atomic_writes import replacing_folder
 from ...hub.grounding import Span, read
 from ...hub.pixels import open_image
-from ..folder.publish import replace_folder, write_card
+from ..folder.publish import write_card
 from ..folder.shards import Row, write_stream
-from ..records import (
-    Dialogue,
-    ImageRecord,
-    Instance,
-    Task,
-    Turn,
-    dialogue_row,
-)
+from ..records import Dialogue, ImageRecord, Instance, Task, Turn, dialogue_row
 from .file_names import info_of
-from .format import (
-    Broken,
-    BrokenEntryError,
-    Entry,
-    Source,
-    find_sources,
-    read_entry,
-    to_json,
-)
+from .format import BrokenEntryError, Entry, EntryFault, OriginalFile, find_files, read_entry, to_json
 from .json_list import read_list
 
 TEACHER = "original"
@@ -43,183 +28,183 @@ _CARD = """\
 # Med-GRIT, imported
 
 Made by `bird data import` from the original JSON files; `bird data export` writes them back. Modality, dataset, axis
-and case are read from the file names. Labels and boxes of `objects` are those of the words, `area` is the box's own,
-and there are no captions and no absent objects.
+and case are read from the file names. Labels and boxes of `objects` are those of the text, `area` is the area of the
+box, and there are no captions and no absent objects.
 """
 
 
 @dataclass(frozen=True)
 class OriginalTurn(Turn):
-    """A turn whose tagged words stay as they were written, to the letter."""
+    """A turn that keeps its tagged question and answer exactly as they were written."""
 
-    words: tuple[str, str] = ("", "")
+    original: tuple[str, str] = ("", "")
 
     def tagged(self) -> tuple[str, str]:
-        return self.words
+        return self.original
 
 
 @dataclass
-class Imported:
-    """What an import made: rows by config and split; what it left out: entries by reason, and the first of each."""
+class ImportResult:
+    """The rows of an import by config and split; the entries left out by reason, and the first of each reason."""
 
     rows: dict[str, dict[str, int]] = field(default_factory=dict)
-    left_out: dict[Broken, int] = field(default_factory=dict)
-    first: dict[Broken, str] = field(default_factory=dict)
+    left_out: dict[EntryFault, int] = field(default_factory=dict)
+    first: dict[EntryFault, str] = field(default_factory=dict)
 
     def leave_out(self, place: str, error: BrokenEntryError) -> None:
         self.left_out[error.reason] = self.left_out.get(error.reason, 0) + 1
         self.first.setdefault(error.reason, f"{place}: {error}")
 
     def left_out_lines(self) -> list[str]:
-        """A line a reason, the commonest first."""
+        """One line per reason, the most frequent first."""
         by_number = sorted(self.left_out.items(), key=lambda item: (-item[1], item[0]))
         return [f"left out, {reason}: {count:,}, first {self.first[reason]}" for reason, count in by_number]
 
 
 def import_original(
     paths: Sequence[Path], images: Path, out: Path, split: str | None = None, pixels: bool = True
-) -> Imported:
-    """Write original files (or folders of them) and their images as a Med-GRIT folder.
+) -> ImportResult:
+    """Convert original files (or folders of them) and their images into a Med-GRIT folder.
 
-    split: of files whose names say none. pixels: whether rows carry the images or only refer to them by id.
-    Broken entries are left out and counted. Raises ValueError, in one line, where a file is no list of entries, or
-    nothing is left; nothing is written then.
+    split: for files whose names contain no split. pixels: whether rows hold the images or only their ids.
+    Entries that cannot be imported are left out and counted. Raises ValueError, and writes nothing, if a file is not a
+    list of entries or no entry is left.
     """
-    sources = find_sources(paths, split)
+    files = find_files(paths, split)
     if not images.is_dir():
-        raise ValueError(f"{images} is no folder; --images is the one that holds ID.png of every entry")
-    for path in (images, *(source.path for source in sources)):
+        raise ValueError(f"{images} is not a folder; --images is the folder that holds ID.png of every entry")
+    for path in (images, *(file.path for file in files)):
         if path.resolve().is_relative_to(out.resolve()):
-            raise ValueError(f"{path} stands inside {out}, which is to be written; give another --out")
-    making = out.with_name(f".{out.name}.making")
-    shutil.rmtree(making, ignore_errors=True)
-    (making / "original").mkdir(parents=True)
-    index = _TurnIndex()
+            raise ValueError(f"{path} is inside {out}, which is to be written; give another --out")
+    turns = TurnTable()
     try:
-        imported = _write_all(sources, _ImageShelf(images, pixels), index, making)
-        replace_folder(making, out)
+        with replacing_folder(out) as making:
+            return _write_all(files, ImageReader(images, pixels), turns, making)
     finally:
-        index.close()
-        shutil.rmtree(making, ignore_errors=True)
-    return imported
+        turns.close()
 
 
-def _write_all(sources: Sequence[Source], shelf: _ImageShelf, index: _TurnIndex, making: Path) -> Imported:
-    """The shards and the card. Raises ValueError where no entry can be used."""
-    imported = Imported()
-    for source in sources:
-        kept = making / "original" / f"{source.split}-{source.task.value}.jsonl"
-        rows = _rows(source, shelf, index, kept, imported)
-        if count := write_stream(rows, making / "data" / source.task.value, source.split):
-            imported.rows.setdefault(source.task.value, {})[source.split] = count
+def _write_all(
+    files: Sequence[OriginalFile], images: ImageReader, turns: TurnTable, making: Path
+) -> ImportResult:
+    """Write shards and card. Raises ValueError if no entry can be imported."""
+    result = ImportResult()
+    (making / "original").mkdir()
+    for file in files:
+        layout = making / "original" / f"{file.split}-{file.task.value}.jsonl"
+        rows = _rows(file, images, turns, layout, result)
+        if count := write_stream(rows, making / "data" / file.task.value, file.split):
+            result.rows.setdefault(file.task.value, {})[file.split] = count
         else:
-            kept.unlink()
-    if not imported.rows:
-        names = ", ".join(str(source.path) for source in sources)
-        why = "; ".join(imported.left_out_lines()) or "the lists are empty"
+            layout.unlink()
+    if not result.rows:
+        names = ", ".join(str(file.path) for file in files)
+        why = "; ".join(result.left_out_lines()) or "the lists are empty"
         raise ValueError(f"{names}: no turns that can be imported ({why})")
-    for name in dict.fromkeys(split for of_task in imported.rows.values() for split in of_task):
-        chat = write_stream(index.chat_rows(name, shelf), making / "data" / Task.CHAT.value, name)
-        imported.rows.setdefault(Task.CHAT.value, {})[name] = chat
-    write_card(making, imported.rows, _CARD)
-    return imported
+    for split in dict.fromkeys(split for of_task in result.rows.values() for split in of_task):
+        count = write_stream(turns.chat_rows(split, images), making / "data" / Task.CHAT.value, split)
+        result.rows.setdefault(Task.CHAT.value, {})[split] = count
+    write_card(making, result.rows, _CARD)
+    return result
 
 
 def _rows(
-    source: Source, shelf: _ImageShelf, index: _TurnIndex, original: Path, imported: Imported
+    file: OriginalFile, images: ImageReader, turns: TurnTable, layout: Path, result: ImportResult
 ) -> Iterator[Row]:
-    """The rows of a file; what they have no place for goes into `original`, their turns into the index."""
-    with original.open("w", encoding="utf-8") as kept:
-        kept.write(to_json({"file": source.path.name}) + "\n")
-        for number, value in tqdm(read_list(source.path), desc=source.path.name, unit="entry"):
+    """Yields the rows of a file. Writes what rows have no column for to `layout`, and adds the turns to `turns`."""
+    with layout.open("w", encoding="utf-8") as lines:
+        lines.write(to_json({"file": file.path.name}) + "\n")
+        for number, value in tqdm(read_list(file.path), desc=file.path.name, unit="entry"):
             try:
                 entry = read_entry(value)
-                size, cell = shelf.take(entry.image_id)
+                image_wh, cell = images.read(entry.image_id)
             except BrokenEntryError as error:
-                imported.leave_out(f"{source.path}, entry {number}", error)
+                result.leave_out(f"{file.path}, entry {number}", error)
                 continue
-            kept.write(entry.line() + "\n")
-            index.add(source, entry)
-            for words in entry.turns:
-                yield dialogue_row(_dialogue(entry.image_id, size, [(source.task, words)]), cell)
+            lines.write(entry.layout_line() + "\n")
+            turns.add(file, entry)
+            for turn in entry.turns:
+                yield dialogue_row(_dialogue(entry.image_id, image_wh, [(file.task, turn)]), cell)
 
 
-class _ImageShelf:
-    """The folder of images; the last picture is kept, because its turns stand next to each other."""
+class ImageReader:
+    """Reads images of a folder by id. The last one is cached, because the turns of an image follow one another."""
 
     def __init__(self, folder: Path, pixels: bool) -> None:
         self.folder, self.pixels = folder.resolve(), pixels
         self.last: tuple[str, tuple[int, int], dict[str, Any] | None] | None = None
 
-    def take(self, image_id: str) -> tuple[tuple[int, int], dict[str, Any] | None]:
-        """(width, height) and the `image` cell; raises BrokenEntryError where the picture is missing or unreadable."""
+    def read(self, image_id: str) -> tuple[tuple[int, int], dict[str, Any] | None]:
+        """(width, height) and the `image` cell. Raises BrokenEntryError if the image is missing or unreadable."""
         if self.last is None or self.last[0] != image_id:
             content = self._content(self.folder / f"{image_id}.png")
             try:
-                size = open_image(content).size
+                image_wh = open_image(content).size
             except ValueError as error:
-                raise BrokenEntryError(Broken.UNREADABLE_IMAGE, f"image {image_id}.png: {error}") from error
+                raise BrokenEntryError(
+                    EntryFault.UNREADABLE_IMAGE, f"image {image_id}.png: {error}"
+                ) from error
             cell = {"bytes": content, "path": f"{image_id}.png"} if self.pixels else None
-            self.last = image_id, size, cell
+            self.last = image_id, image_wh, cell
         return self.last[1], self.last[2]
 
     def _content(self, path: Path) -> bytes:
         try:
             if not path.resolve().is_relative_to(self.folder):
                 raise BrokenEntryError(
-                    Broken.MISSING_IMAGE, f"image {path.name} is a link that leads out of {self.folder}"
+                    EntryFault.MISSING_IMAGE, f"image {path.name} is a link to a file outside {self.folder}"
                 )
             if not path.is_file():
-                raise BrokenEntryError(Broken.MISSING_IMAGE, f"image {path} is missing")
+                raise BrokenEntryError(EntryFault.MISSING_IMAGE, f"image {path} is missing")
             if path.stat().st_size > MAX_IMAGE_BYTES:
                 limit = f"larger than {MAX_IMAGE_BYTES // 1_000_000} MB"
-                raise BrokenEntryError(Broken.UNREADABLE_IMAGE, f"image {path} is {limit}")
+                raise BrokenEntryError(EntryFault.UNREADABLE_IMAGE, f"image {path} is {limit}")
             return path.read_bytes()
         except OSError as error:
             raise BrokenEntryError(
-                Broken.MISSING_IMAGE, f"image {path.name} cannot be opened ({error.strerror})"
+                EntryFault.MISSING_IMAGE, f"image {path.name} cannot be opened ({error.strerror})"
             ) from error
 
 
-class _TurnIndex:
-    """All turns on disk, because those of an image stand in several files and `chat` wants them together."""
+class TurnTable:
+    """All turns, on disk. The turns of an image are in several files, and a row of `chat` needs all of them."""
 
     def __init__(self) -> None:
-        self.base = sqlite3.connect("")  # a private file that is gone with its connection
-        self.base.execute(
+        self.database = sqlite3.connect("")  # a private temporary file, deleted when the connection is closed
+        self.database.execute(
             "CREATE TABLE turns (split TEXT, image TEXT, task TEXT, question TEXT, answer TEXT)"
         )
 
-    def add(self, source: Source, entry: Entry) -> None:
-        rows = [(source.split, entry.image_id, source.task.value, *words) for words in entry.turns]
-        self.base.executemany("INSERT INTO turns VALUES (?, ?, ?, ?, ?)", rows)
+    def add(self, file: OriginalFile, entry: Entry) -> None:
+        rows = [(file.split, entry.image_id, file.task.value, *turn) for turn in entry.turns]
+        self.database.executemany("INSERT INTO turns VALUES (?, ?, ?, ?, ?)", rows)
 
-    def chat_rows(self, split: str, shelf: _ImageShelf) -> Iterator[Row]:
-        """One row an image with all its turns, in the order in which images and turns were added."""
-        found = self.base.execute(
+    def chat_rows(self, split: str, images: ImageReader) -> Iterator[Row]:
+        """Yields one row per image with all its turns; images and turns keep the order in which they were added."""
+        found = self.database.execute(
             "SELECT turns.image, task, question, answer FROM turns JOIN (SELECT image, MIN(rowid) AS first FROM turns"
             " WHERE split = :split GROUP BY image) AS heads ON heads.image = turns.image"
             " WHERE split = :split ORDER BY first, turns.rowid",
             {"split": split},
         )
-        images = groupby(found, key=lambda row: row[0])
-        for image_id, turns in tqdm(images, desc=f"{split} chats", unit="image"):
-            size, cell = shelf.take(image_id)
-            words = [(Task(task), (question, answer)) for _, task, question, answer in turns]
-            yield dialogue_row(_dialogue(image_id, size, words), cell) | {"task": Task.CHAT.value}
+        by_image = groupby(found, key=lambda row: row[0])
+        for image_id, rows in tqdm(by_image, desc=f"{split} chats", unit="image"):
+            image_wh, cell = images.read(image_id)
+            turns = [(Task(task), (question, answer)) for _, task, question, answer in rows]
+            yield dialogue_row(_dialogue(image_id, image_wh, turns), cell) | {"task": Task.CHAT.value}
 
     def close(self) -> None:
-        self.base.close()
+        self.database.close()
 
 
 def _dialogue(
-    image_id: str, image_wh: tuple[int, int], words: Sequence[tuple[Task, tuple[str, str]]]
+    image_id: str, image_wh: tuple[int, int], originals: Sequence[tuple[Task, tuple[str, str]]]
 ) -> Dialogue:
-    """Turns about an image; its objects are those that the words give boxes to."""
+    """A dialogue of tagged (question, answer) pairs. Its objects are those that have boxes in the text."""
     objects: dict[str, Instance] = {}
     turns = []
-    for task, pair in words:
-        question, answer = map(read, pair)
+    for task, original in originals:
+        question, answer = map(read, original)
         named = {
             "-".join(map(str, box.to_thousandths())): Instance("", label, box, box.area)
             for span, label in _labels(task, question.spans, answer.spans, answer.text)
@@ -227,21 +212,18 @@ def _dialogue(
         }
         for instance_id, instance in named.items():
             objects.setdefault(instance_id, replace(instance, instance_id=instance_id))
-        turns.append(
-            OriginalTurn(
-                task, question.text, answer.text, question.spans, answer.spans, tuple(named), words=pair
-            )
-        )
+        spans = (question.spans, answer.spans)
+        turns.append(OriginalTurn(task, question.text, answer.text, *spans, tuple(named), original=original))
     record = ImageRecord(info_of(image_id), image_wh, tuple(objects.values()))
     return Dialogue(record, tuple(turns), TEACHER)
 
 
 def _labels(
-    task: Task, asked: Sequence[Span], answered: Sequence[Span], answer: str
+    task: Task, questioned: Sequence[Span], answered: Sequence[Span], answer: str
 ) -> Iterator[tuple[Span, str]]:
-    """Spans with what their boxes are called: the phrase, but the answer where that is what is asked for."""
+    """Yields each span with the label of its boxes: its phrase, or the answer if the question asks for the name."""
     name = answered[0].phrase if len(answered) == 1 else answer.strip().rstrip(".")
-    for span in asked:
+    for span in questioned:
         yield span, name if task is Task.REFERRING_CLASSIFICATION else span.phrase
     for span in answered:
         yield span, span.phrase

@@ -1,4 +1,4 @@
-"""The entries of a JSON list, one by one: a file of any size in flat memory."""
+"""Read a JSON list one entry at a time, so that memory stays flat for files of any size."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ _BLANK = " \t\r\n"
 
 
 def read_list(path: Path) -> Iterator[tuple[int, Any]]:
-    """(number from 1, entry) of every entry of the list that a file holds.
+    """Yields (number, entry) of every entry of the list in a file; numbers begin at 1.
 
-    Raises ValueError with file and entry where it is no JSON list in UTF-8, where a key stands twice in an object,
-    a number is not finite, or an entry is longer than a million characters.
+    Raises ValueError, with file and entry, if the file is not a JSON list in UTF-8, a key is twice in an object, a
+    number is not finite, or an entry is longer than a million characters.
     """
     try:
         with path.open(encoding="utf-8-sig") as stream:
-            yield from _Entries(path, stream)
+            yield from _EntryReader(path, stream)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text in UTF-8 ({error.reason}); it must be a JSON list") from error
+        raise ValueError(f"{path} is not text in UTF-8 ({error.reason}); it must be a JSON list") from error
 
 
-class _Entries:
-    """A window on a file, longer than any entry, so that each is decoded once."""
+class _EntryReader:
+    """Decodes entries from a buffer that is longer than any entry, so that each is decoded only once."""
 
     def __init__(self, path: Path, stream: Any) -> None:
         self.path, self.stream = path, stream
@@ -34,7 +34,7 @@ class _Entries:
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
         if self._next_mark() != "[":
-            raise ValueError(f"{self.path} is no JSON list; the original files are lists of entries")
+            raise ValueError(f"{self.path} is not a JSON list; original files are lists of entries")
         self.at += 1
         number = 0
         if self._next_mark() == "]":
@@ -49,7 +49,7 @@ class _Entries:
                 self.at += 1
             if mark != "]":
                 raise ValueError(
-                    f"{self.path}, after entry {number}: {mark or 'the end'!r} where , or ] must be"
+                    f"{self.path}, after entry {number}: {mark or 'the end'!r} instead of , or ]"
                 )
         if self._next_mark():
             raise ValueError(f"{self.path}: text follows the end of the list")
@@ -62,14 +62,14 @@ class _Entries:
         except ValueError as error:
             reason = getattr(error, "msg", error)
             cut = "" if self.ended else f", or longer than {MAX_ENTRY_CHARS:,} characters"
-            raise ValueError(f"{self.path}, entry {number}: no JSON ({reason}){cut}") from None
+            raise ValueError(f"{self.path}, entry {number}: not JSON ({reason}){cut}") from None
         if end - self.at > MAX_ENTRY_CHARS:
             raise ValueError(f"{self.path}, entry {number}: longer than {MAX_ENTRY_CHARS:,} characters")
         self.at = end
         return entry
 
     def _next_mark(self) -> str:
-        """The next character that is no blank, with a whole entry behind it; "" at the end."""
+        """Skip blanks and fill the buffer; returns the next character, or "" at the end of the file."""
         while True:
             if not self.ended and len(self.text) - self.at <= MAX_ENTRY_CHARS:
                 more = self.stream.read(MAX_ENTRY_CHARS)
@@ -83,9 +83,9 @@ class _Entries:
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a key stands twice in one object")
+        raise ValueError("a key occurs twice in one object")
     return found
 
 
 def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")

@@ -1,7 +1,7 @@
-"""The canvas of a phantom: soft stains on float pixels, and who is visible where.
+"""The canvas of a phantom: float pixels with soft-edged patches, and the visible mask of each object.
 
-Painting is local to the window of each outline and noise fields are drawn coarse and resampled by two
-small matrix products, so that a picture of 256 x 256 takes some milliseconds.
+Painting touches only the window of each patch, and noise fields are drawn at low resolution and resampled by two small
+matrix products, so an image of 256 x 256 takes a few milliseconds.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from .outlines import Outline, Point
 
 Colour = float | tuple[float, float, float] | np.ndarray
 
-# A piece of an object smaller than this share of its largest piece is a crumb: no part of its mask.
-CRUMB = 0.12
-# Samples of white noise that all pictures share; each begins at a place of its own.
-REEL = 2**18
+# Fragments of an object smaller than this share of its largest piece are removed from its mask.
+MIN_FRAGMENT = 0.12
+# The number of white noise samples that all images share; each use begins at a random offset.
+NOISE_SAMPLES = 2**18
 
 
 @dataclass(frozen=True)
-class Stain:
-    """Coverage in [0, 1] of a window of the canvas: alpha is (rows, cols) float32."""
+class Patch:
+    """A soft-edged shape: its coverage in [0, 1] of a window of the canvas. alpha: (rows, cols) float32."""
 
     window: tuple[slice, slice]
     alpha: np.ndarray
@@ -35,26 +35,26 @@ class Stain:
 
 
 class Canvas:
-    """Pixels (H, W) or (H, W, 3) float32, nominally in [0, 1], and the objects seen so far.
+    """Pixels (H, W) or (H, W, 3) float32, nominally in [0, 1], and the objects added so far.
 
-    aspect is width / height; the longer side has `side` pixels. `grain` draws textures, so that layout
-    (drawn by another generator) does not depend on the number of pixels.
+    side: pixels of the longer side. aspect: width / height. texture_rng: for textures only; the layout is drawn from
+    another generator, so that it does not depend on the number of pixels.
     """
 
-    def __init__(self, side: int, aspect: float, background: Colour, grain: np.random.Generator):
-        self.side, self.grain = side, grain
-        self.width, self.height = min(1.0, aspect), min(1.0, 1 / aspect)  # in shares of the side
+    def __init__(self, side: int, aspect: float, background: Colour, texture_rng: np.random.Generator):
+        self.side, self.texture_rng = side, texture_rng
+        self.width, self.height = min(1.0, aspect), min(1.0, 1 / aspect)  # as shares of the longer side
         self.shape = (max(8, round(side * self.height)), max(8, round(side * self.width)))
         tone = np.asarray(background, np.float32)
         self.pixels = np.broadcast_to(tone, self.shape + tone.shape).copy()
         self.x = ((np.arange(self.shape[1], dtype=np.float32) + 0.5) / side)[None, :]
         self.y = ((np.arange(self.shape[0], dtype=np.float32) + 0.5) / side)[:, None]
-        self._seen: list[tuple[str, np.ndarray]] = []
+        self._objects: list[tuple[str, np.ndarray]] = []
 
     # --- shapes and noise -------------------------------------------------------------------------
 
-    def stain(self, *outlines: Outline, soft: float = 0.003, within: np.ndarray | None = None) -> Stain:
-        """The coverage of outlines, edges blurred by `soft`, held inside the (H, W) map `within`."""
+    def patch(self, *outlines: Outline, soft: float = 0.003, within: np.ndarray | None = None) -> Patch:
+        """The patch of outlines, with edges blurred by `soft`, multiplied by the (H, W) map `within`."""
         sigma = max(soft * self.side, 0.5)
         margin = int(3 * sigma) + 2
         start, end = _edges(outlines)
@@ -64,85 +64,85 @@ class Canvas:
         rows = slice(max(low[1], 0), min(max(high[1], 0), self.shape[0]))
         cols = slice(max(low[0], 0), min(max(high[0], 0), self.shape[1]))
         if rows.start >= rows.stop or cols.start >= cols.stop:
-            return Stain((slice(0, 0), slice(0, 0)), np.zeros((0, 0), np.float32))
+            return Patch((slice(0, 0), slice(0, 0)), np.zeros((0, 0), np.float32))
         corner, shape = (cols.start, rows.start), (rows.stop - rows.start, cols.stop - cols.start)
         alpha = soften(_fill(start - corner, end - corner, shape), sigma)
         if within is not None:
             alpha *= within[rows, cols]
-        return Stain((rows, cols), alpha)
+        return Patch((rows, cols), alpha)
 
-    def full(self, stain: Stain) -> np.ndarray:
-        """The stain as an (H, W) map."""
+    def full(self, patch: Patch) -> np.ndarray:
+        """The patch as an (H, W) map."""
         out = np.zeros(self.shape, np.float32)
-        out[stain.window] = stain.alpha
+        out[patch.window] = patch.alpha
         return out
 
     def field(self, size: float, stretch: float = 1.0) -> np.ndarray:
-        """Smooth (H, W) noise, mean 0, deviation 1, its features `size` high and `stretch` times wider."""
+        """Smooth (H, W) noise of mean 0 and deviation 1; features are `size` high and `stretch` times as wide."""
         rows = max(1, min(round(self.height / size), self.shape[0]))
         cols = max(1, min(round(self.width / size / stretch), self.shape[1]))
         coarse = self._white((rows + 3, cols + 3))
         return _resampling(self.shape[0], rows) @ coarse @ _resampling(self.shape[1], cols).T / 0.48
 
-    def speck(self) -> np.ndarray:
+    def white_noise(self) -> np.ndarray:
         """White (H, W) noise of mean 0 and deviation 1."""
         return self._white(self.shape)
 
     def _white(self, shape: tuple[int, int]) -> np.ndarray:
-        """White noise: small fields are drawn; large ones are cut from a reel, which is far faster."""
+        """White noise; large fields are taken from shared samples, which is much faster than drawing them."""
         count = shape[0] * shape[1]
-        if not REEL // 64 < count <= REEL:
-            return self.grain.standard_normal(shape, dtype=np.float32)
-        start = int(self.grain.integers(REEL))
-        return _reel()[start : start + count].reshape(shape)
+        if not NOISE_SAMPLES // 64 < count <= NOISE_SAMPLES:
+            return self.texture_rng.standard_normal(shape, dtype=np.float32)
+        start = int(self.texture_rng.integers(NOISE_SAMPLES))
+        return _noise_samples()[start : start + count].reshape(shape)
 
     # --- painting -----------------------------------------------------------------------------------
 
-    def paint(self, stain: Stain, tone: Colour, opacity: float = 1.0) -> Stain:
-        """Cover with `tone`: a number, a colour, or values for the whole canvas."""
-        view = self.pixels[stain.window]
-        alpha = stain.alpha * opacity
-        view += _like(alpha, view) * (self._tone(stain, tone) - view)
-        return stain
+    def paint(self, patch: Patch, tone: Colour, opacity: float = 1.0) -> Patch:
+        """Cover a patch with `tone`: a number, a colour, or values for the whole canvas."""
+        view = self.pixels[patch.window]
+        alpha = patch.alpha * opacity
+        view += _like(alpha, view) * (self._tone(patch, tone) - view)
+        return patch
 
-    def add(self, stain: Stain, tone: Colour) -> Stain:
-        """Add `tone`, as a body in a projection adds to what lies before and behind it."""
-        view = self.pixels[stain.window]
-        view += _like(stain.alpha, view) * self._tone(stain, tone)
-        return stain
+    def add(self, patch: Patch, tone: Colour) -> Patch:
+        """Add `tone` to a patch, as an object in a projection adds to what is in front of and behind it."""
+        view = self.pixels[patch.window]
+        view += _like(patch.alpha, view) * self._tone(patch, tone)
+        return patch
 
-    def scale(self, stain: Stain, factor: Colour) -> Stain:
-        """Multiply by `factor`: a shadow under 1, an enhancement over it."""
-        view = self.pixels[stain.window]
-        view *= 1 + _like(stain.alpha, view) * (self._tone(stain, factor) - 1)
-        return stain
+    def scale(self, patch: Patch, factor: Colour) -> Patch:
+        """Multiply a patch by `factor`: below 1 darker, above 1 brighter."""
+        view = self.pixels[patch.window]
+        view *= 1 + _like(patch.alpha, view) * (self._tone(patch, factor) - 1)
+        return patch
 
-    def _tone(self, stain: Stain, tone: Colour) -> np.ndarray:
+    def _tone(self, patch: Patch, tone: Colour) -> np.ndarray:
         values = np.asarray(tone, np.float32)
         if values.shape[:2] == self.shape:
-            values = values[stain.window]
+            values = values[patch.window]
             return values[..., None] if values.ndim < self.pixels.ndim else values
         return values
 
     # --- objects ------------------------------------------------------------------------------------
 
-    def mark(self, label: str, *stains: Stain, inside: tuple[str, ...] = ()) -> None:
-        """Record an object. It hides what it covers, but for the objects named in `inside`."""
+    def add_object(self, label: str, *patches: Patch, inside: tuple[str, ...] = ()) -> None:
+        """Record an object. It hides the parts of earlier objects that it covers, except those named in `inside`."""
         mask = np.zeros(self.shape, bool)
-        for stain in stains:
-            mask[stain.window] |= stain.alpha > 0.5
-        for other, hidden in self._seen:
+        for patch in patches:
+            mask[patch.window] |= patch.alpha > 0.5
+        for other, hidden in self._objects:
             if other not in inside:
                 hidden &= ~mask
-        self._seen.append((label, mask))
+        self._objects.append((label, mask))
 
     def crop(self, field_of_view: np.ndarray) -> None:
-        """Objects end where the (H, W) bool field of view ends."""
-        for _, mask in self._seen:
+        """Cut all objects to the (H, W) bool field of view."""
+        for _, mask in self._objects:
             mask &= field_of_view
 
-    def room(self, rng: np.random.Generator, area: np.ndarray, radius: float) -> Point | None:
-        """A point of the (H, W) bool `area` with about `radius` of it on all sides; None if none is found."""
+    def find_spot(self, rng: np.random.Generator, area: np.ndarray, radius: float) -> Point | None:
+        """A random point in the (H, W) bool `area`, about `radius` from its edge, or None if none is found."""
         places = np.flatnonzero(area)
         if not len(places):
             return None
@@ -155,33 +155,33 @@ class Canvas:
                 return (col + 0.5) / self.side, (row + 0.5) / self.side
         return None
 
-    def free(self, area: np.ndarray, *labels: str) -> np.ndarray:
-        """The (H, W) bool `area` without what the named objects cover (all objects if none is named)."""
+    def unoccupied(self, area: np.ndarray, *labels: str) -> np.ndarray:
+        """The (H, W) bool `area` without the pixels of the named objects (of all objects if none is named)."""
         left = area.copy()
-        for label, mask in self._seen:
+        for label, mask in self._objects:
             if not labels or label in labels:
                 left &= ~mask
         return left
 
     def mask(self, label: str) -> np.ndarray:
-        """Where any object of that name is visible."""
+        """The visible pixels of all objects with that label: (H, W) bool."""
         out = np.zeros(self.shape, bool)
-        for name, mask in self._seen:
+        for name, mask in self._objects:
             if name == label:
                 out |= mask
         return out
 
     def objects(self) -> list[tuple[str, np.ndarray]]:
-        """The visible objects in the order they were marked, without crumbs."""
-        whole = [(label, _without_crumbs(mask)) for label, mask in self._seen]
-        return [(label, mask) for label, mask in whole if mask.any()]
+        """The label and visible mask of each object, in the order they were added, without small fragments."""
+        cleaned = [(label, _without_fragments(mask)) for label, mask in self._objects]
+        return [(label, mask) for label, mask in cleaned if mask.any()]
 
     def to_uint8(self) -> np.ndarray:
         return (np.clip(self.pixels, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
 def soften(alpha: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian blur by `sigma` pixels; wide ones are two box blurs, whose cost does not grow."""
+    """Gaussian blur by `sigma` pixels. Large sigmas use two box blurs, whose cost does not grow with the sigma."""
     if sigma < 2:
         kernel = _gaussian(round(float(sigma), 2))
         return ndimage.correlate1d(
@@ -194,7 +194,7 @@ def soften(alpha: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def ramp(values: np.ndarray, width: float) -> np.ndarray:
-    """0 below -width, 1 above width, smooth between."""
+    """0 below -width, 1 above width, smooth in between."""
     t = values * (0.5 / width) + 0.5
     np.minimum(np.maximum(t, 0, out=t), 1, out=t)
     return t * t * (3 - 2 * t)
@@ -205,7 +205,7 @@ def _like(alpha: np.ndarray, view: np.ndarray) -> np.ndarray:
 
 
 def _edges(outlines: tuple[Outline, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Start and end points (N, 2) of all edges, every outline turned the same way round."""
+    """Start and end points (N, 2) of all edges; all outlines get the same orientation."""
     starts, ends = [], []
     for outline in outlines:
         ahead = np.concatenate([outline[1:], outline[:1]])
@@ -216,9 +216,9 @@ def _edges(outlines: tuple[Outline, ...]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _fill(start: np.ndarray, end: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """1 where the edges (pixel units) wind around a pixel's centre: `shape` float32."""
+    """1 if the edges (in pixels) wind around the centre of a pixel, else 0: float32 of this shape."""
     height, width = shape
-    # The rows whose centre line an edge crosses: first to last, half open.
+    # The rows whose centre line an edge crosses: from first to last, half-open.
     first = np.clip(np.ceil(np.minimum(start[:, 1], end[:, 1]) - 0.5), 0, height).astype(int)
     last = np.clip(np.ceil(np.maximum(start[:, 1], end[:, 1]) - 0.5), 0, height).astype(int)
     counts = last - first
@@ -226,7 +226,7 @@ def _fill(start: np.ndarray, end: np.ndarray, shape: tuple[int, int]) -> np.ndar
     row = np.arange(len(edge)) - np.repeat(np.cumsum(counts) - counts, counts) + first[edge]
     rise = end - start
     x = start[edge, 0] + (row + 0.5 - start[edge, 1]) * rise[edge, 0] / rise[edge, 1]
-    # A crossing turns every pixel centre to its right; the running sum of turns is the winding number.
+    # Each crossing adds 1 or -1 to all pixels to its right; the running sum is the winding number.
     col = np.clip(np.ceil(x - 0.5), 0, width).astype(int)
     turns = np.bincount(row * (width + 1) + col, np.sign(rise[edge, 1]), height * (width + 1))
     winding = turns.astype(np.int16).reshape(height, width + 1).cumsum(1, dtype=np.int16)[:, :width]
@@ -234,11 +234,11 @@ def _fill(start: np.ndarray, end: np.ndarray, shape: tuple[int, int]) -> np.ndar
 
 
 @lru_cache(maxsize=1)
-def _reel() -> np.ndarray:
-    reel = np.random.default_rng(0).standard_normal(REEL, dtype=np.float32)
-    reel = np.concatenate([reel, reel])  # so that every start has REEL samples ahead
-    reel.flags.writeable = False
-    return reel
+def _noise_samples() -> np.ndarray:
+    samples = np.random.default_rng(0).standard_normal(NOISE_SAMPLES, dtype=np.float32)
+    samples = np.concatenate([samples, samples])  # so that NOISE_SAMPLES samples follow every offset
+    samples.flags.writeable = False
+    return samples
 
 
 @lru_cache(maxsize=256)
@@ -260,7 +260,7 @@ def _resampling(size: int, cells: int) -> np.ndarray:
     return out
 
 
-def _without_crumbs(mask: np.ndarray) -> np.ndarray:
+def _without_fragments(mask: np.ndarray) -> np.ndarray:
     rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         return mask
@@ -270,5 +270,5 @@ def _without_crumbs(mask: np.ndarray) -> np.ndarray:
         sizes = np.bincount(pieces.ravel())
         sizes[0] = 0
         mask = mask.copy()
-        mask[window] &= (sizes >= CRUMB * sizes.max())[pieces]
+        mask[window] &= (sizes >= MIN_FRAGMENT * sizes.max())[pieces]
     return mask

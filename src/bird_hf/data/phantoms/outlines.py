@@ -1,7 +1,7 @@
 """Closed curves for phantoms: every object starts as an outline of points.
 
-Lengths are shares of the picture's longer side: x runs right from 0, y down from 0. An outline is an
-(N, 2) float array of x, y, closed implicitly (the last point joins the first).
+Lengths are shares of the image's longer side; x runs right from 0, y down from 0. An outline is an (N, 2) float array
+of x, y; the last point is joined to the first.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Frame:
-    """A tilted, stretched coordinate frame: local (u, v) in about [-1, 1] to picture (x, y)."""
+    """A rotated and scaled coordinate frame: local (u, v), about in [-1, 1], to image (x, y)."""
 
     center: Point
     radii: Point
     angle: float = 0.0
 
     def __call__(self, points: np.ndarray | Sequence[Point | np.ndarray] | Point) -> np.ndarray:
-        """Local points (..., 2) in picture coordinates (..., 2)."""
+        """Local points (..., 2) in image coordinates (..., 2)."""
         cos, sin = math.cos(self.angle), math.sin(self.angle)
         (rx, ry), local = self.radii, np.asarray(points, float)
         return local @ np.array([[rx * cos, rx * sin], [-ry * sin, ry * cos]]) + self.center
 
     def local(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Local u and v of picture coordinates x and y (broadcast together)."""
+        """Local u and v of image coordinates x and y (broadcast together)."""
         dx, dy = x - self.center[0], y - self.center[1]
         cos, sin = np.cos(self.angle), np.sin(self.angle)
         return (dx * cos + dy * sin) / self.radii[0], (dy * cos - dx * sin) / self.radii[1]
 
 
 def ellipse(center: Point, radii: Point, angle: float = 0.0, power: float = 2.0, count: int = 64) -> Outline:
-    """An ellipse; `power` over 2 squares it off (a superellipse)."""
+    """An ellipse; with a `power` above 2 a superellipse, which is closer to a rectangle."""
     turn = np.linspace(0, 2 * np.pi, count, endpoint=False)
     cos, sin = np.cos(turn), np.sin(turn)
     unit = np.stack(
@@ -56,7 +56,7 @@ def blob(
     rough: float = 0.08,
     waves: int = 5,
 ) -> Outline:
-    """An ellipse whose radius wavers by about `rough`, in at most `waves` bumps."""
+    """An ellipse whose radius varies by about `rough`, with `waves` frequencies."""
     turn = np.linspace(0, 2 * np.pi, 72, endpoint=False)
     order = np.arange(2, waves + 2)[:, None]
     size = rough * rng.standard_normal((waves, 1)) / np.sqrt(order)
@@ -70,7 +70,7 @@ def rectangle(center: Point, half: Point, angle: float = 0.0) -> Outline:
 
 
 def through(points: np.ndarray | list[Point], closed: bool = True, steps: int = 7) -> np.ndarray:
-    """A smooth curve through `points` (Catmull-Rom), `steps` samples a segment."""
+    """A smooth curve through `points` (Catmull-Rom), with `steps` samples per segment."""
     p = np.asarray(points, float)
     if closed:
         near = (np.arange(len(p))[:, None] + (-1, 0, 1, 2)) % len(p)
@@ -83,7 +83,7 @@ def through(points: np.ndarray | list[Point], closed: bool = True, steps: int = 
 
 @lru_cache(maxsize=16)
 def _catmull_rom(steps: int) -> np.ndarray:
-    """Weights (steps, 4) of the four points around a segment."""
+    """The weights (steps, 4) of the four points around a segment."""
     t = np.arange(steps) / steps
     weights = [-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2]
     return np.stack(weights, -1) / 2
@@ -92,13 +92,13 @@ def _catmull_rom(steps: int) -> np.ndarray:
 def organ(
     rng: np.random.Generator, frame: Frame, landmarks: list[Point] | np.ndarray, jitter: float
 ) -> Outline:
-    """A smooth closed outline through landmarks in `frame`, each moved by about `jitter` frame units."""
+    """A smooth closed outline through landmarks in `frame`, each moved randomly by about `jitter` frame units."""
     points = np.asarray(landmarks, float)
     return through(frame(points + rng.normal(0, jitter, points.shape)))
 
 
 def tube(points: np.ndarray, width: float | tuple[float, float]) -> Outline:
-    """A band along an open curve; `width` may taper from the first point to the last."""
+    """A band along an open curve; `width` may change from the first point to the last."""
     first, last = width if isinstance(width, tuple) else (width, width)
     path = np.asarray(points, float)
     along = np.concatenate([path[1:2] - path[:1], path[2:] - path[:-2], path[-1:] - path[-2:-1]])

@@ -1,4 +1,4 @@
-"""What a painter of one modality hands back: the canvas and how SA-Med2D would name it."""
+"""The drawing of a phantom: its canvas, and the parts of its SA-Med2D name."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from .canvas import Canvas
 
 
 @dataclass(frozen=True)
-class Sketch:
-    """`prefix` is SA-Med2D's modality prefix (`mr_t1`); `slice_index` is None for planar pictures."""
+class Drawing:
+    """prefix: SA-Med2D's modality prefix (`mr_t1`). slice_index: None if the image is not a slice."""
 
     canvas: Canvas
     prefix: str

@@ -1,4 +1,4 @@
-"""A contact sheet of rows; folders that hold none are refused in words."""
+"""A contact sheet of rows; folders that are not datasets are refused with a message."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bird_hf.data.masks import record_of
 from bird_hf.data.phantoms import draw_phantom
 from bird_hf.data.records import SINGLE_TASKS, Dialogue, Modality
 from bird_hf.data.teachers.templates import write_dialogue
-from bird_hf.show import COLUMNS, contact_sheet_of, picture_of_row
+from bird_hf.reports.contact_sheet import COLUMNS, contact_sheet_of, picture_of_row
 
 pytest.importorskip("datasets")
 
@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_rows_become_pictures_side_by_side(folder: Path, task: str, count: int, shown: int) -> None:
     sheet = contact_sheet_of(folder, task, "test", count)
     assert sheet.width == 512 * min(shown, COLUMNS)
-    assert sheet.height > 384 * -(-shown // COLUMNS)  # phantoms of the fundus are wider than high
+    assert sheet.height > 384 * -(-shown // COLUMNS)  # fundus phantoms are wider than high
 
 
 @pytest.mark.parametrize(
@@ -55,17 +55,17 @@ def test_unknown_tasks_and_splits_are_refused(folder: Path, task: str, split: st
 
 
 def test_other_folders_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no Med-GRIT folder; `bird data sample --out .*` makes one"):
+    with pytest.raises(ValueError, match=r"not a Med-GRIT folder; `bird data sample --out .*` makes one"):
         contact_sheet_of(tmp_path / "nowhere", "vg", "test", 1)
     card = tmp_path / "README.md"
     card.write_bytes(b"\xff# binary")
-    with pytest.raises(ValueError, match="no Med-GRIT folder"):
+    with pytest.raises(ValueError, match="not a Med-GRIT folder"):
         contact_sheet_of(tmp_path, "vg", "test", 1)
     card.write_text(
         "---\nconfigs:\n- config_name: vg\n  data_files:\n  - {split: test, path: rows.jsonl}\n---\n"
     )
     (tmp_path / "rows.jsonl").write_text('{"text": "other rows"}\n')
-    with pytest.raises(ValueError, match="no Med-GRIT folder: its rows lack image, image_id, messages"):
+    with pytest.raises(ValueError, match="not a Med-GRIT folder: its rows lack image, image_id, messages"):
         contact_sheet_of(tmp_path, "vg", "test", 1)
 
 

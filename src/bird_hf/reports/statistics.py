@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .data.folder.statistics import (
+from ..atomic_writes import replacing_file, write_text
+from ..data.folder.statistics import (
     AREA_EDGES,
     Statistics,
     areas_of,
@@ -18,14 +19,14 @@ from .data.folder.statistics import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_INCH = 0.35  # of height a bar
-_LONGEST_NAME = 20
+_BAR_INCHES = 0.35  # height of a bar
+_MAX_NAME = 20  # characters
 
 
 def write_statistics(folder: Path, out: Path) -> list[Path]:
     """Write stats.md, stats.json, turns.png and box_areas.png into `out`; files of these names are replaced.
 
-    Raises ValueError, in one line, where `folder` is no Med-GRIT folder or has no rows.
+    Raises ValueError if `folder` is not a Med-GRIT folder or has no rows.
     """
     counts = count_folder(folder)
     figures = {"turns.png": turns_figure(counts), "box_areas.png": areas_figure(counts)}
@@ -35,23 +36,20 @@ def write_statistics(folder: Path, out: Path) -> list[Path]:
     }
     out.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
-        making = out / f".{name}.making"
-        making.write_text(text, encoding="utf-8")
-        making.replace(out / name)
+        write_text(out / name, text)
     for name, figure in figures.items():
-        making = out / f".{name}.making"
-        # Without the version of matplotlib: the same rows give the same file.
-        figure.savefig(making, format="png", dpi=120, metadata={"Software": None})
-        making.replace(out / name)
+        with replacing_file(out / name) as making:
+            # Without the version of matplotlib, so that the same rows give the same file.
+            figure.savefig(making, format="png", dpi=120, metadata={"Software": None})
     return [out / name for name in (*texts, *figures)]
 
 
 def turns_figure(counts: Statistics) -> Figure:
-    """The distribution of turns, a split under the other (BiRD Fig. 3, left): by modality and task, and by image."""
+    """The distribution of turns by modality and task, and by image; one row per split (BiRD Fig. 3, left)."""
     from matplotlib.figure import Figure
 
     splits, names = counts.splits, [_short(name) for name in counts.modalities]
-    height = len(splits) * (1.2 + _INCH * len(names))
+    height = len(splits) * (1.2 + _BAR_INCHES * len(names))
     figure = Figure(figsize=(11, height), layout="constrained")
     axes = figure.subplots(len(splits), 2, squeeze=False, width_ratios=(3, 2))
     for (by_task, by_image), split in zip(axes, splits, strict=True):
@@ -65,13 +63,13 @@ def turns_figure(counts: Statistics) -> Figure:
         by_task.legend(loc="lower right")
         images = {turns: n for (of, turns), n in counts.turns_of_image.items() if of == split}
         by_image.bar(list(images), list(images.values()), color="tab:grey")
-        _finish(by_image, f"{split}: {sum(images.values()):,} images", "turns of an image")
+        _finish(by_image, f"{split}: {sum(images.values()):,} images", "turns per image")
         by_image.set_ylabel("images")
     return figure
 
 
 def areas_figure(counts: Statistics) -> Figure:
-    """The distribution of the boxes' areas, by modality."""
+    """The distribution of box areas by modality."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 4.5), layout="constrained")
@@ -83,7 +81,7 @@ def areas_figure(counts: Statistics) -> Figure:
         axes.bar(places, boxes, bottom=start, label=_short(modality))
         start = [before + more for before, more in zip(start, boxes, strict=True)]
     axes.set_xticks(places, [f"≤ {edge * 100:g} %" for edge in AREA_EDGES])
-    _finish(axes, f"{sum(start):,} boxes", "share of the image that a box covers")
+    _finish(axes, f"{sum(start):,} boxes", "area of a box (share of the image)")
     axes.set_ylabel("boxes")
     axes.legend()
     return figure
@@ -96,5 +94,5 @@ def _finish(axes: Any, title: str, x_label: str) -> None:
 
 
 def _short(name: str) -> str:
-    """A name from the data as plain text: a `$` would begin a formula."""
-    return name[:_LONGEST_NAME].replace("$", r"\$")
+    """A name from the data, shortened; `$` is escaped because matplotlib would read it as a formula."""
+    return name[:_MAX_NAME].replace("$", r"\$")
