@@ -53,17 +53,17 @@ class MadeUp:
                 LABELS[(dataset + number * step) % len(LABELS)] for step in range(1, 3 + number % 2)
             )
             if dataset % 3:
-                axis, case, at = Axis.AXIAL, volume, index
+                axis, case, slice_index = Axis.AXIAL, volume, index
             else:
-                axis, case, at = Axis.PLANAR, number, None
-            name = ImageName(modality.prefix("00"), f"set{dataset}", f"case{case}", axis, at)
+                axis, case, slice_index = Axis.PLANAR, number, None
+            name = ImageName(modality.prefix("00"), f"set{dataset}", f"case{case}", axis, slice_index)
             info = ImageInfo(
                 image_id=name.write(),
                 modality=modality,
                 modality_detail="00",
                 region="abdomen",
                 axis=axis,
-                slice_index=at,
+                slice_index=slice_index,
                 dataset=f"set{dataset}",
                 case_id=f"set{dataset}/case{case}",
                 synthetic=True,
