@@ -225,7 +225,7 @@ def ask(bird: Path, weights: str, tokens: int) -> dict[str, Any]:
     import torch
     from PIL import Image
 
-    from bird_hf.checkpoint import load_checkpoint
+    from bird_hf.checkpoint.load import load_checkpoint
 
     start = time.perf_counter()
     model, processor = load_checkpoint(bird, dtype=torch.bfloat16, **quantization(weights))

@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from transformers import DynamicCache
 
-from bird_hf.checkpoint import load_checkpoint
+from bird_hf.checkpoint.load import load_checkpoint
 from bird_hf.data.phantoms import draw_phantom
 from bird_hf.data.records import Modality
 from bird_hf.sample import embedded_checkpoint

@@ -282,13 +282,15 @@ def test_examples_are_the_datas_own_images_and_questions(data: Path) -> None:
 def test_a_folder_without_data_or_checkpoint_is_named(tmp_path: Path, data: Path) -> None:
     with pytest.raises(ValueError, match="nothing is no Med-GRIT folder"):
         demo.run_demo(tmp_path, tmp_path / "nothing")
-    with pytest.raises(ValueError, match="is no checkpoint"):
+    with pytest.raises(ValueError, match="is not a checkpoint"):
         demo.run_demo(tmp_path, data)
 
 
 def test_a_checkpoint_is_a_folder_or_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_checkpoint(str(tmp_path)) == tmp_path
-    with pytest.raises(ValueError, match=r"^'some/bird' is no folder and cannot be had from the hub \(.*\)$"):
+    with pytest.raises(
+        ValueError, match=r"^'some/bird' is not a folder and cannot be downloaded from the hub \(.*\)$"
+    ):
         find_checkpoint("some/bird")
     cached = tmp_path / "models--some--bird"
     (cached / "refs").mkdir(parents=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from .checkpoint import copy_code, load_checkpoint
+from .checkpoint.load import copy_code, load_checkpoint
 from .data.embedded.sample_set import write_sample
 from .data.folder.publish import replace_folder
 from .draw import captioned, contact_sheet, draw_spans, save_png

@@ -16,11 +16,11 @@ import torch
 from tqdm import tqdm
 from transformers import GenerationConfig
 
-from ..checkpoint import copy_code
+from ..checkpoint.load import copy_code
+from ..checkpoint.model_card import read_origin, render_card
 from ..hub.image_processing_bird import BirdImageProcessor
 from ..hub.modeling_bird import BirdForConditionalGeneration
 from ..hub.processing_bird import END_OF_TEXT, TURN_END, BirdProcessor
-from ..model_card import read_origin, render_card
 from .layouts import block_sizes
 from .shards import Shard, plan_shards, write_index, write_shard
 from .source_configs import read_config

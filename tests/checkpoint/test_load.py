@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging
 
-from bird_hf.checkpoint import load_checkpoint
+from bird_hf.checkpoint.load import load_checkpoint
 
 WEIGHTS = "model.safetensors"
 A_TENSOR = "model.language_model.layers.0.mlp.down_proj.weight"
@@ -101,7 +101,7 @@ def test_a_pickle_that_runs_code_is_refused_and_does_not_run(
     path = as_bin(folder, {"weight": RunsOnLoad(marker)})
     if form == "pickle":
         path.write_bytes(pickle.dumps({"weight": RunsOnLoad(marker)}))
-    with pytest.raises(ValueError, match="a pickle that holds more than tensors, which is refused"):
+    with pytest.raises(ValueError, match="a pickle that contains more than tensors, which is refused"):
         load_checkpoint(folder)
     assert not marker.exists()
     assert capfd.readouterr() == ("", "")
@@ -112,14 +112,14 @@ def test_a_pickle_that_runs_code_is_refused_and_does_not_run(
     [
         (lambda folder: (folder / WEIGHTS).write_bytes(b""), "weights are damaged .SafetensorError"),
         (lambda folder: (folder / WEIGHTS).rename(folder / "adapter.safetensors"), "no file named"),
-        (reshape_a_tensor, f"1 tensors of the weights are missing or misshapen, such as {A_TENSOR}"),
+        (reshape_a_tensor, f"1 tensors of the weights are missing or have a wrong shape, such as {A_TENSOR}"),
         (cut_bin, "weights are damaged"),
         (text_as_bin, "weights are damaged .KeyError"),
         (lambda folder: as_bin(folder, [torch.zeros(2)]), "weights are damaged .TypeError"),
         (lambda folder: edit_config(folder, text_config=5), "config.json or the weights are damaged"),
         (lambda folder: edit_config(folder, num_queries="x"), "config.json or the weights are damaged"),
-        (lambda folder: (folder / "config.json").write_text("[1]"), "is no JSON object"),
-        (lambda folder: (folder / "config.json").write_bytes(b"\xff\xfe"), "is no JSON object"),
+        (lambda folder: (folder / "config.json").write_text("[1]"), "is not a JSON object"),
+        (lambda folder: (folder / "config.json").write_bytes(b"\xff\xfe"), "is not a JSON object"),
         (without_processor, "no tokenizer and processor .*qwen.tiktoken"),
         (lambda folder: (folder / "tokenizer.json").unlink(), "are of another model"),
         (lambda folder: (folder / "tokenizer.json").write_text("{"), "processor is damaged .JSONDecodeError"),
