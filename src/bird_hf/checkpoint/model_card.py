@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 _TAGS = ["medical", "grounding", "referring", "research-only"]
 _NOTHING_MEASURED = (
-    "Nothing was measured: there is no report of these weights. `bird report` makes one, and `bird export --report` "
-    "puts its tables here."
+    "Nothing was measured: there is no report of these weights. `bird report` writes one, and `bird export --report` "
+    "adds its tables to this card."
 )
 
 
@@ -99,7 +99,7 @@ def render_card(config: BirdConfig, num_parameters: int, origin: Origin, results
         vocabulary=text.vocab_size,
         context=text.max_position_embeddings,
         hallucination=(
-            "How often is measured below, in the tables of objects that are not there."
+            "How often is measured below, in the tables on absent objects."
             if results
             else "How often has not been measured."
         ),
