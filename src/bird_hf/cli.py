@@ -124,23 +124,9 @@ def export(
     ] = None,
 ) -> None:
     """Make a checkpoint folder that opens without this package, with a card, and push it to the hub."""
-    from .checkpoint.export import export_checkpoint, export_merged, push
+    from .checkpoint.export import push
 
-    if base is not None and not merge:
-        raise ValueError("--base is the base model of an adapter; give --merge with it")
-    if merge and report is not None:
-        raise ValueError(
-            "--merge makes new weights; export them, run `bird report` on them, then export with --report"
-        )
-    results = None
-    if report is not None:
-        from .eval.run_report import results_of
-
-        results = results_of(report, model)
-    if merge:
-        files = export_merged(model, folder, base, origin)
-    else:
-        files = export_checkpoint(model, folder, origin, results)
+    files = _export_files(model, folder, origin, report, merge, base)
     for file in files:
         typer.echo(f"{file.stat().st_size:>14,}  {file.name}")
     typer.echo(f"{sum(file.stat().st_size for file in files):>14,}  bytes in {folder}")
@@ -246,6 +232,27 @@ def demo(
     from .demo import run_demo
 
     run_demo(model, data, host, port)
+
+
+def _export_files(
+    model: Path, folder: Path, origin: str | None, report: Path | None, merge: bool, base: str | None
+) -> list[Path]:
+    from .checkpoint.export import export_checkpoint, export_merged
+
+    if merge:
+        if report is not None:
+            raise ValueError(
+                "--merge writes new weights, which --report is not about; run `bird report` on them, then export again"
+            )
+        return export_merged(model, folder, base, origin)
+    if base is not None:
+        raise ValueError("--base is the base model of an adapter; give --merge with it")
+    results = None
+    if report is not None:
+        from .eval.run_report import results_of
+
+        results = results_of(report, model)
+    return export_checkpoint(model, folder, origin, results)
 
 
 def _shown_boxes(grounded) -> str:

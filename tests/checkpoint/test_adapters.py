@@ -169,4 +169,4 @@ def test_options_that_do_not_go_together_are_refused(adapter, tmp_path, run_bird
     ran = run_bird("export", adapter, tmp_path / "out", "--base", "bird")
     assert ran.code == 2 and "give --merge with it" in ran.err
     ran = run_bird("export", adapter, tmp_path / "out", "--merge", "--report", tmp_path / "report.json")
-    assert ran.code == 2 and "--merge makes new weights" in ran.err
+    assert ran.code == 2 and "--merge writes new weights" in ran.err

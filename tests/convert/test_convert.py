@@ -56,7 +56,7 @@ def test_a_card_and_the_sources_licence_are_written(source, tmp_path):
     assert (tmp_path / "bird" / "LICENSE").read_text() == "as they gave it"
 
 
-def test_a_dtype_that_is_none_is_refused(tmp_path, refusal):
+def test_an_unknown_dtype_is_refused(tmp_path, refusal):
     assert "dtype 'int3' is unknown" in refusal(GOLDEN, tmp_path / "bird", dtype="int3")
 
 

@@ -36,12 +36,12 @@ def test_another_configuration_is_refused(source, tmp_path, changes, complaint, 
     assert complaint in refusal(source, tmp_path / "bird")
 
 
-def test_a_configuration_that_is_no_json_is_refused(source, tmp_path, refusal):
+def test_a_configuration_that_is_not_json_is_refused(source, tmp_path, refusal):
     (source / "config.json").write_text("{")
     assert "config.json is not a configuration" in refusal(source, tmp_path / "bird")
 
 
-def test_a_vocabulary_without_room_for_image_slots_is_refused(source, tmp_path, edit_config, refusal):
+def test_a_vocabulary_without_room_for_image_tokens_is_refused(source, tmp_path, edit_config, refusal):
     edit_config(source, vocab_size=402)
     message = refusal(source, tmp_path / "bird")
     assert "the image token has id 402, but the vocabulary has 402 tokens" in message

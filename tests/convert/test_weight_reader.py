@@ -42,7 +42,7 @@ def test_only_the_files_of_an_index_are_read(
     assert_same_weights(tmp_path / "bird", reference)
 
 
-def test_a_folder_that_is_no_checkpoint_is_named(tmp_path, refusal):
+def test_a_folder_that_is_not_a_checkpoint_is_named(tmp_path, refusal):
     assert "is not a checkpoint folder" in refusal(tmp_path / "nowhere", tmp_path / "bird")
 
 
@@ -94,7 +94,7 @@ def test_a_file_of_the_index_that_is_not_there_is_named(source, tmp_path, origin
         ),
     ],
 )
-def test_an_index_that_is_none_is_refused(source, tmp_path, index, complaint, refusal):
+def test_a_file_that_is_not_an_index_is_refused(source, tmp_path, index, complaint, refusal):
     (source / "model.safetensors.index.json").write_text(index)
     assert complaint in refusal(source, tmp_path / "bird")
 

@@ -101,15 +101,7 @@ def open_qwen_vl(folder: Path) -> SourceCheckpoint:
         )
     remarks = () if tokenizer else (_NO_TOKENIZER,)
     return SourceCheckpoint(
-        folder,
-        "qwen-vl",
-        tuple(files),
-        config,
-        weights,
-        pieces,
-        shapes,
-        tokenizer,
-        remarks,
+        folder, "qwen-vl", tuple(files), config, weights, pieces, shapes, tokenizer, remarks
     )
 
 
@@ -145,16 +137,9 @@ def open_parts(folder: Path, vision: Path, seed: int) -> SourceCheckpoint:
         "the class token's position",
         *(() if tokenizer else (_NO_TOKENIZER,)),
     )
+    weights = text | tower | new
     return SourceCheckpoint(
-        folder,
-        "assembled",
-        (*files, *vision_files),
-        config,
-        text | tower | new,
-        pieces,
-        shapes,
-        tokenizer,
-        remarks,
+        folder, "assembled", (*files, *vision_files), config, weights, pieces, shapes, tokenizer, remarks
     )
 
 
