@@ -1,4 +1,4 @@
-"""A checkpoint folder opens, or one line says why not; nothing in it runs."""
+"""A checkpoint folder loads, or one line says why not; nothing in it is run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging
 
-from bird_hf.checkpoint.load import load_checkpoint
+from bird_hf.checkpoint.load import find_checkpoint, load_checkpoint
 
 WEIGHTS = "model.safetensors"
 A_TENSOR = "model.language_model.layers.0.mlp.down_proj.weight"
@@ -141,3 +141,17 @@ def test_damage_is_named_in_one_line(
 def test_a_file_is_no_folder(folder: Path) -> None:
     with pytest.raises(ValueError, match="no such folder; run `bird quickstart`"):
         load_checkpoint(folder / "config.json")
+
+
+def test_a_checkpoint_is_a_folder_or_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_checkpoint(str(tmp_path)) == tmp_path
+    with pytest.raises(
+        ValueError, match=r"^'some/bird' is not a folder and cannot be downloaded from the hub \(.*\)$"
+    ):
+        find_checkpoint("some/bird")
+    cached = tmp_path / "models--some--bird"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text("a" * 40)
+    (cached / "snapshots" / ("a" * 40)).mkdir(parents=True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert find_checkpoint("some/bird") == cached / "snapshots" / ("a" * 40)
