@@ -27,7 +27,7 @@ def merge_adapter(adapter: Path, base: Path, out: Path) -> None:
     The weights are stored in the base model's dtype. The processor is the adapter's if its folder contains one,
     otherwise the base model's.
 
-    Raises ValueError if `base` is not a BiRD checkpoint, or if the two do not fit together.
+    Raises ValueError if `base` is not a BiRD checkpoint, or if the adapter does not fit it.
     """
     model, processor = load_checkpoint(base, dtype="auto")
     if (adapter / "processor_config.json").is_file():
@@ -66,13 +66,14 @@ def find_base(adapter: Path, name: str | None = None) -> Path:
 
 
 def _merged(model: BirdForConditionalGeneration, adapter: Path, base: Path) -> BirdForConditionalGeneration:
+    """Returns the model with the adapter merged into its weights. Raises ValueError if they do not fit together."""
     from peft import PeftModel
 
     try:
         with silent_loading():
             warnings.filterwarnings("error", message="Found missing adapter keys")
             return PeftModel.from_pretrained(model, adapter).merge_and_unload(safe_merge=True)
-    except Exception as error:  # peft raises many kinds for damaged files and for adapters of other models
+    except Exception as error:  # damaged or foreign adapters make peft raise nearly any exception
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
             f"{adapter} does not fit the base model {base} ({type(error).__name__}: {reason}); "
