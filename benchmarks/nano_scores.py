@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from bird_hf.checkpoint import load_checkpoint
+from bird_hf.checkpoint.load import load_checkpoint
 from bird_hf.data.embedded.cases import EMBEDDED_CASES
 from bird_hf.data.embedded.sample_set import Split, sample_phantoms, spaced_slices
 from bird_hf.data.records import ImageRecord, MaskedImage, Turn

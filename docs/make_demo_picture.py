@@ -13,7 +13,7 @@ from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.support.ui import WebDriverWait
 
-from bird_hf.checkpoint import load_checkpoint
+from bird_hf.checkpoint.load import load_checkpoint
 from bird_hf.demo import Callbacks, build_page, launch, read_examples
 
 PICTURE = Path(__file__).parent / "pictures" / "demo.png"

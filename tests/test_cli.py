@@ -314,11 +314,11 @@ def _pickle_that_runs(folder: Path) -> None:
             lambda folder: (folder / "config.json").write_text('{"model_type": "qwen2"}'),
             ["type 'qwen2', not 'bird'", "bird convert"],
         ),
-        (lambda folder: (folder / "config.json").write_text("{'a"), ["config.json is no JSON", "copy"]),
+        (lambda folder: (folder / "config.json").write_text("{'a"), ["config.json is not a JSON", "copy"]),
         (lambda folder: (folder / WEIGHTS).unlink(), ["no weights", "copy"]),
         (_cut_weights, ["model: config.json or the weights are damaged", "SafetensorError", "copy"]),
         (_drop_a_tensor, ["1 tensors", "layers.0.mlp.down_proj.weight", "copy"]),
-        (_pickle_that_runs, ["model: the weights are a pickle", "refused", "ask for safetensors"]),
+        (_pickle_that_runs, ["model: the weights are a pickle", "refused", "use a copy in safetensors"]),
     ],
     ids=["missing", "no_config", "other_type", "broken_json", "no_weights", "cut", "lacking", "pickle"],
 )

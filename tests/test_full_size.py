@@ -61,5 +61,5 @@ def test_every_stage_runs_in_small_and_becomes_a_row(benchmark, tmp_path, monkey
         "stages": stages,
     }
     page = benchmark.as_markdown(json.loads(json.dumps(report)))
-    assert page.count("\n| ") == 6
+    assert page.count("\n| ") == 7  # a header, its line, and five stages
     assert "with 2 of 32 layers" in page and "A trial." in page

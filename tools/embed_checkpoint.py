@@ -1,7 +1,7 @@
-"""Puts a trained checkpoint into the package: `python tools/embed_checkpoint.py runs/nano/final`.
+"""Copy a trained checkpoint into the package: `python tools/embed_checkpoint.py runs/nano/final`.
 
-Weights, configuration, tokenizer and processor only: the code that goes with them is the package's own, and
-`bird quickstart` puts it into ./bird. The card is kept.
+Copies weights, configuration, tokenizer and processor. The code is not copied, because `bird quickstart` adds it to
+./bird; the model card stays as it is, until `tools/model_card.py` writes it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from bird_hf.sample import embedded_checkpoint
 
 MAX_WEIGHT_BYTES = 20_000_000
-KEPT = (
+COPIED = (
     "config.json",
     "generation_config.json",
     "model.safetensors",
@@ -27,9 +27,9 @@ KEPT = (
 def main(source: Path, target: Path) -> None:
     weights = (source / "model.safetensors").stat().st_size
     if weights > MAX_WEIGHT_BYTES:
-        raise SystemExit(f"{source}: the weights take {weights:,} bytes, more than {MAX_WEIGHT_BYTES:,}")
+        raise SystemExit(f"{source}: the weights have {weights:,} bytes, more than {MAX_WEIGHT_BYTES:,}")
     target.mkdir(parents=True, exist_ok=True)
-    for name in KEPT:
+    for name in COPIED:
         shutil.copyfile(source / name, target / name)
     print(f"{target}: {weights:,} bytes of weights")
 

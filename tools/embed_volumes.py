@@ -1,7 +1,7 @@
-"""Makes src/bird_hf/assets/volumes from the raw files: `python tools/embed_volumes.py RAW_FOLDER [OUT]`.
+"""Make src/bird_hf/assets/volumes from the raw files: `python tools/embed_volumes.py RAW_FOLDER [OUT]`.
 
-RAW_FOLDER holds ch2.nii.gz, aal.nii.gz, aal.nii.txt (mricron-data) and the {lung,brain,breast}*.nrrd files
-(pyradiomics); the MNI152 head comes from the installed nilearn package. The same input gives the same bytes.
+RAW_FOLDER contains ch2.nii.gz, aal.nii.gz, aal.nii.txt (mricron-data) and the {lung,brain,breast}*.nrrd files
+(pyradiomics); the MNI152 head is read from the installed nilearn package. The same input gives the same bytes.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from bird_hf.data.embedded.atlas_names import AAL_LABELS, english_name
 from bird_hf.data.sources.volume_files import read_volume
 from bird_hf.data.volumes import Volume, mr_window, to_uint8
 
-HU_SLOPE, HU_LOWEST = 6.0, -1024.0  # uint8 holds -1024..506 HU in steps of 6: lung and soft-tissue windows
-CT_PIXEL_MM = 1.5  # in-plane; slices keep their 5 mm
-MARGIN_MM = 4.0  # of background left around the body
+HU_SLOPE, HU_LOWEST = 6.0, -1024.0  # uint8 covers -1024..506 HU in steps of 6: lung and soft-tissue windows
+CT_PIXEL_MM = 1.5  # in plane; the slice distance of 5 mm is kept
+MARGIN_MM = 4.0  # of background around the body
 AIR_HU = -400.0  # below: air or lung
 TRACHEA_HU = -900.0  # below: open air, not lung tissue
-LUNG_LEAST_ML = 300.0
+MIN_LUNG_ML = 300.0
 TUMOR, LEFT_LUNG, RIGHT_LUNG = 1, 2, 3
 
 
@@ -57,7 +57,7 @@ def mni152_file() -> Path:
 
 
 def check_atlas(table: Path) -> None:
-    """The names in the package are those of the atlas's own table, value by value."""
+    """Raises ValueError if the names in the package differ from those in the atlas's own table."""
     for line in filter(str.strip, table.read_text().splitlines()):
         value, name = line.split()[:2]
         if AAL_LABELS[int(value)] != english_name(name):
@@ -67,10 +67,10 @@ def check_atlas(table: Path) -> None:
 
 
 def embed_head(out: Path, name: str, head: Volume, aal: Volume) -> None:
-    """A T1 head in MNI space; the atlas reaches it by the two affines, nearest voxel.
+    """Save a T1 head in MNI space, and the atlas resampled to it by the two affines, nearest voxel.
 
-    AAL was drawn on Colin27, whose brain is a little larger than the MNI152 average: what would lie outside
-    of the head that is shown is cut off.
+    AAL was drawn on Colin27, whose brain is a little larger than the MNI152 average: labels outside of the head are
+    removed.
     """
     labels = np.where(head.voxels > 0, onto_grid(aal, head), 0)
     box = crop_box(head, (head.voxels > 12) | (labels > 0))
@@ -79,7 +79,7 @@ def embed_head(out: Path, name: str, head: Volume, aal: Volume) -> None:
 
 
 def onto_grid(labels: Volume, grid: Volume) -> np.ndarray:
-    """Label values at the voxels of another volume in the same space; 0 outside."""
+    """Returns the label values at the voxels of another volume in the same space; 0 outside of the labels."""
     matrix = np.linalg.inv(labels.affine) @ grid.affine
     return ndimage.affine_transform(labels.voxels, matrix, output_shape=grid.voxels.shape, order=0)
 
@@ -92,7 +92,7 @@ def embed_tumor_mr(out: Path, name: str, image: Volume, tumor: Volume) -> None:
 
 
 def embed_chest(out: Path, name: str, image: Volume, tumor: Volume) -> None:
-    """CT at CT_PIXEL_MM in plane, as uint8 with the slope to HU in the header, and its three labels."""
+    """Save a CT at CT_PIXEL_MM in plane, as uint8 with the scale to HU in the header, and its three labels."""
     hu, affine = coarser(image, smooth=True)
     tumor_share, _ = coarser(Volume(tumor.voxels > 0, tumor.spacing_mm, tumor.affine), smooth=False)
     spacing = (CT_PIXEL_MM, CT_PIXEL_MM, image.spacing_mm[2])
@@ -105,10 +105,10 @@ def embed_chest(out: Path, name: str, image: Volume, tumor: Volume) -> None:
 
 
 def coarser(volume: Volume, smooth: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels and affine with CT_PIXEL_MM in plane; outer edges stay, voxel centres move with the affine."""
+    """Returns voxels and affine at CT_PIXEL_MM in plane; the outer edges stay where they are."""
     factor = np.array([CT_PIXEL_MM / volume.spacing_mm[0], CT_PIXEL_MM / volume.spacing_mm[1], 1.0])
     voxels = volume.voxels.astype(np.float32)
-    if smooth:  # half a new pixel, so that the coarse grid does not alias
+    if smooth:  # by about half a new pixel, against aliasing
         voxels = ndimage.gaussian_filter(voxels, (0.4 * factor[0], 0.4 * factor[1], 0))
     shape = tuple(int(n) for n in np.array(voxels.shape) / factor)
     step = np.diag([*factor, 1.0])
@@ -117,7 +117,7 @@ def coarser(volume: Volume, smooth: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 def lungs_of(hu: np.ndarray, spacing: tuple[float, float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """Lung fields (uint8 labels) and the body (bool) of a chest CT in RAS+ order."""
+    """Returns the lung fields (uint8 labels) and the body (bool) of a chest CT in RAS+ order."""
     body = body_of(hu)
     air = (hu < AIR_HU) & body
     trachea = trachea_of(hu, air, spacing)
@@ -126,7 +126,7 @@ def lungs_of(hu: np.ndarray, spacing: tuple[float, float, float]) -> tuple[np.nd
     sides = split_sides(lungs, body, spacing)
     labels = np.zeros(hu.shape, np.uint8)
     for value in (LEFT_LUNG, RIGHT_LUNG):
-        for z in range(hu.shape[2]):  # vessels belong to the lung's field
+        for z in range(hu.shape[2]):  # vessels are part of the lung field
             closed = ndimage.binary_closing(np.pad(sides[:, :, z] == value, 6), disk(3))[6:-6, 6:-6]
             filled = ndimage.binary_fill_holes(closed) & body[:, :, z] & ~trachea[:, :, z]
             labels[:, :, z][filled & (labels[:, :, z] == 0)] = value
@@ -135,13 +135,13 @@ def lungs_of(hu: np.ndarray, spacing: tuple[float, float, float]) -> tuple[np.nd
 
 
 def largest(mask: np.ndarray) -> np.ndarray:
-    """The largest connected piece of a mask."""
+    """Returns the largest connected component of a mask."""
     pieces, _ = ndimage.label(mask)
     return pieces == np.bincount(pieces.ravel())[1:].argmax() + 1
 
 
 def body_of(hu: np.ndarray) -> np.ndarray:
-    """The patient without the table: slice by slice the largest solid piece, its cavities filled."""
+    """Returns the patient without the table: per slice the largest solid component, with cavities filled."""
     body = np.zeros(hu.shape, bool)
     for z in range(hu.shape[2]):
         solid = ndimage.binary_opening(hu[:, :, z] > AIR_HU, disk(2))
@@ -151,7 +151,7 @@ def body_of(hu: np.ndarray) -> np.ndarray:
 
 
 def trachea_of(hu: np.ndarray, air: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
-    """Open air that hangs together with the round hole near the middle of the topmost slices."""
+    """Returns the air that is connected with the round hole near the middle of the topmost slices."""
     open_air = ndimage.binary_opening((hu < TRACHEA_HU) & air, disk(1)[:, :, None])
     middle = np.argwhere(air)[:, 0].mean()
     trachea = np.zeros(hu.shape, bool)
@@ -169,7 +169,7 @@ def trachea_of(hu: np.ndarray, air: np.ndarray, spacing: tuple[float, float, flo
         trachea[:, :, z] = found
         if found.any():
             previous = ndimage.binary_dilation(found, disk(2))
-        elif trachea.any(axis=(0, 1)).sum() < 5:  # lost in the throat: the true windpipe is still to come
+        elif trachea.any(axis=(0, 1)).sum() < 5:  # that was the throat: the trachea starts further down
             previous = None
         else:
             break
@@ -177,17 +177,17 @@ def trachea_of(hu: np.ndarray, air: np.ndarray, spacing: tuple[float, float, flo
 
 
 def split_sides(lungs: np.ndarray, body: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
-    """Left and right by the patient's sides; lungs that touch are parted where they are thinnest."""
+    """Returns left and right lung by the patient's sides; touching lungs are separated at their thinnest place."""
     core = ndimage.binary_erosion(lungs, disk(2)[:, :, None])
     pieces, number = ndimage.label(core)
     millilitres = np.bincount(pieces.ravel(), minlength=number + 1) * np.prod(spacing) / 1000
     middle = np.argwhere(body)[:, 0].mean()
     seeds = np.zeros(lungs.shape, np.uint8)
-    for i in np.flatnonzero(millilitres[1:] >= LUNG_LEAST_ML) + 1:
+    for i in np.flatnonzero(millilitres[1:] >= MIN_LUNG_ML) + 1:
         piece = pieces == i
         seeds[piece] = RIGHT_LUNG if np.argwhere(piece)[:, 0].mean() > middle else LEFT_LUNG
     if set(np.unique(seeds)) != {0, LEFT_LUNG, RIGHT_LUNG}:
-        raise ValueError("the two lungs do not come apart; look at the volume and its thresholds")
+        raise ValueError("the two lungs cannot be separated; check the volume and the thresholds")
     nearest = ndimage.distance_transform_edt(seeds == 0, spacing, return_distances=False, return_indices=True)
     reach = ndimage.binary_dilation(seeds > 0, disk(4)[:, :, None])
     return np.where(lungs & reach, seeds[tuple(nearest)], 0)
@@ -199,7 +199,7 @@ def disk(radius: int) -> np.ndarray:
 
 
 def crop_box(volume: Volume, inside: np.ndarray) -> tuple[slice, slice, slice]:
-    """The voxels around everything that is `inside`, with MARGIN_MM to every side."""
+    """Returns the bounding box of `inside`, enlarged by MARGIN_MM on every side."""
     lows, highs = [], []
     for axis, spacing in enumerate(volume.spacing_mm):
         hit = np.flatnonzero(inside.any(axis=tuple(i for i in range(3) if i != axis)))
@@ -210,7 +210,7 @@ def crop_box(volume: Volume, inside: np.ndarray) -> tuple[slice, slice, slice]:
 
 
 def shifted(affine: np.ndarray, box: tuple[slice, slice, slice]) -> np.ndarray:
-    """The affine of a crop."""
+    """Returns the affine of a crop."""
     step = np.eye(4)
     step[:3, 3] = [part.start for part in box]
     return affine @ step
@@ -219,12 +219,12 @@ def shifted(affine: np.ndarray, box: tuple[slice, slice, slice]) -> np.ndarray:
 def save(
     path: Path, voxels: np.ndarray, affine: np.ndarray, scale: tuple[float, float] | None = None
 ) -> None:
-    """Writes .nii.gz without a date in it, so that the same voxels give the same bytes."""
+    """Write .nii.gz without a date in it, so that the same voxels give the same bytes."""
     image = nib.Nifti1Image(np.ascontiguousarray(voxels), affine)
     image.set_sform(affine, code="aligned")
     image.set_qform(affine, code="aligned")
     data = bytearray(image.to_bytes())
-    if scale:  # nibabel would rescale floats itself; the stored integers are ours already
+    if scale:  # set in the bytes, because nibabel would rescale the voxels, which are integers already
         data[112:120] = np.array(scale, image.header.endianness + "f4").tobytes()  # scl_slope, scl_inter
     path.write_bytes(gzip.compress(bytes(data), 9, mtime=0))
     print(f"{path.name}: {voxels.shape} {path.stat().st_size / 1e6:.2f} MB")

@@ -1,9 +1,9 @@
-"""Measures the embedded checkpoint on the embedded sample and writes its report and its card.
+"""Evaluate the embedded checkpoint on the embedded sample, and write its report and its model card.
 
-    python tools/model_card.py             predict, report, render (a stopped run goes on)
-    python tools/model_card.py --render    only render the card again, from docs/nano_report.json
+    python tools/model_card.py             predict, report and render; a stopped run is resumed
+    python tools/model_card.py --render    only render the card, from docs/nano_report.json
 
-Words that no program can know are in src/bird_hf/assets/model_card/bird-nano.yaml; no number in the card is typed.
+The text about the model's origin is in model_card/bird-nano.yaml. All numbers come from the report and the weights.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import json
 import sys
 from pathlib import Path
 
+from bird_hf.atomic_writes import write_text
+from bird_hf.checkpoint.model_card import read_origin, write_card
 from bird_hf.eval.run_report import results_of, write_reports
 from bird_hf.eval.runs import weights_sha256
-from bird_hf.model_card import read_origin, write_card
 from bird_hf.sample import embedded_checkpoint
 
 ROOT = Path(__file__).parents[1]
@@ -22,7 +23,7 @@ REPORT = ROOT / "docs" / "nano_report.json"
 
 
 def measure(checkpoint: Path) -> None:
-    """Predict and report the sample's test split under runs/, a folder for each weights; the report goes to docs/."""
+    """Predict the sample's test split in runs/, one folder per weights, and write the report to docs/."""
     from bird_hf.data.embedded.sample_set import write_sample
     from bird_hf.eval.predict import predict_run
 
@@ -32,7 +33,7 @@ def measure(checkpoint: Path) -> None:
     write_sample(runs / "med-grit")
     predict_run(checkpoint, runs / "med-grit", run)
     report, _ = write_reports(run)
-    REPORT.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_text(REPORT, json.dumps(report, indent=1) + "\n")
 
 
 def main() -> None:

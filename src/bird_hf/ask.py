@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from .checkpoint import load_checkpoint
+from .checkpoint.load import load_checkpoint
 from .eval.predict import Query, generate_answers
 from .hub.boxes import Box
 from .hub.grounding import GroundedText, Span, read, write

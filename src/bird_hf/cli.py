@@ -102,7 +102,7 @@ def convert(
 
 @app.command()
 def export(
-    model: Annotated[Path, typer.Argument(help="Checkpoint folder.")],
+    model: Annotated[Path, typer.Argument(help="Checkpoint folder; with --merge, an adapter's.")],
     folder: Annotated[Path, typer.Argument(help="Folder that receives it.", resolve_path=True)],
     push_to: Annotated[
         str | None, typer.Option("--push", help="Then upload it: OWNER/NAME on the hub.")
@@ -116,16 +116,17 @@ def export(
         typer.Option(help="Write the card anew: qwen-vl, med-grit, unrecorded, or your YAML file."),
     ] = None,
     report: Annotated[Path | None, typer.Option(help="report.json whose tables go into the card.")] = None,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="MODEL is a LoRA adapter: merge it into its base model.")
+    ] = False,
+    base: Annotated[
+        str | None, typer.Option(help="With --merge: the base model, if not the one that the adapter names.")
+    ] = None,
 ) -> None:
     """Make a checkpoint folder that opens without this package, with a card, and push it to the hub."""
-    from .export import export_checkpoint, push
+    from .checkpoint.export import push
 
-    results = None
-    if report is not None:
-        from .eval.run_report import results_of
-
-        results = results_of(report, model)
-    files = export_checkpoint(model, folder, origin, results)
+    files = _export_files(model, folder, origin, report, merge, base)
     for file in files:
         typer.echo(f"{file.stat().st_size:>14,}  {file.name}")
     typer.echo(f"{sum(file.stat().st_size for file in files):>14,}  bytes in {folder}")
@@ -164,7 +165,7 @@ def predict(
         raise ValueError("chat rows hold several questions; give --task vg, roc, rc, mia or all")
     if not out.parent.is_dir():
         raise ValueError(f"--out {out}: the folder {out.parent} does not exist; create it first")
-    from .checkpoint import load_checkpoint
+    from .checkpoint.load import load_checkpoint
     from .data.folder.publish import open_folder
     from .eval.predict import predict_dataset, predict_run
 
@@ -231,6 +232,27 @@ def demo(
     from .demo import run_demo
 
     run_demo(model, data, host, port)
+
+
+def _export_files(
+    model: Path, folder: Path, origin: str | None, report: Path | None, merge: bool, base: str | None
+) -> list[Path]:
+    from .checkpoint.export import export_checkpoint, export_merged
+
+    if merge:
+        if report is not None:
+            raise ValueError(
+                "--merge writes new weights, which --report is not about; run `bird report` on them, then export again"
+            )
+        return export_merged(model, folder, base, origin)
+    if base is not None:
+        raise ValueError("--base is the base model of an adapter; give --merge with it")
+    results = None
+    if report is not None:
+        from .eval.run_report import results_of
+
+        results = results_of(report, model)
+    return export_checkpoint(model, folder, origin, results)
 
 
 def _shown_boxes(grounded) -> str:

@@ -17,7 +17,7 @@ import gradio as gr
 from PIL import Image
 
 from .ask import Answer, read_box_px, tagged_question
-from .checkpoint import load_checkpoint
+from .checkpoint.load import load_checkpoint
 from .data.folder.publish import open_folder
 from .data.records import SINGLE_TASKS, Task
 from .eval.predict import Query, generate_answers
@@ -89,22 +89,6 @@ def run_demo(model: Path, data: Path, host: str | None = None, port: int | None 
     examples = read_examples(data)
     page = build_page(Callbacks(*load_checkpoint(model), examples))
     launch(page, host, port)
-
-
-def find_checkpoint(name: str) -> Path:
-    """The checkpoint folder of that name, or a repository of the hub as a folder (downloaded where it is not yet).
-
-    Raises ValueError where there is neither.
-    """
-    if Path(name).is_dir():
-        return Path(name)
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.jinja", "*.txt", "*.safetensors"]))
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"{name!r} is no folder and cannot be had from the hub ({reason})") from error
 
 
 def launch(page: gr.Blocks, host: str | None = None, port: int | None = None, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""Boxes on a picture: the model's solid with their phrases, the reference's dashed. Pictures as PNG files."""
+"""Draw boxes on images: the model's solid and labelled, the reference's dashed; write PNG files."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from .atomic_writes import replacing_file
 from .hub.boxes import Box
 from .hub.grounding import Span
 
-MIN_SIDE_PX = 512  # smaller pictures are enlarged, so that lines and words can be read
+MIN_SIDE_PX = 512  # smaller images are enlarged, so that lines and labels can be read
 MODEL_COLOURS = ("#ff9f1c", "#2ec4f1", "#ff5d8f", "#b8e04a", "#c49bff")
 REFERENCE_COLOUR = "#39d353"
-_INK, _PAPER = "#f2f2f2", "#1b1b1b"
+_TEXT_COLOUR, _BACKGROUND = "#f2f2f2", "#1b1b1b"
 _DASH_PX = 7
 
 
 def draw_spans(image: Image.Image, spans: Sequence[Span], reference: Sequence[Span] = ()) -> Image.Image:
-    """A copy of `image` (RGB, at least 512 pixels on its longer side) with the boxes of `spans`.
+    """Returns a copy of `image` (RGB, at least 512 pixels on its longer side) with the boxes of `spans`.
 
-    A phrase has one colour for all its boxes. `reference` is drawn first, dashed and green.
+    All boxes of a phrase have the same colour. `reference` is drawn below them, dashed and green.
     """
     canvas = _enlarged(image)
     pen = ImageDraw.Draw(canvas)
@@ -40,31 +41,31 @@ def draw_spans(image: Image.Image, spans: Sequence[Span], reference: Sequence[Sp
 
 
 def data_uri(image: Image.Image) -> str:
-    """The picture as a JPEG inside a page that loads nothing."""
+    """Returns the picture as a JPEG in a data URI, for pages without external files."""
     stream = io.BytesIO()
     image.save(stream, format="JPEG", quality=80)
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
 def captioned(image: Image.Image, lines: Sequence[str]) -> Image.Image:
-    """The picture with lines of text under it, wrapped to its width."""
+    """Returns the picture with lines of text below it, wrapped to its width."""
     font = _font(15)
     wrapped = [part for line in lines for part in _wrapped(line, font, image.width - 16)]
     step = 20
-    canvas = Image.new("RGB", (image.width, image.height + step * len(wrapped) + 14), _PAPER)
+    canvas = Image.new("RGB", (image.width, image.height + step * len(wrapped) + 14), _BACKGROUND)
     canvas.paste(image, (0, 0))
     pen = ImageDraw.Draw(canvas)
     for number, line in enumerate(wrapped):
-        pen.text((8, image.height + 6 + step * number), line, font=font, fill=_INK)
+        pen.text((8, image.height + 6 + step * number), line, font=font, fill=_TEXT_COLOUR)
     return canvas
 
 
 def contact_sheet(pictures: Sequence[Image.Image], columns: int) -> Image.Image:
-    """Pictures of one width in rows; each row is as high as its highest picture."""
+    """Returns pictures of the same width as a grid; each row is as high as its highest picture."""
     rows = [pictures[start : start + columns] for start in range(0, len(pictures), columns)]
     heights = [max(picture.height for picture in row) for row in rows]
     width = max(picture.width for picture in pictures)
-    sheet = Image.new("RGB", (width * min(columns, len(pictures)), sum(heights)), _PAPER)
+    sheet = Image.new("RGB", (width * min(columns, len(pictures)), sum(heights)), _BACKGROUND)
     top = 0
     for row, height in zip(rows, heights, strict=True):
         for number, picture in enumerate(row):
@@ -74,7 +75,7 @@ def contact_sheet(pictures: Sequence[Image.Image], columns: int) -> Image.Image:
 
 
 def check_png_path(path: Path) -> None:
-    """Raises ValueError where `save_png` could not write: to be called before the work, not after it."""
+    """Raises ValueError if `save_png` cannot write to `path`; call it before the work whose result is saved."""
     if path.suffix.lower() != ".png":
         raise ValueError(f"{path}: pictures are written as PNG; give a name that ends in .png")
     if not path.parent.is_dir():
@@ -84,13 +85,9 @@ def check_png_path(path: Path) -> None:
 
 
 def save_png(picture: Image.Image, path: Path) -> None:
-    """Write a PNG file; it appears under its name only when it is whole."""
-    making = path.with_name(f".{path.name}.making")
-    try:
+    """Write a PNG file atomically."""
+    with replacing_file(path) as making:
         picture.save(making, format="PNG")
-        making.replace(path)
-    finally:
-        making.unlink(missing_ok=True)
 
 
 def _enlarged(image: Image.Image) -> Image.Image:
@@ -100,13 +97,13 @@ def _enlarged(image: Image.Image) -> Image.Image:
 
 
 def _inside(box: Box, image_wh: tuple[int, int]) -> tuple[float, float, float, float]:
-    """The pixels that a rectangle's line runs on: the far corner of a box is outside, a line's is not."""
+    """Returns the corner pixels of a box's outline: the far corner of a box is outside of it, PIL draws it inside."""
     x1, y1, x2, y2 = box.to_pixels(image_wh)
     return x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)
 
 
 def _label(pen: ImageDraw.ImageDraw, phrase: str, box: Box, image_wh: tuple[int, int], colour: str) -> None:
-    """The phrase above its box, or inside where the picture ends."""
+    """Draw the phrase above its box, or inside the box if there is no space above it."""
     if not phrase:
         return
     font = _font(14)
@@ -119,7 +116,7 @@ def _label(pen: ImageDraw.ImageDraw, phrase: str, box: Box, image_wh: tuple[int,
 
 
 def _wrapped(line: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_px: int) -> list[str]:
-    """The parts of a line that fit a width; no shorter than 20 characters, however narrow the picture."""
+    """Wrap a line of text to a width, but not to less than 20 characters."""
     columns = max(20, len(line))
     while True:
         parts = textwrap.wrap(line, columns) or [""]

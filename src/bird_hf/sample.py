@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from .atomic_writes import move_folder
-from .checkpoint import copy_code, load_checkpoint
+from .checkpoint.load import copy_code, load_checkpoint
 from .data.embedded.sample_set import write_sample
 from .draw import captioned, contact_sheet, draw_spans, save_png
 from .eval.predict import Query, generate_answers

@@ -38,7 +38,7 @@ def answers(model, processor, queries, **options):
 
 @pytest.fixture(scope="module")
 def alone(tiny_checkpoint, tiny_processor):
-    from bird_hf.checkpoint import load_checkpoint
+    from bird_hf.checkpoint.load import load_checkpoint
 
     model, _ = load_checkpoint(tiny_checkpoint)
     return [text for query in QUERIES for text in answers(model, tiny_processor, [query])]

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 from trl import TrlParser
 
-from bird_hf.checkpoint import load_checkpoint
+from bird_hf.checkpoint.load import load_checkpoint
 from bird_hf.data.folder.publish import image_cell, publish
 from bird_hf.data.masks import record_of
 from bird_hf.data.phantoms import draw_phantom

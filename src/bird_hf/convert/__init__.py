@@ -1,8 +1,8 @@
-"""Original weights -> a BiRD folder: renamed, un-fused, and written as sharded safetensors.
+"""Convert original weights to a BiRD checkpoint: tensors are renamed, split and written as sharded safetensors.
 
-Two sources are read: a folder in Qwen-VL's layout, or a Qwen-7B folder and an OpenCLIP vision tower, between which a
-new resampler is put. Tensors are read, cut and written one at a time, so memory holds neither a model nor a shard; a
-killed conversion goes on where it stopped.
+The source is a folder in Qwen-VL's layout, or a Qwen-7B folder and an OpenCLIP vision tower, which are joined by a
+new resampler. Tensors are read, cut and written one at a time, so that neither the model nor a shard is in memory as a
+whole. A conversion that was killed is resumed.
 """
 
 from __future__ import annotations
@@ -16,29 +16,31 @@ import torch
 from tqdm import tqdm
 from transformers import GenerationConfig
 
-from ..checkpoint import copy_code
+from ..atomic_writes import write_text
+from ..checkpoint.load import copy_code
+from ..checkpoint.model_card import read_origin, render_card
 from ..hub.image_processing_bird import BirdImageProcessor
 from ..hub.modeling_bird import BirdForConditionalGeneration
 from ..hub.processing_bird import END_OF_TEXT, TURN_END, BirdProcessor
-from ..model_card import read_origin, render_card
 from .layouts import block_sizes
-from .shards import Shard, plan_shards, write_index, write_shard
+from .qwen_tokenizer import read_tokenizer
+from .resumable_folder import check_space, resumable_folder
+from .source_checkpoints import SourceCheckpoint, open_parts, open_qwen_vl
 from .source_configs import read_config
-from .sources import Source, open_parts, open_qwen_vl
-from .tokenizer import read_tokenizer
-from .unfinished import check_space, unfinished_folder
+from .weight_writer import Shard, plan_shards, write_index, write_shard
 
 __all__ = ["Converted", "convert", "read_config", "read_tokenizer"]
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
-_REST = 32_000_000  # bytes that tokenizer, code and card surely fit in
+_OTHER_FILES = 32_000_000  # an upper limit of the bytes of tokenizer, code and model card
 
 
 @dataclass(frozen=True)
 class Converted:
-    """What `convert` wrote: stored numbers by block of the model, and what must be known of it.
+    """The result of `convert`.
 
-    Without the source's `qwen.tiktoken` there is no tokenizer and processor.
+    blocks: stored parameters per block of the model. has_processor: False if the source has no `qwen.tiktoken`.
+    remarks: what a user has to know about the model.
     """
 
     path: Path
@@ -60,14 +62,14 @@ def convert(
     dtype: str | None = None,
     seed: int = 0,
 ) -> Converted:
-    """Convert a Qwen-VL folder into a BiRD folder `dst`, which must not hold anything yet.
+    """Convert a Qwen-VL folder to the BiRD checkpoint `dst`, which must not exist or be empty.
 
-    vision: an OpenCLIP file or folder; `src` is then a Qwen-7B folder, and the two are joined by a resampler that is
-    drawn by `seed`. dtype: bfloat16, float16 or float32; that of the word embeddings unless given.
+    vision: an OpenCLIP file or folder; `src` is then a Qwen-7B folder, and the two are joined by a new resampler.
+    dtype: bfloat16, float16 or float32; by default that of the word embeddings. seed: of the new resampler.
 
-    Raises ValueError, in one line, where a source is not of its layout, cannot be read safely, its tensors are
-    missing, unknown or misshapen, or the disk is short. Then nothing is left behind. A run that was killed is
-    continued by the next of the same source.
+    Raises ValueError, in one line, if a source has another layout or cannot be read safely, if tensors are missing,
+    unknown or of a wrong shape, or if the disk is too small; no files are left then. A run that was killed is resumed
+    by the next run with the same source.
     """
     src, dst = Path(src), Path(dst)
     if dst.exists() and (not dst.is_dir() or any(dst.iterdir())):
@@ -80,27 +82,27 @@ def convert(
     made = Converted(dst, block_sizes(source.shapes), name, source.tokenizer is not None, source.remarks)
     shards = plan_shards(source.pieces, source.shapes, written)
     try:
-        with unfinished_folder(dst, f"{source.identity()} {name}") as folder:
-            rest = [shard for shard in shards if not shard.is_whole(folder)]
-            check_space(dst, sum(shard.size for shard in rest) + _REST)
-            _write_rest(source, made, folder)  # first: what is wrong with it shows in seconds
-            _write_weights(shards, rest, source, folder)
+        with resumable_folder(dst, f"{source.identity()} {name}") as folder:
+            missing = [shard for shard in shards if not shard.is_complete(folder)]
+            check_space(dst, sum(shard.size for shard in missing) + _OTHER_FILES)
+            _write_other_files(source, made, folder)  # first, so that errors show before the long part
+            _write_weights(shards, missing, source, folder)
     except OSError as error:
         raise ValueError(f"{dst} cannot be written ({error}); check space and permissions") from error
     return made
 
 
-def _write_weights(shards: list[Shard], rest: list[Shard], source: Source, folder: Path) -> None:
-    """Write those files that are not there yet, and the index of all."""
-    total, missing = (sum(shard.size for shard in group) for group in (shards, rest))
-    with tqdm(desc="converting", total=total, initial=total - missing, unit="B", unit_scale=True) as bar:
-        for shard in rest:
+def _write_weights(shards: list[Shard], missing: list[Shard], source: SourceCheckpoint, folder: Path) -> None:
+    """Write the missing shards, and the index of all."""
+    total, to_write = (sum(shard.size for shard in group) for group in (shards, missing))
+    with tqdm(desc="converting", total=total, initial=total - to_write, unit="B", unit_scale=True) as bar:
+        for shard in missing:
             write_shard(shard, source.weights, folder, bar.update)
     write_index(shards, folder)
 
 
-def _write_rest(source: Source, made: Converted, folder: Path) -> None:
-    """Configuration, code, generation defaults, licences, card and, with a tokenizer, the processor."""
+def _write_other_files(source: SourceCheckpoint, made: Converted, folder: Path) -> None:
+    """Write configuration, code, generation defaults, licences, model card and, if there is a tokenizer, processor."""
     config = source.config
     config.architectures = [BirdForConditionalGeneration.__name__]
     config.dtype = made.dtype
@@ -117,10 +119,10 @@ def _write_rest(source: Source, made: Converted, folder: Path) -> None:
     for licence in (*source.folder.glob("LICENSE*"), *source.folder.glob("NOTICE*")):
         if licence.is_file():
             shutil.copyfile(licence, folder / licence.name)
-    (folder / "README.md").write_text(_card(source, made), encoding="utf-8")
+    write_text(folder / "README.md", _card(source, made))
 
 
-def _card(source: Source, made: Converted) -> str:
+def _card(source: SourceCheckpoint, made: Converted) -> str:
     origin = read_origin(source.origin)
     limits = "".join(f"\n- {remark}" for remark in made.remarks)
     origin = replace(origin, limits=f"{origin.limits.rstrip()}\n- Stored as {made.dtype}.{limits}")

@@ -1,4 +1,4 @@
-"""Where each tensor of a BiRD model comes from: the names of Qwen-VL, Qwen-7B and OpenCLIP, and how they are cut."""
+"""Map the tensors of Qwen-VL, Qwen-7B and OpenCLIP to those of a BiRD model: names, and how they are cut."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ..hub.modeling_bird import BirdForConditionalGeneration
 
 Cut = Callable[[torch.Tensor], torch.Tensor]
 
-# Of an OpenCLIP tower: BiRD has no class token, and its own LayerNorm and projection stand behind the resampler.
+# Not converted from an OpenCLIP tower: BiRD has no class token, and a LayerNorm and a projection after the resampler.
 OPEN_CLIP_LEFT_OUT = (
     "visual.class_embedding",
     "visual.ln_post.weight",
     "visual.ln_post.bias",
     "visual.proj",
 )
-# OpenCLIP's text tower, in its two spellings, and what belongs to the pair of towers.
+# Prefixes of OpenCLIP's text tower, of which there are two naming schemes, and of the contrastive loss.
 OPEN_CLIP_TEXT = (
     "text.",
     "transformer.",
@@ -38,13 +38,13 @@ _BLOCKS = {
     "vision transformer": "model.vision_tower.",
     "resampler": "model.resampler.",
     "projector": "model.projector.",
-    "language model": "",  # and its head: all the rest
+    "language model": "",  # all other tensors, the head among them
 }
 
 
 @dataclass(frozen=True)
 class Piece:
-    """One tensor of ours, and how it is cut from one of the source."""
+    """A tensor of the BiRD model, and how it is cut from a tensor of the source."""
 
     target: str
     source: str
@@ -52,7 +52,7 @@ class Piece:
 
 
 def model_shapes(config: BirdConfig) -> dict[str, tuple[int, ...]]:
-    """The shape of every tensor that a checkpoint stores; nothing is allocated."""
+    """Returns the shapes of all tensors that a checkpoint stores, without allocating them."""
     with torch.device("meta"):
         model = BirdForConditionalGeneration(config)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
@@ -62,7 +62,7 @@ def model_shapes(config: BirdConfig) -> dict[str, tuple[int, ...]]:
 
 
 def block_sizes(shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
-    """Stored numbers by block of the model."""
+    """Count the stored parameters per block of the model."""
     sizes: Counter[str] = Counter(dict.fromkeys(_BLOCKS, 0))
     for name, shape in shapes.items():
         sizes[next(block for block, prefix in _BLOCKS.items() if name.startswith(prefix))] += prod(shape)
@@ -70,7 +70,7 @@ def block_sizes(shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
 
 
 def language_pieces(config: BirdConfig) -> Iterator[Piece]:
-    """The language model, as Qwen-7B and Qwen-VL name it."""
+    """Yields the tensors of the language model, from Qwen-7B's and Qwen-VL's names."""
     yield Piece("model.language_model.embed_tokens.weight", "transformer.wte.weight")
     for layer in range(config.text_config.num_hidden_layers):
         yield from _text_layer(f"model.language_model.layers.{layer}", f"transformer.h.{layer}")
@@ -80,10 +80,10 @@ def language_pieces(config: BirdConfig) -> Iterator[Piece]:
 
 
 def qwen_vision_pieces(config: BirdConfig) -> Iterator[Piece]:
-    """Vision transformer, resampler and projector, as Qwen-VL names them."""
+    """Yields the tensors of vision transformer, resampler and projector, from Qwen-VL's names."""
     visual, tower = "transformer.visual", "model.vision_tower"
     heads = config.vision_config.num_attention_heads
-    yield Piece(f"{tower}.patch_embedding.weight", f"{visual}.conv1.weight", _product)
+    yield Piece(f"{tower}.patch_embedding.weight", f"{visual}.conv1.weight", _as_matrix)
     yield Piece(f"{tower}.position_embedding", f"{visual}.positional_embedding")
     yield from _linear(f"{tower}.pre_norm", f"{visual}.ln_pre")
     for block in range(config.vision_config.num_hidden_layers):
@@ -104,10 +104,10 @@ def qwen_vision_pieces(config: BirdConfig) -> Iterator[Piece]:
 
 
 def open_clip_pieces(config: BirdConfig) -> Iterator[Piece]:
-    """The vision transformer, as OpenCLIP names it."""
+    """Yields the tensors of the vision transformer, from OpenCLIP's names."""
     tower = "model.vision_tower"
-    yield Piece(f"{tower}.patch_embedding.weight", "visual.conv1.weight", _product)
-    # The first row is the class token's place.
+    yield Piece(f"{tower}.patch_embedding.weight", "visual.conv1.weight", _as_matrix)
+    # The first row is the position of the class token.
     yield Piece(f"{tower}.position_embedding", "visual.positional_embedding", lambda table: table[1:])
     yield from _linear(f"{tower}.pre_norm", "visual.ln_pre")
     for block in range(config.vision_config.num_hidden_layers):
@@ -116,8 +116,8 @@ def open_clip_pieces(config: BirdConfig) -> Iterator[Piece]:
         yield from _vision_block(ours, theirs)
 
 
-def _product(kernel: torch.Tensor) -> torch.Tensor:
-    """A convolution with the stride of its kernel, (C, 3, p, p), as a matrix on cut patches, (C, 3 * p * p)."""
+def _as_matrix(kernel: torch.Tensor) -> torch.Tensor:
+    """Turn a convolution with non-overlapping kernels, (C, 3, p, p), into a matrix for patches, (C, 3 * p * p)."""
     return kernel.flatten(1)
 
 
@@ -132,7 +132,7 @@ def _text_layer(ours: str, theirs: str) -> Iterator[Piece]:
 
 
 def _vision_block(ours: str, theirs: str) -> Iterator[Piece]:
-    """A block without its fused projection, in which Qwen-VL and OpenCLIP differ."""
+    """Yields the tensors of a block, except its fused projection, which differs between Qwen-VL and OpenCLIP."""
     yield from _linear(f"{ours}.attention.out_proj", f"{theirs}.attn.out_proj")
     yield from _linear(f"{ours}.attention_norm", f"{theirs}.ln_1")
     yield from _linear(f"{ours}.mlp_norm", f"{theirs}.ln_2")
@@ -146,17 +146,17 @@ def _linear(ours: str, theirs: str) -> Iterator[Piece]:
 
 
 def _fused(ours: str, theirs: str, third: Callable[[int], Cut]) -> Iterator[Piece]:
-    """Queries, keys and values from one projection; `theirs` ends before "weight" and "bias"."""
+    """Split a fused projection into queries, keys and values. theirs: its name up to "weight" and "bias"."""
     for index, name in enumerate(("q_proj", "k_proj", "v_proj")):
         for kind in ("weight", "bias"):
             yield Piece(f"{ours}.{name}.{kind}", f"{theirs}{kind}", third(index))
 
 
 def _third(index: int) -> Cut:
-    """Rows laid out [queries; keys; values]."""
+    """For rows in the order [queries; keys; values]."""
     return lambda fused: fused.unflatten(0, (3, -1))[index]
 
 
 def _third_of_each_head(heads: int) -> Callable[[int], Cut]:
-    """Rows laid out (heads, 3, head_dim)."""
+    """For rows in the order (heads, 3, head_dim)."""
     return lambda index: lambda fused: fused.unflatten(0, (heads, 3, -1))[:, index].flatten(0, 1)

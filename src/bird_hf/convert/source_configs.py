@@ -1,4 +1,4 @@
-"""Configurations of the sources in BiRD's terms."""
+"""Translate the configurations of Qwen-VL, Qwen-7B and OpenCLIP to a BirdConfig."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 
 from ..hub.configuration_bird import BirdConfig
-from .weight_files import Weights
+from .weight_reader import Weights
 
-_IMAGE_SIZE = 448  # BiRD's, whatever size an OpenCLIP tower was trained at: its position table is resized
+_IMAGE_SIZE = 448  # BiRD's; the position table of an OpenCLIP tower of another image size is resized
 _VIT_BIGG_WIDTH, _VIT_BIGG_HEAD = 1664, 104
 _OPEN_CLIP_EPS = 1e-5
 
 
 def read_config(src: Path) -> BirdConfig:
-    """Of a Qwen-VL folder. Raises ValueError, in one line, where it is none."""
+    """Returns the configuration of a Qwen-VL folder. Raises ValueError, in one line, if it is not a Qwen-VL folder."""
     path = src / "config.json"
     source = _read_json(path)
     with _named_errors(path, "Qwen-VL"):
@@ -41,9 +41,10 @@ def read_config(src: Path) -> BirdConfig:
 
 
 def assembled_config(src: Path, tower: dict[str, Any], image_token_id: int | None) -> BirdConfig:
-    """Of a Qwen-7B folder and a vision transformer (`read_tower`). The resampler is as wide as the language model.
+    """Returns the configuration of a Qwen-7B language model with a vision transformer (`read_tower`).
 
-    image_token_id: None where the folder has no tokenizer; the id is then that of Qwen-VL.
+    The resampler is as wide as the language model. image_token_id: None if the folder has no tokenizer; the id is then
+    Qwen-VL's. Raises ValueError, in one line, if `src` is not a Qwen-7B folder.
     """
     path = src / "config.json"
     source = _read_json(path)
@@ -52,49 +53,50 @@ def assembled_config(src: Path, tower: dict[str, Any], image_token_id: int | Non
     with _named_errors(path, "Qwen-7B"):
         width = source["hidden_size"]
         resampler = {"resampler_hidden_size": width, "resampler_num_attention_heads": max(1, width // 128)}
-        slot = {} if image_token_id is None else {"image_token_id": image_token_id}
-        return _config(source, tower | resampler, slot)
+        token = {} if image_token_id is None else {"image_token_id": image_token_id}
+        return _config(source, tower | resampler, token)
 
 
-def _config(source: dict[str, Any], vision: dict[str, Any], slot: dict[str, int]) -> BirdConfig:
+def _config(source: dict[str, Any], vision: dict[str, Any], token: dict[str, int]) -> BirdConfig:
     if source.get("rotary_pct", 1.0) != 1.0 or not source.get("no_bias", True):
-        raise TypeError("partial rotary embeddings and biases are not Qwen's")
+        raise TypeError("partial rotary embeddings and biases are not supported")
     heads = source["num_attention_heads"]
     text = {
         "model_type": "qwen2",
         "vocab_size": source["vocab_size"],
         "hidden_size": source["hidden_size"],
-        # Qwen counts gate and up projection together.
+        # Qwen's number counts gate and up projection together.
         "intermediate_size": source["intermediate_size"] // 2,
         "num_hidden_layers": source["num_hidden_layers"],
         "num_attention_heads": heads,
         "num_key_value_heads": heads,
         "rms_norm_eps": source["layer_norm_epsilon"],
-        # Not max_position_embeddings: beyond 2048 Qwen scales in a way that is not reproduced here.
+        # Not max_position_embeddings: the scaling that Qwen uses beyond 2048 tokens is not reproduced here.
         "max_position_embeddings": source["seq_length"],
         "rope_parameters": {"rope_type": "default", "rope_theta": float(source["rotary_emb_base"])},
     }
     tied = source.get("tie_word_embeddings", False)
-    config = BirdConfig(text_config=text, vision_config=vision, tie_word_embeddings=tied, **slot)
+    config = BirdConfig(text_config=text, vision_config=vision, tie_word_embeddings=tied, **token)
     if config.image_token_id >= text["vocab_size"]:
         raise TypeError(
-            f"image slots are token {config.image_token_id}, but the vocabulary has {text['vocab_size']} tokens; "
+            f"the image token has id {config.image_token_id}, but the vocabulary has {text['vocab_size']} tokens; "
             "it needs room for Qwen-VL's control tokens"
         )
     return config
 
 
 def read_tower(path: Path, weights: Weights) -> dict[str, Any]:
-    """The vision part of a BirdConfig, from the tensors of an OpenCLIP tower in a file or folder `path`.
+    """Returns `vision_config` for an OpenCLIP tower in the file or folder `path`, from the shapes of its tensors.
 
-    The number of heads shows in no tensor: it comes from open_clip_config.json, or the tower is a ViT-bigG.
+    The number of heads does not follow from the shapes: it is read from open_clip_config.json, or known for ViT-bigG.
+    Raises ValueError, in one line, if the tensors are not those of an OpenCLIP vision transformer.
     """
 
     def shape(name: str, ndim: int) -> tuple[int, ...]:
         if name not in weights:
-            raise ValueError(f"{path} is of an unknown layout: an OpenCLIP vision transformer has a {name}")
+            raise ValueError(f"{path} is of an unknown layout: it has no {name}, as OpenCLIP's have")
         if len(found := weights[name].shape) != ndim:
-            raise ValueError(f"{path} is no OpenCLIP vision transformer: {name} is {found}")
+            raise ValueError(f"{path} is not an OpenCLIP vision transformer: {name} has shape {found}")
         return found
 
     width, channels, patch, _ = shape("visual.conv1.weight", 4)
@@ -104,7 +106,7 @@ def read_tower(path: Path, weights: Weights) -> dict[str, Any]:
     settings_file = (path if path.is_dir() else path.parent) / "open_clip_config.json"
     if not settings_file.is_file() and width != _VIT_BIGG_WIDTH:
         raise ValueError(
-            f"{path} is no ViT-bigG, so its number of heads must stand in {settings_file}: add it"
+            f"{path} is not a ViT-bigG, so its number of heads is read from {settings_file}; add that file"
         )
     settings = _read_json(settings_file) if settings_file.is_file() else {}
     with _named_errors(settings_file, "OpenCLIP"):
@@ -131,13 +133,13 @@ def _read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path} is not a configuration ({error})") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} is not a configuration: it holds no JSON object")
+        raise ValueError(f"{path} is not a configuration: it is not a JSON object")
     return content
 
 
 @contextmanager
 def _named_errors(path: Path, kind: str) -> Iterator[None]:
-    """What a field that is missing or of another kind raises, in one line that names the file."""
+    """Re-raise the errors of missing fields and wrong types as a ValueError, in one line that names the file."""
     try:
         yield
     except KeyError as error:

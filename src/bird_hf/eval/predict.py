@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from ..checkpoint import load_checkpoint
+from ..checkpoint.load import load_checkpoint
 from ..data.folder.publish import open_folder
 from ..data.records import SINGLE_TASKS
 from .hallucination import missing_objects

@@ -1,9 +1,11 @@
-"""Safetensors files written tensor by tensor, so that neither a file nor a model is ever whole in memory."""
+"""Write sharded safetensors tensor by tensor, so that neither a shard nor the model is in memory as a whole.
+
+safetensors' own `save_file` needs all tensors of a file at once: 4 GB for each shard of the full model.
+"""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -12,16 +14,17 @@ from typing import IO
 
 import torch
 
+from ..atomic_writes import replacing_file, write_text
 from .layouts import Piece
-from .weight_files import DTYPE_NAMES, Weights
+from .weight_reader import DTYPE_NAMES, Weights
 
-SHARD_BYTES = 4_000_000_000  # of numbers in one file
-_AT_ONCE = 1 << 24  # numbers that are converted and written together
+SHARD_BYTES = 4_000_000_000  # of tensor data per file
+_CHUNK = 1 << 24  # elements that are converted and written at a time
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One file to be written: its header, as it stands in the file, and the pieces behind it in their order."""
+    """A file to write: the bytes of its header, and the tensors that follow in this order."""
 
     name: str
     pieces: tuple[Piece, ...]
@@ -29,8 +32,8 @@ class Shard:
     header: bytes
     size: int  # of the file
 
-    def is_whole(self, folder: Path) -> bool:
-        """Whether the folder holds this file, with these tensors in these places."""
+    def is_complete(self, folder: Path) -> bool:
+        """Whether the folder contains this file, with the same header and size."""
         path = folder / self.name
         if not path.is_file() or path.stat().st_size != self.size:
             return False
@@ -41,7 +44,7 @@ class Shard:
 def plan_shards(
     pieces: Iterable[Piece], shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype
 ) -> list[Shard]:
-    """Pieces in files of at most `SHARD_BYTES`, or with one larger piece alone."""
+    """Distribute tensors over files of at most `SHARD_BYTES`; a larger tensor gets a file of its own."""
     groups: list[list[Piece]] = [[]]
     room = SHARD_BYTES
     for piece in pieces:
@@ -58,7 +61,7 @@ def plan_shards(
 
 
 def _plan(name: str, pieces: list[Piece], shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype) -> Shard:
-    """A file by the format of safetensors: the header's length in 8 bytes, the header in JSON, the numbers."""
+    """Plan a file in the safetensors format: the header's length in 8 bytes, the header as JSON, the tensor data."""
     entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0
     for piece in pieces:
@@ -70,42 +73,40 @@ def _plan(name: str, pieces: list[Piece], shapes: Mapping[str, tuple[int, ...]],
             "data_offsets": [start, end],
         }
     text = json.dumps(entries, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the numbers are aligned
+    text += b" " * (-len(text) % 8)  # the tensor data is aligned to 8 bytes
     header = len(text).to_bytes(8, "little") + text
     return Shard(name, tuple(pieces), dtype, header, len(header) + end)
 
 
 def write_shard(shard: Shard, weights: Weights, folder: Path, progress: Callable[[int], object]) -> None:
-    """Write a file, under another name until it is whole. `progress` is told of bytes as they are written.
+    """Write a file atomically, and call `progress` with each number of bytes written.
 
-    Raises ValueError where a number does not fit the file's dtype.
+    Raises ValueError if a value is out of the range of the file's dtype.
     """
-    making = folder / f"{shard.name}.making"
-    with making.open("wb") as file:
+    with replacing_file(folder / shard.name) as making, making.open("wb") as file:
         progress(file.write(shard.header))
         for piece in shard.pieces:
             _write_piece(piece, weights, shard.dtype, file, progress)
-        file.flush()
-        os.fsync(file.fileno())
-    making.replace(folder / shard.name)
 
 
 def _write_piece(
     piece: Piece, weights: Weights, dtype: torch.dtype, file: IO[bytes], progress: Callable[[int], object]
 ) -> None:
-    """Nothing of the piece is left afterwards, so that the file it is mapped from can be let go."""
-    for part in piece.cut(weights[piece.source].read()).reshape(-1).split(_AT_ONCE):
+    """Write one tensor. No reference to it remains, so that the file that it is mapped from can be unmapped."""
+    for part in piece.cut(weights[piece.source].read()).reshape(-1).split(_CHUNK):
         numbers = part.to(dtype)
         if dtype == torch.float16 and not numbers.isfinite().all():
-            raise ValueError(f"{piece.source} holds numbers that float16 cannot; use bfloat16 or float32")
+            raise ValueError(
+                f"{piece.source} has values out of the range of float16; use bfloat16 or float32"
+            )
         progress(file.write(numbers.view(torch.uint8).numpy()))
 
 
 def write_index(shards: list[Shard], folder: Path) -> None:
-    """Which file holds which tensor; a single file needs no index."""
+    """Write the index that maps tensors to files; a single file needs none."""
     if len(shards) == 1:
         return
     placed = {piece.target: shard.name for shard in shards for piece in shard.pieces}
     num_bytes = sum(shard.size - len(shard.header) for shard in shards)
     index = {"metadata": {"total_size": num_bytes}, "weight_map": placed}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
+    write_text(folder / "model.safetensors.index.json", json.dumps(index, indent=2))

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import yaml
 
+from bird_hf.checkpoint.model_card import known_origins, read_origin, render_card, write_card
 from bird_hf.eval.run_report import as_markdown, results_of
 from bird_hf.eval.runs import weights_sha256
 from bird_hf.hub.configuration_bird import BirdConfig
-from bird_hf.model_card import known_origins, read_origin, render_card, write_card
 from bird_hf.sample import embedded_checkpoint
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 REPORT = ROOT / "docs" / "nano_report.json"
-CARDS = ROOT / "src" / "bird_hf" / "assets" / "model_card"
+CARDS = ROOT / "model_card"
 
 
 @pytest.fixture
@@ -91,13 +91,15 @@ def test_an_origin_of_ones_own_is_a_file(config, tmp_path):
 def test_a_file_that_is_no_origin_is_refused(tmp_path, text):
     path = tmp_path / "mine.yaml"
     path.write_text(text)
-    with pytest.raises(ValueError, match=r"mine\.yaml is no origin of a model .*; see .*unrecorded\.yaml"):
+    with pytest.raises(
+        ValueError, match=r"mine\.yaml does not describe the origin of a model .*; see .*unrecorded\.yaml"
+    ):
         read_origin(path)
 
 
 def test_an_origin_that_is_not_there_is_refused_with_those_that_are():
     with pytest.raises(
-        ValueError, match="'nowhere' is no YAML file, and none of assembled, bird-nano, med-grit"
+        ValueError, match="'nowhere' is not a YAML file; give one, or one of assembled, bird-nano, med-grit"
     ):
         read_origin("nowhere")
 

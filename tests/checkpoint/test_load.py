@@ -1,4 +1,4 @@
-"""A checkpoint folder opens, or one line says why not; nothing in it runs."""
+"""A checkpoint folder loads, or one line says why not; nothing in it is run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging
 
-from bird_hf.checkpoint import load_checkpoint
+from bird_hf.checkpoint.load import find_checkpoint, load_checkpoint
 
 WEIGHTS = "model.safetensors"
 A_TENSOR = "model.language_model.layers.0.mlp.down_proj.weight"
@@ -101,7 +101,7 @@ def test_a_pickle_that_runs_code_is_refused_and_does_not_run(
     path = as_bin(folder, {"weight": RunsOnLoad(marker)})
     if form == "pickle":
         path.write_bytes(pickle.dumps({"weight": RunsOnLoad(marker)}))
-    with pytest.raises(ValueError, match="a pickle that holds more than tensors, which is refused"):
+    with pytest.raises(ValueError, match="a pickle that contains more than tensors, which is refused"):
         load_checkpoint(folder)
     assert not marker.exists()
     assert capfd.readouterr() == ("", "")
@@ -112,14 +112,14 @@ def test_a_pickle_that_runs_code_is_refused_and_does_not_run(
     [
         (lambda folder: (folder / WEIGHTS).write_bytes(b""), "weights are damaged .SafetensorError"),
         (lambda folder: (folder / WEIGHTS).rename(folder / "adapter.safetensors"), "no file named"),
-        (reshape_a_tensor, f"1 tensors of the weights are missing or misshapen, such as {A_TENSOR}"),
+        (reshape_a_tensor, f"1 tensors of the weights are missing or have a wrong shape, such as {A_TENSOR}"),
         (cut_bin, "weights are damaged"),
         (text_as_bin, "weights are damaged .KeyError"),
         (lambda folder: as_bin(folder, [torch.zeros(2)]), "weights are damaged .TypeError"),
         (lambda folder: edit_config(folder, text_config=5), "config.json or the weights are damaged"),
         (lambda folder: edit_config(folder, num_queries="x"), "config.json or the weights are damaged"),
-        (lambda folder: (folder / "config.json").write_text("[1]"), "is no JSON object"),
-        (lambda folder: (folder / "config.json").write_bytes(b"\xff\xfe"), "is no JSON object"),
+        (lambda folder: (folder / "config.json").write_text("[1]"), "is not a JSON object"),
+        (lambda folder: (folder / "config.json").write_bytes(b"\xff\xfe"), "is not a JSON object"),
         (without_processor, "no tokenizer and processor .*qwen.tiktoken"),
         (lambda folder: (folder / "tokenizer.json").unlink(), "are of another model"),
         (lambda folder: (folder / "tokenizer.json").write_text("{"), "processor is damaged .JSONDecodeError"),
@@ -141,3 +141,17 @@ def test_damage_is_named_in_one_line(
 def test_a_file_is_no_folder(folder: Path) -> None:
     with pytest.raises(ValueError, match="no such folder; run `bird quickstart`"):
         load_checkpoint(folder / "config.json")
+
+
+def test_a_checkpoint_is_a_folder_or_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_checkpoint(str(tmp_path)) == tmp_path
+    with pytest.raises(
+        ValueError, match=r"^'some/bird' is not a folder and cannot be downloaded from the hub \(.*\)$"
+    ):
+        find_checkpoint("some/bird")
+    cached = tmp_path / "models--some--bird"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text("a" * 40)
+    (cached / "snapshots" / ("a" * 40)).mkdir(parents=True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert find_checkpoint("some/bird") == cached / "snapshots" / ("a" * 40)

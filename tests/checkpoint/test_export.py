@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bird_hf.export import export_checkpoint, push
+from bird_hf.checkpoint.export import export_checkpoint, push
 
 OPEN = """
 import json, sys
@@ -91,7 +91,7 @@ def test_a_checkpoint_without_a_card_gets_one_and_a_card_is_kept(tiny_checkpoint
     (with_card / "README.md").write_text("my card")
     export_checkpoint(with_card, tmp_path / "kept")
     assert (tmp_path / "kept" / "README.md").read_text() == "my card"
-    with pytest.raises(ValueError, match="has a card of its own; with --origin it is written anew"):
+    with pytest.raises(ValueError, match="has a model card; --origin writes a new one"):
         export_checkpoint(with_card, tmp_path / "new", results="a table")
     assert not (tmp_path / "new").exists()
     export_checkpoint(with_card, tmp_path / "new", origin="med-grit", results="a table")
@@ -117,7 +117,7 @@ def test_the_folder_itself_and_a_bin_are_refused(tiny_checkpoint, tmp_path):
         export_checkpoint(tmp_path / "nothing", tmp_path / "out")
     source = Path(shutil.copytree(tiny_checkpoint, tmp_path / "bin"))
     (source / "model.safetensors").rename(source / "pytorch_model.bin")
-    with pytest.raises(ValueError, match=r"a \.bin is not passed on"):
+    with pytest.raises(ValueError, match=r"\.bin files are not exported"):
         export_checkpoint(source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

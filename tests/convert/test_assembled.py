@@ -152,7 +152,7 @@ def test_the_command_and_the_card_say_what_is_new_and_what_was_left_out(text, op
     assert ran.exit_code == 0, ran.output
     card = (tmp_path / "bird" / "README.md").read_text()
     for words in (
-        "resampler and projector are new (drawn at random, seed 3)",
+        "resampler and projector are new (initialized at random, seed 3)",
         "visual.class_embedding, visual.ln_post.weight, visual.ln_post.bias, visual.proj, the class token's position",
     ):
         assert words in ran.stderr
@@ -179,10 +179,10 @@ def refusal(text, dst, vision):
         (lambda t: t.pop("visual.ln_pre.bias"), "lacks 1 tensors: visual.ln_pre.bias"),
         (lambda t: t.update({"visual.extra": torch.ones(1)}), "not OpenCLIP's: visual.extra"),
         (lambda t: t.update({"extra": torch.ones(1)}), "not OpenCLIP's: extra"),
-        (lambda t: t.update({"visual.conv1.weight": torch.ones(3)}), "visual.conv1.weight is (3,)"),
+        (lambda t: t.update({"visual.conv1.weight": torch.ones(3)}), "visual.conv1.weight has shape (3,)"),
         (
             lambda t: t.update({"visual.positional_embedding": torch.ones(16, WIDTH)}),
-            "visual.positional_embedding is (16, 64), which does not make (9, 64)",
+            "visual.positional_embedding has shape (16, 64), which does not give (9, 64)",
         ),
     ],
 )
@@ -199,7 +199,7 @@ def test_a_tower_that_is_not_open_clips_is_refused(text, open_clip, tmp_path, ch
 def test_a_small_tower_without_its_configuration_is_refused(text, tmp_path):
     file = tmp_path / "open_clip_pytorch_model.bin"
     torch.save(open_clip_tensors(), file)
-    assert "its number of heads must stand in" in refusal(text, tmp_path / "bird", file)
+    assert "its number of heads is read from" in refusal(text, tmp_path / "bird", file)
 
 
 def test_a_text_checkpoint_without_room_for_the_tokens_is_refused(text, open_clip, tmp_path):
@@ -208,7 +208,7 @@ def test_a_text_checkpoint_without_room_for_the_tokens_is_refused(text, open_cli
     for name in ("config.json", "model.safetensors"):
         (folder / name).symlink_to(text / name)
     message = refusal(folder, tmp_path / "bird", open_clip)  # no vocabulary: the ids would be Qwen-VL's
-    assert "image slots are token 151859, but the vocabulary has 512 tokens" in message
+    assert "the image token has id 151859, but the vocabulary has 512 tokens" in message
 
 
 def test_a_checkpoint_that_sees_already_gets_no_second_tower(open_clip, tmp_path):

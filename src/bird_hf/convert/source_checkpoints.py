@@ -1,7 +1,7 @@
-"""What a BiRD checkpoint is made from: a Qwen-VL folder, or a Qwen-7B folder and an OpenCLIP tower.
+"""The original checkpoints that can be converted: a Qwen-VL folder, or a Qwen-7B folder and an OpenCLIP tower.
 
-A source is checked as a whole before anything is written: every tensor is there, none is left over, and each is
-cut into the shape that the model has.
+They are checked before anything is written: no tensor is missing or unknown, and each is cut to the shape that
+the model has.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from .layouts import (
     open_clip_pieces,
     qwen_vision_pieces,
 )
+from .qwen_tokenizer import RANKS_FILE, read_tokenizer
 from .source_configs import assembled_config, read_config, read_tower
-from .tokenizer import RANKS_FILE, read_tokenizer
-from .weight_files import (
+from .weight_reader import (
     DTYPE_NAMES,
     DTYPES,
     OPEN_CLIP_FILES,
@@ -40,20 +40,19 @@ from .weight_files import (
 )
 
 _EMBEDDING = "transformer.wte.weight"
-_ENDS = (
-    1 << 20
-)  # bytes at both ends of a file: a safetensors header is at the front, a zip's table at the back
+# Bytes read at both ends of a file: safetensors have their table of contents at the start, zip files at the end.
+_ENDS = 1 << 20
 _NO_TOKENIZER = (
-    f"no tokenizer and processor, because the source has no {RANKS_FILE}: model and configuration only"
+    f"the source has no {RANKS_FILE}, so there is no tokenizer and processor: model and configuration only"
 )
 
 
 @dataclass(frozen=True)
-class Source:
-    """A checked source: names and shapes; of its numbers nothing is in memory.
+class SourceCheckpoint:
+    """A checked source: names, shapes and configuration; no weights are in memory.
 
-    folder: the language model's. origin: the name of its card's origin. remarks: what a user must know of the model
-    that is made from it.
+    folder: of the language model. origin: name of the origin for the model card. remarks: what a user has to know
+    about the converted model.
     """
 
     folder: Path
@@ -68,12 +67,12 @@ class Source:
 
     @property
     def dtype(self) -> torch.dtype:
-        """That of the word embeddings; float64, which no model runs in, becomes float32."""
+        """The dtype of the word embeddings; float32 if it is float64."""
         dtype = DTYPES[self.weights[_EMBEDDING].dtype]
         return torch.float32 if dtype == torch.float64 else dtype
 
     def identity(self) -> str:
-        """A digest that other files, or the same ones changed, do not have."""
+        """Returns a digest that changes with the files, from their sizes, times and first and last bytes."""
         digest = hashlib.sha256(json.dumps([self.config.to_dict(), self.remarks], default=str).encode())
         for piece in self.pieces:
             digest.update(f"{piece.source} -> {piece.target}\n".encode())
@@ -87,8 +86,8 @@ class Source:
         return digest.hexdigest()
 
 
-def open_qwen_vl(folder: Path) -> Source:
-    """A folder in Qwen-VL's original layout. Raises ValueError, in one line, for what is wrong with it."""
+def open_qwen_vl(folder: Path) -> SourceCheckpoint:
+    """Open a folder in Qwen-VL's original layout. Raises ValueError, in one line, if it is not one, or is damaged."""
     config = read_config(folder)
     files = find_files(folder)
     weights = _without_frequencies(open_weights(files))
@@ -101,29 +100,24 @@ def open_qwen_vl(folder: Path) -> Source:
             f"{folder}: {RANKS_FILE} puts {IMAGE_TOKEN} at {found}, config.json at {config.image_token_id}"
         )
     remarks = () if tokenizer else (_NO_TOKENIZER,)
-    return Source(
-        folder,
-        "qwen-vl",
-        tuple(files),
-        config,
-        weights,
-        pieces,
-        shapes,
-        tokenizer,
-        remarks,
+    return SourceCheckpoint(
+        folder, "qwen-vl", tuple(files), config, weights, pieces, shapes, tokenizer, remarks
     )
 
 
-def open_parts(folder: Path, vision: Path, seed: int) -> Source:
-    """A Qwen-7B folder and an OpenCLIP tower (file or folder); resampler and projector are drawn by `seed`."""
+def open_parts(folder: Path, vision: Path, seed: int) -> SourceCheckpoint:
+    """Open a Qwen-7B folder and an OpenCLIP tower (file or folder), with a new resampler and projector.
+
+    seed: of the random initialization. Raises ValueError, in one line, if a source has another layout or is damaged.
+    """
     if not vision.exists():
         raise ValueError(f"{vision}: no such file or folder; give an OpenCLIP checkpoint")
     vision_files = [vision] if vision.is_file() else find_files(vision, OPEN_CLIP_FILES)
     tower = open_weights(vision_files)
     tower_config = read_tower(vision, tower)
     tokenizer = _tokenizer(folder)
-    slot = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN) if tokenizer else None
-    config = assembled_config(folder, tower_config, slot)
+    image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN) if tokenizer else None
+    config = assembled_config(folder, tower_config, image_token_id)
     files = find_files(folder)
     text = _without_frequencies(open_weights(files))
 
@@ -138,21 +132,14 @@ def open_parts(folder: Path, vision: Path, seed: int) -> Source:
     new = _new_parts(config, seed)
     pieces = (*text_pieces, *tower_pieces, *(Piece(name, name) for name in new))
     remarks = (
-        f"resampler and projector are new (drawn at random, seed {seed}): train them before you ask anything",
-        f"left out of the OpenCLIP tower, because BiRD has no place for it: {', '.join(left_out)}, "
+        f"resampler and projector are new (initialized at random, seed {seed}): train the model before you use it",
+        f"left out of the OpenCLIP tower, because BiRD does not use it: {', '.join(left_out)}, "
         "the class token's position",
         *(() if tokenizer else (_NO_TOKENIZER,)),
     )
-    return Source(
-        folder,
-        "assembled",
-        (*files, *vision_files),
-        config,
-        text | tower | new,
-        pieces,
-        shapes,
-        tokenizer,
-        remarks,
+    weights = text | tower | new
+    return SourceCheckpoint(
+        folder, "assembled", (*files, *vision_files), config, weights, pieces, shapes, tokenizer, remarks
     )
 
 
@@ -162,12 +149,12 @@ def _tokenizer(folder: Path) -> Qwen2Tokenizer | None:
 
 
 def _without_frequencies(weights: Weights) -> Weights:
-    """Rotary frequencies are computed, and only some versions stored them."""
+    """Drop the rotary frequencies: they are computed, and only some versions store them."""
     return {name: stored for name, stored in weights.items() if not name.endswith("rotary_emb.inv_freq")}
 
 
 def _new_parts(config: BirdConfig, seed: int) -> Weights:
-    """Resampler and projector as a new model has them. They are drawn in a model without layers."""
+    """Returns the resampler and the projector of a newly initialized model, which is made without layers."""
     vision = config.vision_config.to_dict() | {"num_hidden_layers": 0}
     text = config.text_config.to_dict() | {"num_hidden_layers": 0, "vocab_size": 1, "layer_types": None}
     with torch.random.fork_rng(devices=[]):
@@ -184,13 +171,13 @@ def _check_names(weights: Weights, pieces: tuple[Piece, ...], where: Path, layou
     wanted = {piece.source for piece in pieces}
     if not wanted & weights.keys():
         raise ValueError(
-            f"{where} is of an unknown layout: it holds {some(weights) or 'nothing'}, and no tensor of {layout}'s"
+            f"{where} is of an unknown layout: it contains {some(weights) or 'nothing'}, and no tensor of {layout}"
         )
     if missing := wanted - weights.keys():
         raise ValueError(f"{where} lacks {len(missing)} tensors: {some(missing)}; is the download complete?")
     if unexpected := weights.keys() - wanted:
         raise ValueError(
-            f"{where} holds {len(unexpected)} tensors that are not {layout}'s: {some(unexpected)}; "
+            f"{where} contains {len(unexpected)} tensors that are not {layout}'s: {some(unexpected)}; "
             "give the original checkpoint"
         )
 
@@ -198,21 +185,25 @@ def _check_names(weights: Weights, pieces: tuple[Piece, ...], where: Path, layou
 def _check_shapes(
     weights: Weights, pieces: tuple[Piece, ...], config: BirdConfig, where: Path
 ) -> dict[str, tuple[int, ...]]:
-    """The model's shapes, after a look at whether these pieces have them."""
+    """Returns the shapes of the model's tensors. Raises ValueError if these pieces do not have them."""
     shapes = model_shapes(config)
     wrong = []
     for piece in pieces:
         stored = weights[piece.source]
         if stored.dtype not in DTYPES:
             raise ValueError(
-                f"{where}: {piece.source} is stored as {stored.dtype}; only plain floats convert"
+                f"{where}: {piece.source} is stored as {stored.dtype}; only F64, F32, F16 and BF16 can be converted"
             )
         try:
             cut = tuple(piece.cut(torch.empty(stored.shape, device="meta")).shape)
         except (RuntimeError, IndexError):
             cut = ()
         if cut != shapes[piece.target]:
-            wrong.append(f"{piece.source} is {stored.shape}, which does not make {shapes[piece.target]}")
+            wrong.append(
+                f"{piece.source} has shape {stored.shape}, which does not give {shapes[piece.target]}"
+            )
     if wrong:
-        raise ValueError(f"{where} has misshapen tensors: {some(wrong)}; is config.json of this checkpoint?")
+        raise ValueError(
+            f"{where} has tensors of a wrong shape: {some(wrong)}; is config.json of this checkpoint?"
+        )
     return shapes

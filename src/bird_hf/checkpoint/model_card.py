@@ -1,7 +1,7 @@
-"""The card of a checkpoint: what it is, what it is not for, whose terms it carries, and what was measured.
+"""Render the model card of a checkpoint: intended use, training data with licences, limits, and results.
 
-Numbers come from the configuration and the weights, results from a report, and what no program can know (the origin
-of a model) from a YAML file. Template and known origins are in `assets/model_card`.
+Numbers come from the configuration and the weights, results from a report, and the origin of the model from a YAML
+file. Template and known origins are in the repository's folder `model_card`.
 """
 
 from __future__ import annotations
@@ -15,22 +15,25 @@ from typing import TYPE_CHECKING
 import yaml
 from safetensors import safe_open
 
-if TYPE_CHECKING:
-    from .hub.configuration_bird import BirdConfig
+from ..atomic_writes import write_text
+from ..repository_folders import repository_folder
 
-_FOLDER = Path(__file__).parent / "assets" / "model_card"
+if TYPE_CHECKING:
+    from ..hub.configuration_bird import BirdConfig
+
 _TAGS = ["medical", "grounding", "referring", "research-only"]
 _NOTHING_MEASURED = (
-    "Nothing was measured: there is no report of these weights. `bird report` makes one, and `bird export --report` "
-    "puts its tables here."
+    "Nothing was measured: there is no report of these weights. `bird report` writes one, and `bird export --report` "
+    "adds its tables to this card."
 )
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a model comes from, in Markdown; `license` and its name and link are what the hub reads.
+    """Where a model comes from, in Markdown.
 
-    test_data: one sentence on what the results were measured on.
+    license, license_name, license_link: as in the metadata of a hub model card.
+    test_data: one sentence on the data that the results were measured on.
     """
 
     name: str
@@ -44,36 +47,39 @@ class Origin:
 
 
 def known_origins() -> list[str]:
-    """Names that `read_origin` takes."""
-    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+    """Returns the names that `read_origin` accepts."""
+    return sorted(path.stem for path in repository_folder("model_card").glob("*.yaml"))
 
 
 def read_origin(name: str | Path) -> Origin:
-    """A known origin by its name, or one from a YAML file with the fields of `Origin`.
+    """Read a known origin by its name, or the YAML file of another one, with the fields of `Origin`.
 
-    Raises ValueError where there is no such name or file, or where the file lacks fields.
+    Raises ValueError if there is no such name or file, or if the file does not have these fields.
     """
-    path = _FOLDER / f"{name}.yaml" if name in known_origins() else Path(name)
+    cards = repository_folder("model_card")
+    path = cards / f"{name}.yaml" if name in known_origins() else Path(name)
     if not path.is_file():
         raise ValueError(
-            f"origin {str(name)!r} is no YAML file, and none of {', '.join(known_origins())}; give one of these"
+            f"origin {str(name)!r} is not a YAML file; give one, or one of {', '.join(known_origins())}"
         )
     try:
         return Origin(**yaml.safe_load(path.read_text(encoding="utf-8")))
     except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
         reason = " ".join(str(error).split())
-        example = _FOLDER / "unrecorded.yaml"
-        raise ValueError(f"{path} is no origin of a model ({reason}); see {example}") from error
+        example = cards / "unrecorded.yaml"
+        raise ValueError(
+            f"{path} does not describe the origin of a model ({reason}); see {example}"
+        ) from error
 
 
 def render_card(config: BirdConfig, num_parameters: int, origin: Origin, results: str | None = None) -> str:
-    """The card as Markdown, with the header that the hub reads.
+    """Returns the model card as Markdown, with the metadata that the hub reads.
 
-    results: tables of a report of these very weights (`eval.run_report.results_of`). Without them the card says that
+    results: tables of a report of the same weights (`eval.run_report.results_of`). Without them the card says that
     nothing was measured.
     """
     vision, text = config.vision_config, config.text_config
-    template = Template((_FOLDER / "template.md").read_text(encoding="utf-8"))
+    template = Template((repository_folder("model_card") / "template.md").read_text(encoding="utf-8"))
     return template.substitute(
         header=_header(origin),
         name=origin.name,
@@ -93,7 +99,7 @@ def render_card(config: BirdConfig, num_parameters: int, origin: Origin, results
         vocabulary=text.vocab_size,
         context=text.max_position_embeddings,
         hallucination=(
-            "How often is measured below, in the tables of objects that are not there."
+            "How often is measured below, in the tables on absent objects."
             if results
             else "How often has not been measured."
         ),
@@ -114,17 +120,17 @@ def _header(origin: Origin) -> str:
 
 
 def write_card(checkpoint: Path, origin: Origin, results: str | None = None) -> Path:
-    """Render the card of a checkpoint folder into its README.md."""
-    from .hub.configuration_bird import BirdConfig
+    """Write the model card of a checkpoint folder to its README.md; returns the file."""
+    from ..hub.configuration_bird import BirdConfig
 
     config = BirdConfig.from_pretrained(checkpoint)
     card = checkpoint / "README.md"
-    card.write_text(render_card(config, count_parameters(checkpoint), origin, results), encoding="utf-8")
+    write_text(card, render_card(config, count_parameters(checkpoint), origin, results))
     return card
 
 
 def count_parameters(checkpoint: Path) -> int:
-    """Stored numbers of a checkpoint's weights; tied ones count once."""
+    """Count the parameters in a checkpoint's safetensors; tied ones count once."""
     count = 0
     for shard in checkpoint.glob("*.safetensors"):
         with safe_open(shard, framework="np") as weights:

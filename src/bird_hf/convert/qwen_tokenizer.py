@@ -1,4 +1,4 @@
-"""Qwen's tokenizer, from the file of byte-pair ranks that its checkpoints carry."""
+"""Build Qwen's tokenizer from the file of byte-pair ranks in its checkpoints."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ RANKS_FILE = "qwen.tiktoken"
 
 
 def read_tokenizer(path: Path) -> Qwen2Tokenizer:
-    """Qwen's tokenizer from its file of byte-pair ranks, with the control tokens behind them."""
+    """Returns the tokenizer of a file of byte-pair ranks; the control tokens follow the last rank.
+
+    Raises ValueError if the file does not contain byte-pair ranks.
+    """
     try:
         lines = [line.split() for line in path.read_bytes().splitlines() if line]
         ranks = {base64.b64decode(token): int(rank) for token, rank in lines}
@@ -36,7 +39,7 @@ def read_tokenizer(path: Path) -> Qwen2Tokenizer:
 
 
 def _parents(token: bytes, ranks: Mapping[bytes, int]) -> tuple[bytes, bytes]:
-    """The two tokens whose merge makes `token`: byte-pair encoding by all lower ranks leaves just these."""
+    """Returns the two tokens that merge into `token`: the result of byte-pair encoding it with all lower ranks."""
     parts = [token[i : i + 1] for i in range(len(token))]
     while len(parts) > 2:
         merged = [ranks.get(left + right, len(ranks)) for left, right in itertools.pairwise(parts)]
@@ -46,7 +49,7 @@ def _parents(token: bytes, ranks: Mapping[bytes, int]) -> tuple[bytes, bytes]:
 
 
 def _letters_of_bytes() -> dict[int, str]:
-    """The printable letter that byte-level tokenizers show for each byte: itself, or one from 256 upwards."""
+    """The printable character of each byte in byte-level tokenizers: itself, or one from U+0100 upwards."""
     shown = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     hidden = [byte for byte in range(256) if byte not in shown]
     return {byte: chr(byte) for byte in shown} | {byte: chr(256 + i) for i, byte in enumerate(hidden)}

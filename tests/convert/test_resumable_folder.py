@@ -2,9 +2,11 @@
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
+from collections import namedtuple
 from pathlib import Path
 
 import pytest
@@ -24,9 +26,9 @@ import hashlib, json, os, signal, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from bird_hf.convert import convert, shards, tqdm
+from bird_hf.convert import convert, tqdm, weight_writer
 
-shards.SHARD_BYTES = 1_000_000
+weight_writer.SHARD_BYTES = 1_000_000
 src, root = map(Path, sys.argv[1:])
 at = passed = -1
 
@@ -108,7 +110,7 @@ def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(source, tmp_path):
 
 def interrupt(monkeypatch, source, dst):
     """Ctrl+C after the first file, of several."""
-    monkeypatch.setattr("bird_hf.convert.shards.SHARD_BYTES", 1_000_000)
+    monkeypatch.setattr("bird_hf.convert.weight_writer.SHARD_BYTES", 1_000_000)
     write = converter.write_shard
 
     def finished():
@@ -176,3 +178,21 @@ def test_two_conversions_into_one_folder_are_not_mixed(tmp_path):
     ):
         convert(GOLDEN, tmp_path / "bird")
     assert not (tmp_path / "bird").exists()
+
+
+def test_a_disk_that_is_too_small_is_found_before_writing(tmp_path, monkeypatch, refusal):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage(10**9, 10**9 - 5 * 10**6, 5 * 10**6))
+    message = refusal(GOLDEN, tmp_path / "bird")
+    assert "needs 0.04 GB and its disk has 0.01 GB free" in message
+
+
+def test_a_write_that_fails_half_way_leaves_nothing(tmp_path, refusal):
+    """The system refuses to let a file grow beyond 1 MB, as it refuses on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
+    try:
+        message = refusal(GOLDEN, tmp_path / "bird")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "cannot be written ([Errno 27] File too large); check space and permissions" in message

@@ -1,4 +1,4 @@
-"""Tensors in checkpoint files: found through an index or by name, listed without being read, read one at a time."""
+"""Read the tensors of checkpoint files (safetensors, or pickles of plain tensors) one at a time."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-# safetensors' name of each dtype that can be converted. Quantized numbers are not: they have scales elsewhere.
+# The dtypes that can be converted, by safetensors' names. Quantized weights cannot: their scales are separate tensors.
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
-# Where a folder's weights are: an index that lists files, or the files that match. The first that is there counts.
+# Where a folder's weights are: an index that lists files, or else a pattern of file names. The first match is used.
 HUB_FILES = (
     ("model.safetensors.index.json", "*.safetensors"),
     ("pytorch_model.bin.index.json", "pytorch_model*.bin"),
@@ -26,12 +26,12 @@ OPEN_CLIP_FILES = (
     ("open_clip_pytorch_model.bin.index.json", "open_clip*.bin"),
     *HUB_FILES,
 )
-_MAX_NAMES = 5  # that an error lists before it says how many more there are
+_MAX_NAMES = 5  # tensor names that an error message lists
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor of a checkpoint, read when `read` is called. `dtype` is named as safetensors names it."""
+    """A tensor of a checkpoint, which is read when `read` is called. dtype: safetensors' name of it."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -42,7 +42,7 @@ Weights = dict[str, StoredTensor]
 
 
 def find_files(folder: Path, kinds: Iterable[tuple[str, str]] = HUB_FILES) -> list[Path]:
-    """The files that hold a folder's weights. Raises ValueError where there are none, or not all of them."""
+    """Returns the files of a folder's weights. Raises ValueError if there are none, or if some are missing."""
     for index, pattern in kinds:
         if (folder / index).is_file():
             return _files_of_index(folder / index)
@@ -58,9 +58,9 @@ def _files_of_index(index: Path) -> list[Path]:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         outside = [name for name in names if Path(name).name != name]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{index} is no index of weights ({error!r}); fetch it again") from error
+        raise ValueError(f"{index} is not an index of weights ({error!r}); download it again") from error
     if outside:
-        raise ValueError(f"{index} names a file outside its folder: {outside[0]}; fetch it again")
+        raise ValueError(f"{index} names a file outside its folder: {outside[0]}; download it again")
     if missing := [name for name in names if not (index.parent / name).is_file()]:
         raise ValueError(
             f"{index.parent} lacks {len(missing)} files that {index.name} lists: {some(missing)}; "
@@ -70,14 +70,14 @@ def _files_of_index(index: Path) -> list[Path]:
 
 
 def open_weights(files: Iterable[Path]) -> Weights:
-    """Every tensor of the files by name; nothing stays in memory. Raises ValueError where a name stands twice."""
+    """Returns the tensors of all files by name, without reading them. Raises ValueError if a name occurs twice."""
     weights: Weights = {}
     pickles = _OpenPickle()
     for path in files:
         opened = _open_safetensors(path) if path.suffix == ".safetensors" else pickles.list(path)
         if twice := weights.keys() & opened.keys():
             raise ValueError(
-                f"{path} holds tensors that another file holds too: {some(twice)}; keep one copy"
+                f"{path} contains tensors that are also in another file: {some(twice)}; keep one copy"
             )
         weights |= opened
     pickles.close()
@@ -85,7 +85,7 @@ def open_weights(files: Iterable[Path]) -> Weights:
 
 
 def some(names: Collection[str]) -> str:
-    """The first names, and how many more there are."""
+    """Returns the first few names, and how many more there are, for an error message."""
     shown = sorted(names)[:_MAX_NAMES]
     return ", ".join(shown) + (f" and {len(names) - len(shown)} more" if len(names) > len(shown) else "")
 
@@ -99,28 +99,30 @@ def _open_safetensors(path: Path) -> Weights:
                 read = partial(_read_safetensor, path, name)
                 weights[name] = StoredTensor(tuple(stored.get_shape()), stored.get_dtype(), read)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is not a readable safetensors file ({error}); fetch it again") from error
+        raise ValueError(f"{path} is not a readable safetensors file ({error}); download it again") from error
     return weights
 
 
 def _read_safetensor(path: Path, name: str) -> torch.Tensor:
-    """One tensor; the file is opened for it alone, so that no page of the others stays mapped."""
+    """Read one tensor. The file is opened for it alone, so that no pages of other tensors stay mapped."""
     try:
         with safe_open(path, framework="pt") as handle:
             return handle.get_tensor(name)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} can no longer be read ({error}); was it changed meanwhile?") from error
+        raise ValueError(
+            f"{path} can no longer be read ({error}); was it changed during the conversion?"
+        ) from error
 
 
 class _OpenPickle:
-    """The one .bin file that is open: each is mapped as a whole, so it is let go before the next is opened."""
+    """The .bin file that is open. Files are memory-mapped as a whole, so one is closed before the next is opened."""
 
     def __init__(self) -> None:
         self._path: Path | None = None
         self._tensors: dict[str, torch.Tensor] = {}
 
     def list(self, path: Path) -> Weights:
-        """The tensors of a file, to be read later."""
+        """Returns the tensors of a file, to be read later."""
         self._open(path)
         return {
             name: StoredTensor(
@@ -143,30 +145,30 @@ class _OpenPickle:
     def _read(self, path: Path, name: str) -> torch.Tensor:
         self._open(path)
         if name not in self._tensors:
-            raise ValueError(f"{path} no longer holds {name}; was it changed meanwhile?")
+            raise ValueError(f"{path} no longer contains {name}; was it changed during the conversion?")
         return self._tensors[name].detach()
 
 
 def _load_pickle(path: Path) -> dict[str, torch.Tensor]:
-    """Tensors only (`weights_only`): a pickle could otherwise run anything."""
+    """Load a pickle of plain tensors with `weights_only`, so that it cannot run code."""
     try:
         is_zip = zipfile.is_zipfile(path)
         with path.open("rb") as file:
             starts_as_zip = file.read(2) == b"PK"
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error})") from error
-    if starts_as_zip and not is_zip:  # a zip's table of contents is at its end
-        raise ValueError(f"{path} is cut short; fetch it again")
+    if starts_as_zip and not is_zip:  # the table of contents is at the end of a zip file
+        raise ValueError(f"{path} is truncated; download it again")
     try:
-        # Mapped, so that only what is cut comes into memory; files from before torch 1.6 are read whole.
+        # Memory-mapped, so that only the tensors in use are in memory. Files from before torch 1.6 are read as a whole.
         tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
-    except Exception as error:  # a damaged pickle raises nearly anything
+    except Exception as error:  # damaged pickles raise nearly any exception
         raise ValueError(
-            f"{path} does not load as plain tensors: it is damaged, or holds more; fetch a safetensors copy"
+            f"{path} does not load as plain tensors: it is damaged or contains more; download it as safetensors"
         ) from error
     if not isinstance(tensors, dict) or not all(
         isinstance(name, str) and isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided
         for name, tensor in tensors.items()
     ):
-        raise ValueError(f"{path} does not hold a dictionary of tensors")
+        raise ValueError(f"{path} does not contain a dictionary of tensors")
     return tensors

@@ -1,4 +1,4 @@
-"""Memory holds neither the model nor a file of it while it is converted."""
+"""Weights are written in several files, of which memory contains none as a whole."""
 
 import json
 import subprocess
@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import torch
+
+from bird_hf.convert import convert
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "qwen_vl_tiny"
 MB = 10**6
@@ -78,3 +80,19 @@ def test_peak_memory_is_a_file_of_the_source_and_not_the_model(tmp_path):
     assert own < 90 * MB  # what is being written, of 207 MB
     written = sum(path.stat().st_size for path in (tmp_path / "bird").glob("*.safetensors"))
     assert written > 200 * MB
+
+
+def test_a_large_model_is_written_in_several_files(tmp_path, monkeypatch, reference, assert_same_weights):
+    monkeypatch.setattr("bird_hf.convert.weight_writer.SHARD_BYTES", 1_000_000)
+    convert(GOLDEN, tmp_path / "bird")
+    shards = sorted(path.name for path in (tmp_path / "bird").glob("*.safetensors"))
+    assert len(shards) > 3
+    assert shards[0] == f"model-00001-of-0000{len(shards)}.safetensors"
+    assert_same_weights(tmp_path / "bird", reference)
+
+
+def test_numbers_that_float16_cannot_hold_are_named(source, tmp_path, edit_weights, refusal):
+    name = "transformer.visual.proj"
+    edit_weights(source, lambda tensors: tensors[name].fill_(1e6))
+    message = refusal(source, tmp_path / "bird", dtype="float16")
+    assert f"{name} has values out of the range of float16" in message
