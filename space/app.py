@@ -1,18 +1,19 @@
-"""The Space: the page of `bird demo`, with a checkpoint and images that a Space has.
+"""The Space: serves the page of `bird demo`.
 
-`BIRD_MODEL` names the checkpoint, a folder or a repository of the hub; by default it is the embedded one.
-`BIRD_DATA` names the Med-GRIT folder of the examples; by default the embedded sample is rendered into ./med-grit.
+`BIRD_MODEL` is the checkpoint, a folder or a hub repository; the default is the embedded one.
+`BIRD_DATA` is the Med-GRIT folder with the examples; by default the embedded sample is written to ./med-grit.
 """
 
 import os
 from pathlib import Path
 
 from bird_hf.data.embedded.sample_set import write_sample
-from bird_hf.demo import find_checkpoint, run_demo
+from bird_hf.demo import run_demo
+from bird_hf.inference import checkpoint_folder
 from bird_hf.sample import embedded_checkpoint
 
 model = os.environ.get("BIRD_MODEL") or str(embedded_checkpoint())
 data = Path(os.environ.get("BIRD_DATA", "med-grit"))
 if not data.is_dir():
     write_sample(data)
-run_demo(find_checkpoint(model), data)
+run_demo(checkpoint_folder(model), data)

@@ -14,7 +14,6 @@ import yaml
 from PIL import Image
 
 from bird_hf import demo
-from bird_hf.ask import tagged_question
 from bird_hf.data.embedded.sample_set import sample_phantoms
 from bird_hf.data.folder.publish import image_cell, open_folder, publish
 from bird_hf.data.records import SINGLE_TASKS, Task
@@ -23,11 +22,11 @@ from bird_hf.demo import (
     Callbacks,
     ExampleImage,
     build_page,
-    find_checkpoint,
     launch,
     read_examples,
 )
 from bird_hf.hub.boxes import Box
+from bird_hf.inference import GroundingModel, tagged_question
 
 ROOT = Path(__file__).parents[1]
 WH = (200, 80)
@@ -59,11 +58,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The queries that reach the model; `answers` are what it says, KIDNEY where there are none."""
     queries: list[Any] = []
 
-    def answer(_model: Any, _processor: Any, given: list[Any]) -> list[str]:
+    def generate(_self: Any, given: list[Any], *_: Any) -> list[str]:
         queries.extend(given)
         return [KIDNEY]
 
-    monkeypatch.setattr(demo, "generate_answers", answer)
+    monkeypatch.setattr(GroundingModel, "generate", generate)
     return queries
 
 
@@ -72,7 +71,7 @@ def answered(monkeypatch: pytest.MonkeyPatch, picture: str) -> Any:
     """The reply of the page to a model that says `raw`."""
 
     def reply(raw: str) -> demo.Reply:
-        monkeypatch.setattr(demo, "generate_answers", lambda *_: [raw])
+        monkeypatch.setattr(GroundingModel, "generate", lambda *_: [raw])
         return callbacks().ask(picture, "vg", "Where?", "")
 
     return reply
@@ -86,7 +85,7 @@ def picture(tmp_path: Path) -> str:
 
 
 def callbacks() -> Callbacks:
-    return Callbacks(None, None, [EXAMPLE])
+    return Callbacks(GroundingModel(None, None), [EXAMPLE])
 
 
 # --- asking --------------------------------------------------------------------------------------------------
@@ -164,7 +163,7 @@ def test_without_an_image_it_asks_for_one(asked: list[Any]) -> None:
 
 
 def test_the_model_is_asked(tiny_model: Any, tiny_processor: Any, picture: str) -> None:
-    asking = Callbacks(tiny_model, tiny_processor, [])
+    asking = Callbacks(GroundingModel(tiny_model, tiny_processor), [])
     reply = asking.ask(picture, "roc", "What is this?", "1,1,99,70")
     assert reply == asking.ask(picture, "roc", "What is this?", "1,1,99,70")
     assert reply.text and reply.boxes
@@ -284,18 +283,6 @@ def test_a_folder_without_data_or_checkpoint_is_named(tmp_path: Path, data: Path
         demo.run_demo(tmp_path, tmp_path / "nothing")
     with pytest.raises(ValueError, match="is no checkpoint"):
         demo.run_demo(tmp_path, data)
-
-
-def test_a_checkpoint_is_a_folder_or_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert find_checkpoint(str(tmp_path)) == tmp_path
-    with pytest.raises(ValueError, match=r"^'some/bird' is no folder and cannot be had from the hub \(.*\)$"):
-        find_checkpoint("some/bird")
-    cached = tmp_path / "models--some--bird"
-    (cached / "refs").mkdir(parents=True)
-    (cached / "refs" / "main").write_text("a" * 40)
-    (cached / "snapshots" / ("a" * 40)).mkdir(parents=True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    assert find_checkpoint("some/bird") == cached / "snapshots" / ("a" * 40)
 
 
 def test_a_page_reports_nothing_and_says_what_it_is_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bird_hf.eval.run_report import as_markdown, results_of
-from bird_hf.eval.runs import weights_sha256
+from bird_hf.eval.run import weights_sha256
+from bird_hf.eval.tables import as_markdown, results_of
 from bird_hf.hub.configuration_bird import BirdConfig
 from bird_hf.model_card import known_origins, read_origin, render_card, write_card
 from bird_hf.sample import embedded_checkpoint

@@ -69,7 +69,7 @@ def read_origin(name: str | Path) -> Origin:
 def render_card(config: BirdConfig, num_parameters: int, origin: Origin, results: str | None = None) -> str:
     """The card as Markdown, with the header that the hub reads.
 
-    results: tables of a report of these very weights (`eval.run_report.results_of`). Without them the card says that
+    results: tables of a report of these very weights (`eval.tables.results_of`). Without them the card says that
     nothing was measured.
     """
     vision, text = config.vision_config, config.text_config

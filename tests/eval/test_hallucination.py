@@ -7,7 +7,7 @@ import pytest
 from bird_hf.data.phantoms import PHANTOM_LABELS
 from bird_hf.data.records import Modality
 from bird_hf.eval.hallucination import _FOREIGN, Missing, box_given, missing_objects
-from bird_hf.eval.scores import Recall
+from bird_hf.eval.recall import Recall
 
 
 def row(image_id, modality, absent=(), present=(), synthetic=False):
