@@ -105,8 +105,8 @@ def test_an_origin_that_is_not_there_is_refused_with_those_that_are():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"weights_sha256": "0" * 64}, "is of other weights than those in"),
-        ({"sources": None}, r"is no report\.json of a run"),
+        ({"weights_sha256": "0" * 64}, "is not of the weights in"),
+        ({"sources": None}, r"is not the report\.json of a run"),
         (None, "cannot be read"),
     ],
 )

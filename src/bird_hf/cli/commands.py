@@ -14,6 +14,8 @@ import typer
 from ..extras import missing_extra
 from .data import OutFolder, data_app
 
+ModelOption = Annotated[Path, typer.Option("--model", help="Checkpoint folder, or OWNER/NAME on the hub.")]
+
 app = typer.Typer(
     name="bird",
     help="Biomedical refer-and-ground: ask about images, get text with boxes. For research only, never clinical.",
@@ -63,7 +65,7 @@ def quickstart(out: OutFolder = Path(".")) -> None:
 def ask(
     image: Annotated[Path, typer.Argument(help="An image file.")],
     question: Annotated[str, typer.Argument(help='For example "Where is the liver?"')],
-    model: Annotated[Path, typer.Option(help="Checkpoint folder.")] = Path("bird"),
+    model: ModelOption = Path("bird"),
     box: Annotated[
         str | None, typer.Option(help="x1,y1,x2,y2 in pixels: the region that the question is about.")
     ] = None,
@@ -174,7 +176,7 @@ def train(
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Option(help="Checkpoint folder.")],
+    model: ModelOption,
     data: Annotated[Path, typer.Option(help="Med-GRIT folder.")],
     task: Annotated[str, typer.Option(help="vg, roc, rc, mia; or all, into one folder.")],
     out: Annotated[Path, typer.Option(help="The prediction file to write (JSON lines); for all, a folder.")],
@@ -219,7 +221,9 @@ def score(
 @app.command()
 def report(
     run: Annotated[Path, typer.Argument(help="Folder of prediction files, or folder of such folders.")],
-    model: Annotated[Path | None, typer.Option(help="Checkpoint folder, to predict first.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Checkpoint folder or OWNER/NAME on the hub, to predict first.")
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="Med-GRIT folder, to predict first.")] = None,
     split: Annotated[str, typer.Option(help="train or test.")] = "test",
     rules: Annotated[str, typer.Option(help="paper (those of its scripts) or strict.")] = "paper",
@@ -241,7 +245,7 @@ def report(
 
 @app.command()
 def demo(
-    model: Annotated[Path, typer.Option(help="Checkpoint folder.")] = Path("bird"),
+    model: ModelOption = Path("bird"),
     data: Annotated[Path, typer.Option(help="Med-GRIT folder with the example images.")] = Path("med-grit"),
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to serve on.")] = 7860,
     host: Annotated[

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from ..data.folder.publish import open_folder
 from ..data.records import SINGLE_TASKS
-from ..inference import GroundingModel, Query, load
+from ..inference import GroundingModel, Query, checkpoint_folder, load
 from .hallucination import missing_objects
 from .predictions import Prediction, finished, write_predictions
 from .run import Run, begin_run, prediction_file, weights_sha256
@@ -47,11 +47,9 @@ def predict_run(
     rows = (row for each in tasks.values() for row in each.select_columns(_IMAGE_COLUMNS))
     questions |= {kind.value: asked for kind, asked in missing_objects(rows).items() if asked}
     counts = {kind: len(asked) for kind, asked in questions.items()}
-    model = load(checkpoint)
-    begin_run(
-        out,
-        Run(checkpoint.resolve().name, weights_sha256(checkpoint), data.resolve().name, split, counts),
-    )
+    folder = checkpoint_folder(checkpoint)
+    model = load(folder)
+    begin_run(out, Run(checkpoint.resolve().name, weights_sha256(folder), data.resolve().name, split, counts))
     images = _Images(tasks.values())
     for kind, asked in questions.items():
         _answer(model, asked, images, prediction_file(out, kind), batch_size)
