@@ -222,7 +222,7 @@ def table_of_runs(reports: Mapping[str, Mapping[str, Any]]) -> str:
 def table_of_scores(scored: Mapping[str, Any]) -> str:
     """The result of `score_predictions` as a Markdown table, one line per modality."""
     names = list(next(iter(scored["modalities"].values()), {}))
-    lines = [
+    lines: list[list[str]] = [
         [Markup(modality), *(_fraction(row[name]) for name in names)]
         for modality, row in scored["modalities"].items()
     ]
