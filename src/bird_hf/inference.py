@@ -233,9 +233,9 @@ def ask(
         question: for example "Where is the liver?".
         box: the region that the question is about ("What is this?"), as a `Box` or as half-open pixel corners
             (x1, y1, x2, y2) of the upright image.
-        model: a checkpoint folder, a hub repository OWNER/NAME, or a loaded `GroundingModel`. Named checkpoints
-            are loaded once and kept, two at a time; one whose files have changed is loaded again.
-        max_new_tokens: the longest answer.
+        model: a checkpoint folder, a hub repository OWNER/NAME, or a loaded `GroundingModel`. The last two named
+            checkpoints stay loaded; one whose files have changed is loaded again.
+        max_new_tokens: the largest number of tokens in the answer.
 
     Raises ValueError, in one line, if the image, the question, the box or the checkpoint cannot be used.
     """

@@ -101,7 +101,7 @@ class _RegistrationFinder(importlib.abc.MetaPathFinder):
         return spec
 
     def register_ready(self) -> None:
-        """Run the registrations whose auto module is loaded; one with a half-loaded module waits for its end."""
+        """Run the registrations whose auto module is loaded and none of whose modules is still being loaded."""
         for registration in list(self.pending):
             if registration.auto in sys.modules and not self.loading & {*registration.modules}:
                 self.pending.remove(registration)

@@ -17,6 +17,16 @@ BuildSource = Annotated[
 Subsets = Annotated[
     str, typer.Option(help="Turns per nested training config: 20000 adds chat_20k, vg_20k, ...")
 ]
+Teacher = Annotated[
+    str, typer.Option(help="What writes the dialogues: templates (offline), or openai (a chat model).")
+]
+Pixels = Annotated[
+    bool | None,
+    typer.Option(
+        "--pixels/--no-pixels", help="Whether rows hold the images; by default if the licence allows it."
+    ),
+]
+Price = Annotated[float, typer.Option(min=0, help="Of a million tokens, for the costs of --dry-run.")]
 _SUBSETS = ",".join(map(str, SIZES))
 data_app = typer.Typer(
     help="Make, check and inspect Med-GRIT data.", no_args_is_help=True, rich_markup_mode=None
@@ -54,33 +64,19 @@ def data_phantoms(
 def data_build(
     src: BuildSource,
     out: OutFolder = Path("med-grit"),
-    teacher: Annotated[
-        str, typer.Option(help="What writes the dialogues: templates (offline), or openai (a chat model).")
-    ] = "templates",
-    model: Annotated[
-        str | None, typer.Option(help="Name of the chat model; the key is read from OPENAI_API_KEY.")
-    ] = None,
+    teacher: Teacher = "templates",
+    model: Annotated[str | None, typer.Option(help="The chat model; set OPENAI_API_KEY to its key.")] = None,
     base_url: Annotated[str | None, typer.Option(help="Endpoint of the chat model, if not OpenAI's.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Largest number of images.")] = 60_000,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read images; 0 is one per core.")] = 0,
-    engine: Annotated[
-        str, typer.Option(help="processes, or ray: the cluster at RAY_ADDRESS, else this machine.")
-    ] = "processes",
+    engine: Annotated[str, typer.Option(help="processes, or ray: at RAY_ADDRESS, else local.")] = "processes",
     seed: Annotated[int, typer.Option(min=0, help="Seed of sampling, split and dialogues.")] = 0,
-    pixels: Annotated[
-        bool | None,
-        typer.Option(
-            "--pixels/--no-pixels",
-            help="Whether rows hold the images; by default if their licence allows it.",
-        ),
-    ] = None,
+    pixels: Pixels = None,
     subsets: Subsets = _SUBSETS,
     batch: Annotated[bool, typer.Option("--batch", help="Use the Batch API of the chat model.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count the chat model's tokens.")] = False,
-    prompt_price: Annotated[
-        float, typer.Option(min=0, help="Price per million tokens, for --dry-run.")
-    ] = 0.0,
-    reply_price: Annotated[float, typer.Option(min=0, help="Price per million tokens, for --dry-run.")] = 0.0,
+    prompt_price: Price = 0.0,
+    reply_price: Price = 0.0,
 ) -> None:
     """Build Med-GRIT from images and masks. Run the same command again to continue a stopped build."""
     from ..data.build.pipeline import BuildSettings, build

@@ -40,7 +40,7 @@ def weights_sha256(checkpoint: Path) -> str:
     digest = hashlib.sha256()
     for file in sorted(checkpoint.glob("*.safetensors")) or sorted(checkpoint.glob("*.bin")):
         with file.open("rb") as stream:
-            hashlib.file_digest(stream, lambda: digest)  # goes on with one digest, a block at a time
+            hashlib.file_digest(stream, lambda: digest)  # in blocks, into the same digest
     return digest.hexdigest()
 
 
