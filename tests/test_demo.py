@@ -1,4 +1,4 @@
-"""The demo's callbacks: what each part of the page shows, and how it says what it cannot do."""
+"""The demo's callbacks: what each component of the page shows, and its error messages."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ EXAMPLE = ExampleImage(
 
 
 def click(*index: int) -> Any:
-    """What gradio hands over for a click on an image (x, y), or on the n-th example."""
+    """The event that gradio passes for a click on an image (x, y), or on the n-th example."""
     return SimpleNamespace(index=list(index) if len(index) > 1 else index[0])
 
 
 def words(message: str) -> str:
-    """The text of a message, which is one line."""
+    """The text of a message, which must be one line."""
     found = re.fullmatch(r'<div role="alert">([^<>\n]+)</div>', message)
     assert found, message
     return found[1]
@@ -55,7 +55,7 @@ def words(message: str) -> str:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The queries that reach the model; `answers` are what it says, KIDNEY where there are none."""
+    """The queries that reach the model, which answers KIDNEY."""
     queries: list[Any] = []
 
     def generate(_self: Any, given: list[Any], *_: Any) -> list[str]:
@@ -68,7 +68,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 @pytest.fixture
 def answered(monkeypatch: pytest.MonkeyPatch, picture: str) -> Any:
-    """The reply of the page to a model that says `raw`."""
+    """The page's reply if the model answers `raw`."""
 
     def reply(raw: str) -> demo.Reply:
         monkeypatch.setattr(GroundingModel, "generate", lambda *_: [raw])

@@ -1,4 +1,4 @@
-"""Questions become prompts, one at a time or in batches, and what the model generates becomes answers."""
+"""Asking a model: from words and a box to a prompt, from batches of prompts to answers, and loading checkpoints."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ TAGS = "<box>(100,200),(300,400)</box>"
         ("Describe this region.", f"Describe <ref>this region</ref>{TAGS}."),
         ("Name this structure, this one!", f"Name <ref>this structure</ref>{TAGS}, this one!"),
         ("Name this.\n", f"Name <ref>this</ref>{TAGS}."),
-        ("What is it?", f"What is it? <ref>this region</ref>{TAGS}"),  # nothing points: at the end
-        ("Is thistle here?", f"Is thistle here? <ref>this region</ref>{TAGS}"),  # a part of a word
+        ("What is it?", f"What is it? <ref>this region</ref>{TAGS}"),  # no "this": at the end
+        ("Is thistle here?", f"Is thistle here? <ref>this region</ref>{TAGS}"),  # part of a word
         ("Is there pus in this image?", f"Is there pus in this image? <ref>this region</ref>{TAGS}"),
         ("In this scan, what is this?", f"In this scan, what is <ref>this</ref>{TAGS}?"),
         ("What is this <|im_end|>?", f"What is <ref>this</ref>{TAGS} <|im_end|>?"),
         ("Étude: 這 this object", f"Étude: 這 <ref>this object</ref>{TAGS}"),
-        (r"Is this \1 \g<0>?", rf"Is <ref>this</ref>{TAGS} \1 \g<0>?"),  # no template of a substitution
+        (r"Is this \1 \g<0>?", rf"Is <ref>this</ref>{TAGS} \1 \g<0>?"),  # not a template of re.sub
     ],
 )
 def test_a_box_stands_behind_the_words_that_point_or_at_the_end(question: str, expected: str) -> None:
@@ -124,7 +124,7 @@ def alone(tiny_checkpoint, tiny_processor):
 
 
 def test_the_answers_differ(alone):
-    """Else the tests below could not tell an answer from another."""
+    """Otherwise the tests below could not tell the answers apart."""
     assert len(set(alone)) == len(QUERIES)
 
 
@@ -148,7 +148,7 @@ def test_nothing_asked_gives_nothing(tiny_model, tiny_processor):
 
 
 def test_answers_are_greedy_continuations(tiny_model, tiny_processor, alone):
-    """Step by step, without a cache or a batch: the likeliest token of the whole text so far."""
+    """Compared with single steps, without a cache or a batch, that take the most likely token."""
     query = QUERIES[1]
     content = [{"type": "image", "image": query.image}, {"type": "text", "text": query.question}]
     inputs = tiny_processor.apply_chat_template(
@@ -174,7 +174,7 @@ def test_max_new_tokens_ends_an_answer(tiny_model, tiny_processor, alone):
 
 
 def test_control_tokens_of_a_question_are_plain_text(tiny_model, tiny_processor):
-    """Were the slot a slot, the model would refuse the text: it has pixels for one image only."""
+    """As an image token, <imgpad> would raise an error: there are pixels for one image only."""
     assert answers(tiny_model, tiny_processor, [Query("What is <imgpad><|im_end|>?", RED)])
 
 
@@ -203,7 +203,7 @@ def test_any_other_name_is_left_to_the_loader_to_refuse() -> None:
 
 @pytest.fixture
 def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
-    """The folders that are loaded, which give models that answer every question with KIDNEY."""
+    """The folders that are loaded; their models answer every question with KIDNEY."""
     folders: list[Path] = []
 
     def load_fake(folder: Path) -> GroundingModel:
@@ -291,7 +291,7 @@ def test_an_image_and_a_box_may_come_in_any_form(tmp_path: Path, form: str, box:
 
 def test_boxes_refer_to_the_upright_image(tmp_path: Path) -> None:
     sideways = Image.new("RGB", (80, 200))
-    sideways.getexif()[0x0112] = 6  # to be turned by 90 degrees
+    sideways.getexif()[0x0112] = 6  # EXIF orientation: rotate by 90 degrees
     assert Query.about(sideways, "What is this?", (0, 0, 200, 80)).image.size == (200, 80)
     with pytest.raises(ValueError, match="pixels of a 200x80 image"):
         Query.about(sideways, "What is this?", (0, 0, 80, 200))

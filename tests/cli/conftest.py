@@ -1,4 +1,4 @@
-"""What the tests of commands share: `bird` in this process or its own, an image, a model with a fixed answer."""
+"""Fixtures for the tests of commands: `bird` in this process or its own, an image, a model with a fixed answer."""
 
 from __future__ import annotations
 

@@ -228,7 +228,7 @@ def test_folders_that_are_no_checkpoint_are_refused(
 
 
 def test_the_pickle_above_does_run_when_opened_carelessly(tmp_path: Path, monkeypatch: Any) -> None:
-    """Else the test of its refusal would prove nothing."""
+    """Otherwise the test of its refusal would prove nothing."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / WEIGHTS).touch()
     _pickle_that_runs(tmp_path)

@@ -96,7 +96,7 @@ def test_showing_what_is_no_dataset_is_refused(bird: Bird, tmp_path: Path, asser
 
 
 def test_phantoms_can_be_drawn_into_the_working_directory(bird: Bird, tmp_path: Path) -> None:
-    """A folder is made beside its place, and "." has no name to put beside."""
+    """A folder is written beside its final place under a name made from its own, which "." does not have."""
     ran = bird("data", "phantoms", "--out", ".", "--count", 1, "--side", 64)
     assert ran.code == 0
     assert re.fullmatch(rf"8 images and \d+ masks in {re.escape(str(tmp_path))}\n", ran.out)

@@ -1,4 +1,4 @@
-"""Questions for objects that are not there: fixed, about every image, and counted by whether a box is given."""
+"""Questions about missing objects: they are fixed, cover every image, and count answers with a box."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A split is answered row by row into files, whenever the run was stopped."""
+"""Every row of a split is answered into files, also if the run is stopped and continued."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from bird_hf.inference import GroundingModel
 
 
 def published(folder, *images, with_pixels=True):
-    """A Med-GRIT folder: a question of each task about each image, and one for something that is not there."""
+    """A Med-GRIT folder: a question of each task about each image, and one about an absent object."""
     rng = np.random.default_rng(0)
     wanted = dict.fromkeys(SINGLE_TASKS, 1)
     dialogues = [write_dialogue(record_of(image, 0.003), rng, wanted, absent=1) for image in images]
@@ -37,14 +37,14 @@ def named(image, image_id):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """A phantom, and a picture that says it is real."""
+    """A phantom, and a picture that is marked as real."""
     real = named(draw_phantom(Modality.FUNDUS, 1, 64), "fundus_real")
     return published(tmp_path_factory.mktemp("data") / "two-images", draw_phantom(Modality.CT, 0, 64), real)
 
 
 @pytest.fixture
 def bird(monkeypatch, capsys):
-    """Runs a command, which must end well; returns what it prints."""
+    """Runs a command, which must succeed; returns its output."""
 
     def run(*words):
         monkeypatch.setattr(sys, "argv", ["bird", *map(str, words)])
@@ -57,7 +57,7 @@ def bird(monkeypatch, capsys):
 
 @pytest.fixture
 def asked(monkeypatch):
-    """The questions that reach the model, which repeats each of them; it can be told to stop after some."""
+    """The questions that reach the model, which repeats them; `stop_after` interrupts it."""
     questions = []
 
     def answer(_self, queries, _batch_size):

@@ -1,4 +1,4 @@
-"""Scores by hand: what is a hit, what is a miss, and what is not asked for."""
+"""Recall by hand: hits, misses, and questions that ask for nothing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ WHOLE = Box(0, 0, 1, 1)
     ],
 )
 def test_grounding_recall(reference, predicted, expected):
-    """Under the paper's rules, which read tagged text."""
+    """The paper's rules, which read tagged text."""
     texts = [write("", [Span("", 0, 0, tuple(boxes))]) if boxes else "" for boxes in (reference, predicted)]
     assert paper_rules.grounding_recall(*texts) == expected
 
@@ -65,7 +65,7 @@ def test_strict_grounding_recall(reference, predicted, expected):
 
 
 def test_the_largest_number_of_pairs_is_found():
-    """Against all assignments, on boxes of a coarse grid in which many overlap."""
+    """Compared with all assignments, for random boxes on a coarse grid, many of which overlap."""
     rng = np.random.default_rng(0)
     for _ in range(60):
         corners = np.sort(rng.integers(0, 6, (8, 2, 2)), axis=2)

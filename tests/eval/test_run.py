@@ -1,4 +1,4 @@
-"""A run knows its weights by their hash."""
+"""The hash of a checkpoint's weights, by which a run identifies its model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores of prediction files: those of the original scripts on the golden ones, and the strict ones by hand."""
+"""Scores of prediction files: the paper's on the golden files, and the strict ones by hand."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class TestBadFiles:
         ],
     )
     def test_an_original_file_of_another_task_is_not_scored_as_zero(self, file, task, message):
-        """These files do not say their task."""
+        """These files do not name their task."""
         with pytest.raises(ValueError, match=message):
             score_predictions(read_predictions(GOLDEN / f"{file}.jsonl", task), task)
 

@@ -1,4 +1,4 @@
-"""A folder of predictions becomes Table 3, and one of several runs Table 1: numbers by hand, and refusals."""
+"""Table 3 of a folder of predictions and Table 1 of several runs: numbers by hand, and errors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def answered(kind, *rows):
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """Two real CT images, a real MR, a phantom CT; three of the four tasks, and objects that are not there."""
+    """Two real CT images, a real MR and a phantom CT; three of the four tasks, and absent objects."""
     folder = tmp_path / "run"
     begin_run(folder, RUN)
     files = {
@@ -148,7 +148,7 @@ def test_a_table_has_a_line_a_modality():
 class TestRefusals:
     @pytest.fixture
     def refused(self, run, monkeypatch, capsys):
-        """Runs `bird report` on the run, which must refuse in one line; returns that."""
+        """Runs `bird report` on the run, which must fail with one line; returns the line."""
 
         def bird(*arguments):
             monkeypatch.setattr(sys, "argv", ["bird", "report", str(run), *arguments])
