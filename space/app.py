@@ -9,11 +9,11 @@ from pathlib import Path
 
 from bird_hf.data.embedded.sample_set import write_sample
 from bird_hf.demo import run_demo
-from bird_hf.inference import checkpoint_folder
+from bird_hf.inference import find_checkpoint
 from bird_hf.sample import embedded_checkpoint
 
 model = os.environ.get("BIRD_MODEL") or str(embedded_checkpoint())
 data = Path(os.environ.get("BIRD_DATA", "med-grit"))
 if not data.is_dir():
     write_sample(data)
-run_demo(checkpoint_folder(model), data)
+run_demo(find_checkpoint(model), data)

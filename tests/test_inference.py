@@ -21,7 +21,7 @@ from bird_hf.inference import (
     GroundingModel,
     Query,
     ask,
-    checkpoint_folder,
+    find_checkpoint,
     load,
     span_json,
     tagged_question,
@@ -182,21 +182,21 @@ def test_control_tokens_of_a_question_are_plain_text(tiny_model, tiny_processor)
 
 
 def test_a_checkpoint_is_a_folder_or_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert checkpoint_folder(str(tmp_path)) == tmp_path
+    assert find_checkpoint(str(tmp_path)) == tmp_path
     with pytest.raises(
         ValueError, match=r"^'some/bird' is not a folder and cannot be downloaded from the hub \(.*\); check"
     ):
-        checkpoint_folder("some/bird")
+        find_checkpoint("some/bird")
     cached = tmp_path / "models--some--bird"
     (cached / "refs").mkdir(parents=True)
     (cached / "refs" / "main").write_text("a" * 40)
     (cached / "snapshots" / ("a" * 40)).mkdir(parents=True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    assert checkpoint_folder("some/bird") == cached / "snapshots" / ("a" * 40)
+    assert find_checkpoint("some/bird") == cached / "snapshots" / ("a" * 40)
 
 
 def test_any_other_name_is_left_to_the_loader_to_refuse() -> None:
-    assert checkpoint_folder("bird-that-is-missing") == Path("bird-that-is-missing")
+    assert find_checkpoint("bird-that-is-missing") == Path("bird-that-is-missing")
     with pytest.raises(ValueError, match=r"^bird-that-is-missing: no such folder; run `bird quickstart`"):
         load("bird-that-is-missing")
 

@@ -241,7 +241,7 @@ def ask(
     """
     query = Query.about(image, question, box)
     if not isinstance(model, GroundingModel):
-        folder = checkpoint_folder(model).resolve()
+        folder = find_checkpoint(model).resolve()
         model = _load_cached(folder, _last_change_ns(folder))
     (answer,) = model.answers([query], max_new_tokens=max_new_tokens)
     return answer
@@ -253,10 +253,10 @@ def load(name: str | os.PathLike[str] = "bird", **kwargs: Any) -> GroundingModel
     `kwargs` go to the model's `from_pretrained`, such as `device_map="cuda"` or `dtype="bfloat16"`.
     Raises ValueError, in one line, if it is not a usable BiRD checkpoint.
     """
-    return GroundingModel(*load_checkpoint(checkpoint_folder(name), **kwargs))
+    return GroundingModel(*load_checkpoint(find_checkpoint(name), **kwargs))
 
 
-def checkpoint_folder(name: str | os.PathLike[str]) -> Path:
+def find_checkpoint(name: str | os.PathLike[str]) -> Path:
     """The folder of a checkpoint: `name` itself, or the download of a hub repository OWNER/NAME.
 
     Raises ValueError if a repository can neither be downloaded nor found in the cache. A name that is neither a

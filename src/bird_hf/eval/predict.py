@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from ..data.folder.publish import open_folder
 from ..data.records import SINGLE_TASKS
-from ..inference import GroundingModel, Query, checkpoint_folder, load
+from ..inference import GroundingModel, Query, find_checkpoint, load
 from .hallucination import missing_objects
 from .predictions import Prediction, finished, write_predictions
 from .run import Run, begin_run, prediction_file, weights_sha256
@@ -47,7 +47,7 @@ def predict_run(
     rows = (row for each in tasks.values() for row in each.select_columns(_IMAGE_COLUMNS))
     questions |= {kind.value: asked for kind, asked in missing_objects(rows).items() if asked}
     counts = {kind: len(asked) for kind, asked in questions.items()}
-    folder = checkpoint_folder(checkpoint)
+    folder = find_checkpoint(checkpoint)
     model = load(folder)
     begin_run(out, Run(checkpoint.resolve().name, weights_sha256(folder), data.resolve().name, split, counts))
     images = _Images(tasks.values())
