@@ -32,7 +32,7 @@ from bird_hf.eval.predictions import Prediction, write_predictions
 from bird_hf.eval.recall import Recall, mean_score, total
 from bird_hf.eval.run import Run, begin_run, prediction_file, weights_sha256
 from bird_hf.eval.score import malformed_rate, recall_rule
-from bird_hf.inference import Query, load
+from bird_hf.inference import Query, find_checkpoint, load
 from bird_hf.markdown import Markup
 from bird_hf.markdown import table as markdown_table
 
@@ -163,7 +163,8 @@ def main() -> None:
         "--split", default="test", choices=["train", "test"], help="train: to choose settings"
     )
     options = parser.parse_args()
-    model = load(options.model)
+    checkpoint = find_checkpoint(options.model)
+    model = load(checkpoint)
     if options.box_smoothing is not None:
         model.model.config.box_smoothing = options.box_smoothing
     questions = all_questions(options.phantoms, options.slices, options.split)
@@ -175,11 +176,11 @@ def main() -> None:
     ]
     report = score(questions, answered) | {
         "split": options.split,
-        "weights_sha256": weights_sha256(options.model),
+        "weights_sha256": weights_sha256(checkpoint),
     }
     print(table(report))
     if options.run:
-        write_run(options.run, options.model, options.split, answered)
+        write_run(options.run, checkpoint, options.split, answered)
     if options.out:
         write_text(options.out, json.dumps(report, indent=1) + "\n")
 
