@@ -1,11 +1,13 @@
-"""How well a small checkpoint answers on images it has never seen: one line a source.
+"""The table of the README: how well a small checkpoint answers on images it has never seen, one line per source.
 
-    python benchmarks/nano_scores.py [--model src/bird_hf/assets/bird-nano] [--out docs/nano_scores.json]
-    python benchmarks/nano_scores.py --model runs/smollm2/final --beside docs/nano_scores.json
+    python benchmarks/nano_scores.py [--model src/bird_hf/assets/bird-nano] [--out docs/nano_scores.json] [--run DIR]
 
 Sources: phantoms of each modality with seeds that were never trained on, and the real test volumes (the MNI152 head,
 brain2, lung2) on all their planes. VG asks for every object of at least 0.3 % of the picture, ROC for every one of at
-least 1 % on real heads (0.3 % elsewhere), and absent-object questions ask where something is that is not there.
+least 1 % on real heads (0.3 % elsewhere), and absent-object questions ask where something is that is not in the image.
+
+The answers are scored by `bird_hf.eval.score` under the paper's rules, as `bird report` scores a run. With --run they
+are also written as a run: `bird report DIR` then gives the same scores by modality.
 """
 
 from __future__ import annotations
@@ -13,91 +15,99 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
-from bird_hf.checkpoint.load import load_checkpoint
+from bird_hf.atomic_writes import write_text
+from bird_hf.checkpoint.load import find_checkpoint
 from bird_hf.data.embedded.cases import EMBEDDED_CASES
 from bird_hf.data.embedded.sample_set import Split, sample_phantoms, spaced_slices
 from bird_hf.data.records import ImageRecord, MaskedImage, Turn
 from bird_hf.data.teachers.templates import askable_absent, classify, ground
-from bird_hf.eval.hallucination import box_given
-from bird_hf.eval.predict import Query, generate_answers
-from bird_hf.eval.report import MALFORMED
-from bird_hf.eval.runs import sha256
-from bird_hf.eval.scores import Recall, grounding_recall, mean_score, name_recall, total
-from bird_hf.hub.grounding import read
+from bird_hf.eval.predictions import Prediction, write_predictions
+from bird_hf.eval.recall import Recall, mean_score, total
+from bird_hf.eval.run import Run, begin_run, prediction_file, weights_sha256
+from bird_hf.eval.score import malformed_rate, recall_rule
+from bird_hf.inference import GroundingModel, Query, load
+from bird_hf.markdown import Markup
+from bird_hf.markdown import table as markdown_table
 
 ROC_MIN_AREA_HEAD = 0.01
-ABSENT_QUESTIONS = 2  # an image
+ABSENT_QUESTIONS = 2  # per image
+PHANTOM = "phantom "
 
 
 @dataclass(frozen=True)
 class Question:
-    """A turn about an image; `kind` is vg, roc or absent, `name` what it is about."""
+    """A question without its answer yet; `source` is the line of the table that counts it."""
 
     source: str
-    kind: str
-    name: str
-    turn: Turn
     image: Image.Image
+    prediction: Prediction
 
 
-def questions_about(source: str, image: MaskedImage, record: ImageRecord, seed: int) -> Iterator[Question]:
+def questions_about(
+    image: MaskedImage, record: ImageRecord, seed: int, is_head: bool
+) -> Iterator[tuple[str, Turn]]:
+    """Pairs (kind, turn); kinds are vg, roc and absent."""
     rng = np.random.default_rng(seed)
-    picture = Image.fromarray(image.pixels)
-    labels = list(dict.fromkeys(item.label for item in record.present))
-    for label in labels:
-        yield Question(source, "vg", label, ground(record, label, rng), picture)
-    least = ROC_MIN_AREA_HEAD if "head" in source else 0.0
+    for label in dict.fromkeys(item.label for item in record.present):
+        yield "vg", ground(record, label, rng)
     for item in record.present:
-        if item.area >= least:
-            yield Question(source, "roc", item.label, classify(record, item, rng), picture)
+        if item.area >= (ROC_MIN_AREA_HEAD if is_head else 0.0):
+            yield "roc", classify(record, item, rng)
     missing = askable_absent(record)
     for place in rng.permutation(len(missing))[:ABSENT_QUESTIONS]:
-        label = missing[int(place)]
-        yield Question(source, "absent", label, ground(record, label, rng), picture)
+        yield "absent", ground(record, missing[int(place)], rng)
 
 
 def all_questions(phantoms: int, slices: int, split: Split = "test") -> list[Question]:
+    """The questions about all sources; ids are counted by kind, as prediction files have them."""
     pairs = [
-        (f"phantom {image.info.modality.value}", image, record)
+        (f"{PHANTOM}{image.info.modality.value}", image, record)
         for image, record in sample_phantoms(split, phantoms)
     ]
     for case in EMBEDDED_CASES:
         if case.split == split:
             name = f"real {case.name}{'' if case.lesions else ' head'}"
             pairs += [(name, image, record) for image, record in spaced_slices(case, slices)]
+    ids = {kind: count() for kind in ("vg", "roc", "absent")}
+    questions = []
+    for number, (source, image, record) in enumerate(pairs):
+        picture = Image.fromarray(image.pixels)
+        for kind, turn in questions_about(image, record, number, source.endswith(" head")):
+            asked, reference = turn.tagged()
+            name = f"{image.info.image_id}.png"
+            prediction = Prediction(next(ids[kind]), name, asked, reference, "", kind, image.info.synthetic)
+            questions.append(Question(source, picture, prediction))
+    return questions
+
+
+def answer(model: GroundingModel, questions: list[Question], batch_size: int) -> list[Prediction]:
+    """The questions' predictions with the model's answers."""
+    queries = [Query(question.prediction.question, question.image) for question in questions]
+    responses = model.generate(queries, batch_size, progress=True)
     return [
-        question
-        for number, (source, image, record) in enumerate(pairs)
-        for question in questions_about(source, image, record, number)
+        replace(question.prediction, response=response)
+        for question, response in zip(questions, responses, strict=True)
     ]
 
 
-def score(questions: list[Question], answers: list[str]) -> dict:
+def score(questions: list[Question], answered: list[Prediction]) -> dict[str, Any]:
     """Recalls by source and kind, the rate of boxes given for absent objects, and the malformed rate."""
     found: dict[str, dict[str, list[Recall]]] = {}
-    malformed = 0
-    for question, raw in zip(questions, answers, strict=True):
-        answer = read(raw)
-        malformed += not MALFORMED.isdisjoint(answer.issues)
-        if question.kind == "vg":
-            reference = [box for span in question.turn.answer_spans for box in span.boxes]
-            recall = grounding_recall(reference, answer.boxes)
-        elif question.kind == "roc":
-            recall = name_recall(question.name, answer.text)
-        else:
-            recall = box_given(raw)
-        found.setdefault(question.source, {}).setdefault(question.kind, []).append(recall)
+    for question, each in zip(questions, answered, strict=True):
+        recall = recall_rule(each.task, "paper")(each.annotation, each.response)
+        found.setdefault(question.source, {}).setdefault(each.task, []).append(recall)
     sums = {
         source: {kind: total(recalls) for kind, recalls in kinds.items()} for source, kinds in found.items()
     }
-    phantom = [kinds for source, kinds in sums.items() if source.startswith("phantom")]
+    phantom = [kinds for source, kinds in sums.items() if source.startswith(PHANTOM)]
     absent = total(kinds["absent"] for kinds in sums.values() if "absent" in kinds)
     return {
         "sources": {
@@ -112,67 +122,39 @@ def score(questions: list[Question], answers: list[str]) -> dict:
         },
         "absent_boxed_rate": absent.score,
         "absent_questions": absent.total,
-        "malformed_rate": malformed / len(questions),
+        "malformed_rate": malformed_rate(answered),
         "questions": len(questions),
     }
 
 
-def table(report: dict) -> str:
+def table(report: dict[str, Any]) -> str:
     """The report as Markdown."""
 
-    def cell(kinds: dict, kind: str) -> str:
+    def cell(kinds: dict[str, Any], kind: str) -> str:
         return f"{kinds[kind]['score']:.2f} ({kinds[kind]['total']})" if kind in kinds else "-"
 
-    lines = [
-        "| source | VG Recall@0.5 (boxes) | ROC recall (questions) | absent objects boxed (questions) |",
-        "|---|---|---|---|",
+    header = ["source", "VG Recall@0.5 (boxes)", "ROC recall (questions)", "absent objects boxed (questions)"]
+    lines: list[list[str]] = [
+        [Markup(source), *(cell(kinds, kind) for kind in ("vg", "roc", "absent"))]
+        for source, kinds in report["sources"].items()
     ]
-    for source, kinds in report["sources"].items():
-        lines.append(f"| {source} | {cell(kinds, 'vg')} | {cell(kinds, 'roc')} | {cell(kinds, 'absent')} |")
-    means = report["phantom_mean"]
-    lines.append(f"| **mean of the eight phantoms** | **{means['vg']:.2f}** | **{means['roc']:.2f}** | |")
-    lines.append(
-        f"\nAbsent objects answered with a box: {report['absent_boxed_rate']:.3f} of {report['absent_questions']}. "
+    means = [Markup(f"**{report['phantom_mean'][kind]:.2f}**") for kind in ("vg", "roc")]
+    lines.append([Markup("**mean of the eight phantoms**"), *means, Markup()])
+    return (
+        f"{markdown_table(header, lines)}\n\n"
+        f"Absent objects answered with a box: {report['absent_boxed_rate']:.3f} of {report['absent_questions']}. "
         f"Malformed answers: {report['malformed_rate']:.4f} of {report['questions']}."
     )
-    return "\n".join(lines)
 
 
-def side_by_side(reports: dict[str, dict]) -> str:
-    """Reports on the same questions beside each other, as Markdown: VG, ROC and absent objects boxed of each model.
-
-    Raises ValueError where their questions are not the same number.
-    """
-    if len({report["questions"] for report in reports.values()}) != 1:
-        raise ValueError(
-            "the reports are of different questions; run both with the same --phantoms and --slices"
-        )
-
-    def cells(kinds: dict) -> str:
-        scores = [f"{kinds[kind]['score']:.2f}" if kind in kinds else "-" for kind in ("vg", "roc", "absent")]
-        return " | ".join(scores)
-
-    lines = [
-        "| source | " + " | ".join(f"{name}: VG | ROC | absent boxed" for name in reports) + " |",
-        "|---" * (1 + 3 * len(reports)) + "|",
-    ]
-    for source in next(iter(reports.values()))["sources"]:
-        found = " | ".join(cells(report["sources"][source]) for report in reports.values())
-        lines.append(f"| {source} | {found} |")
-    means = [report["phantom_mean"] | {"absent": report["absent_boxed_rate"]} for report in reports.values()]
-    found = " | ".join(
-        f"**{mean['vg']:.2f}** | **{mean['roc']:.2f}** | {mean['absent']:.2f} (all)" for mean in means
-    )
-    malformed = ", ".join(f"{name} {report['malformed_rate']:.4f}" for name, report in reports.items())
-    count = next(iter(reports.values()))["questions"]
-    return "\n".join(
-        [
-            *lines,
-            f"| **mean of the eight phantoms** | {found} |",
-            "",
-            f"Malformed answers of {count}: {malformed}.",
-        ]
-    )
+def write_run(folder: Path, checkpoint: Path, split: str, answered: list[Prediction]) -> None:
+    """Write the answers as a run that `bird report` reads."""
+    kinds = {kind: [each for each in answered if each.task == kind] for kind in ("vg", "roc", "absent")}
+    counts = {kind: len(answers) for kind, answers in kinds.items()}
+    name = checkpoint.resolve().name
+    begin_run(folder, Run(name, weights_sha256(checkpoint), "nano_scores", split, counts))
+    for kind, answers in kinds.items():
+        write_predictions(prediction_file(folder, kind), answers)
 
 
 def main() -> None:
@@ -180,35 +162,33 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", type=Path, default=Path("src/bird_hf/assets/bird-nano"))
-    parser.add_argument("--out", type=Path, help="write the report here as JSON")
-    parser.add_argument(
-        "--beside", type=Path, help="another report, of the same questions, to print beside this one"
-    )
-    parser.add_argument("--phantoms", type=int, default=40, help="pictures of each modality")
-    parser.add_argument("--slices", type=int, default=14, help="slices of each plane of a volume")
+    parser.add_argument("--out", type=Path, help="write the report to this JSON file")
+    parser.add_argument("--run", type=Path, help="write the answers to this folder, for `bird report`")
+    parser.add_argument("--phantoms", type=int, default=40, help="pictures per modality")
+    parser.add_argument("--slices", type=int, default=14, help="slices per plane of a volume")
     parser.add_argument("--batch-size", type=int, default=48)
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument(
-        "--box-smoothing", type=float, help="in thousandths, instead of what the model is set to"
+        "--box-smoothing", type=float, help="in thousandths; overrides the checkpoint's value"
     )
     parser.add_argument(
-        "--split", default="test", choices=["train", "test"], help="train: to choose settings by"
+        "--split", default="test", choices=["train", "test"], help="train: to choose settings"
     )
     options = parser.parse_args()
-    model, processor = load_checkpoint(options.model, dtype=getattr(torch, options.dtype))
+    checkpoint = find_checkpoint(options.model)
+    model = load(checkpoint)
     if options.box_smoothing is not None:
-        model.config.box_smoothing = options.box_smoothing
+        model.model.config.box_smoothing = options.box_smoothing
     questions = all_questions(options.phantoms, options.slices, options.split)
-    queries = [Query(question.turn.tagged()[0], question.image) for question in questions]
-    answers = generate_answers(model, processor, queries, options.batch_size, progress=True)
-    weights = sha256(options.model / "model.safetensors")
-    report = score(questions, answers) | {"split": options.split, "weights_sha256": weights}
+    answered = answer(model, questions, options.batch_size)
+    report = score(questions, answered) | {
+        "split": options.split,
+        "weights_sha256": weights_sha256(checkpoint),
+    }
     print(table(report))
-    if options.beside:
-        other = json.loads(options.beside.read_text(encoding="utf-8"))
-        print(side_by_side({options.beside.stem: other, options.model.parent.name: report}))
+    if options.run:
+        write_run(options.run, checkpoint, options.split, answered)
     if options.out:
-        options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_text(options.out, json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.support.ui import WebDriverWait
 
-from bird_hf.checkpoint.load import load_checkpoint
 from bird_hf.demo import Callbacks, build_page, launch, read_examples
+from bird_hf.inference import load
 
 PICTURE = Path(__file__).parent / "pictures" / "demo.png"
 WINDOW = "1200,1400"
@@ -48,7 +48,7 @@ def photograph(address: str) -> Image.Image:
 
 
 def main() -> None:
-    page = build_page(Callbacks(*load_checkpoint("bird"), read_examples(Path("med-grit"))))
+    page = build_page(Callbacks(load("bird"), read_examples(Path("med-grit"))))
     launch(page, "127.0.0.1", prevent_thread_lock=True, quiet=True)
     try:
         photograph(page.local_url).quantize(128).save(PICTURE, optimize=True)

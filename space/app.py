@@ -1,7 +1,7 @@
-"""The Space: the page of `bird demo`, with a checkpoint and images that a Space has.
+"""The Space: serves the page of `bird demo`.
 
-`BIRD_MODEL` names the checkpoint, a folder or a repository of the hub; by default it is the embedded one.
-`BIRD_DATA` names the Med-GRIT folder of the examples; by default the embedded sample is rendered into ./med-grit.
+`BIRD_MODEL` is the checkpoint, a folder or a hub repository; the default is the embedded one.
+`BIRD_DATA` is the Med-GRIT folder with the examples; by default the embedded sample is written to ./med-grit.
 """
 
 import os

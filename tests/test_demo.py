@@ -1,4 +1,4 @@
-"""The demo's callbacks: what each part of the page shows, and how it says what it cannot do."""
+"""The demo's callbacks: what each component of the page shows, and its error messages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import yaml
 from PIL import Image
 
 from bird_hf import demo
-from bird_hf.ask import tagged_question
 from bird_hf.data.embedded.sample_set import sample_phantoms
 from bird_hf.data.folder.publish import image_cell, open_folder, publish
 from bird_hf.data.records import SINGLE_TASKS, Task
@@ -27,6 +26,7 @@ from bird_hf.demo import (
     read_examples,
 )
 from bird_hf.hub.boxes import Box
+from bird_hf.inference import GroundingModel, tagged_question
 
 ROOT = Path(__file__).parents[1]
 WH = (200, 80)
@@ -42,12 +42,12 @@ EXAMPLE = ExampleImage(
 
 
 def click(*index: int) -> Any:
-    """What gradio hands over for a click on an image (x, y), or on the n-th example."""
+    """The event that gradio passes for a click on an image (x, y), or on the n-th example."""
     return SimpleNamespace(index=list(index) if len(index) > 1 else index[0])
 
 
 def words(message: str) -> str:
-    """The text of a message, which is one line."""
+    """The text of a message, which must be one line."""
     found = re.fullmatch(r'<div role="alert">([^<>\n]+)</div>', message)
     assert found, message
     return found[1]
@@ -55,23 +55,23 @@ def words(message: str) -> str:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The queries that reach the model; `answers` are what it says, KIDNEY where there are none."""
+    """The queries that reach the model, which answers KIDNEY."""
     queries: list[Any] = []
 
-    def answer(_model: Any, _processor: Any, given: list[Any]) -> list[str]:
+    def generate(_self: Any, given: list[Any], *_: Any) -> list[str]:
         queries.extend(given)
         return [KIDNEY]
 
-    monkeypatch.setattr(demo, "generate_answers", answer)
+    monkeypatch.setattr(GroundingModel, "generate", generate)
     return queries
 
 
 @pytest.fixture
 def answered(monkeypatch: pytest.MonkeyPatch, picture: str) -> Any:
-    """The reply of the page to a model that says `raw`."""
+    """The page's reply if the model answers `raw`."""
 
     def reply(raw: str) -> demo.Reply:
-        monkeypatch.setattr(demo, "generate_answers", lambda *_: [raw])
+        monkeypatch.setattr(GroundingModel, "generate", lambda *_: [raw])
         return callbacks().ask(picture, "vg", "Where?", "")
 
     return reply
@@ -85,7 +85,7 @@ def picture(tmp_path: Path) -> str:
 
 
 def callbacks() -> Callbacks:
-    return Callbacks(None, None, [EXAMPLE])
+    return Callbacks(GroundingModel(None, None), [EXAMPLE])
 
 
 # --- asking --------------------------------------------------------------------------------------------------
@@ -163,7 +163,7 @@ def test_without_an_image_it_asks_for_one(asked: list[Any]) -> None:
 
 
 def test_the_model_is_asked(tiny_model: Any, tiny_processor: Any, picture: str) -> None:
-    asking = Callbacks(tiny_model, tiny_processor, [])
+    asking = Callbacks(GroundingModel(tiny_model, tiny_processor), [])
     reply = asking.ask(picture, "roc", "What is this?", "1,1,99,70")
     assert reply == asking.ask(picture, "roc", "What is this?", "1,1,99,70")
     assert reply.text and reply.boxes

@@ -2,8 +2,12 @@
 
 import ast
 import os
+import pkgutil
+import pydoc
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -69,6 +73,31 @@ def test_every_public_name_is_there_and_listed():
         assert getattr(bird_hf, name).__name__ == name
     assert {*bird_hf.__all__} <= {*dir(bird_hf)}
     assert {*bird_hf.__all__} == {*bird_hf._MODULE_OF}
+
+
+def test_only_public_names_are_listed():
+    assert {name for name in dir(bird_hf) if not name.startswith("__")} == {*bird_hf.__all__}
+
+
+def test_help_shows_the_public_names_with_their_types():
+    text = pydoc.plain(pydoc.render_doc(bird_hf))
+    for name in bird_hf.__all__:
+        assert re.search(rf"^ +(class )?{name}\(", text, re.MULTILINE), name
+    assert "ask(image: 'ImageSource', question: 'str', box: 'Box | Sequence[float] | None' = None" in text
+    assert f"VERSION\n    {bird_hf.__version__}\n" in text
+
+
+def test_the_package_is_typed_and_knows_its_version():
+    assert (HUB.parent / "py.typed").is_file()
+    project = tomllib.loads((HUB.parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["project"]["dynamic"] == ["version"]
+    assert project["tool"]["hatch"]["version"]["path"] == "src/bird_hf/__init__.py"
+    assert re.fullmatch(r"\d+\.\d+\.\d+", bird_hf.__version__)
+
+
+def test_a_public_name_is_not_hidden_by_a_module_of_its_name():
+    """Importing `bird_hf.x` sets the attribute `x` of the package."""
+    assert not {*bird_hf.__all__} & {module.name for module in pkgutil.iter_modules(bird_hf.__path__)}
 
 
 def test_an_unknown_name_is_an_attribute_error():

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from bird_hf.eval.run import weights_sha256
+from bird_hf.sample import embedded_checkpoint
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -27,21 +30,9 @@ def test_the_scores_are_those_of_the_report():
     assert benchmark("nano_scores").table(report) in README
 
 
-def test_the_page_of_the_other_backbone_shows_both_reports():
-    reports = {
-        name: json.loads((ROOT / "docs" / f"{file}.json").read_text(encoding="utf-8"))
-        for name, file in {"bird-nano": "nano_scores_small", "SmolLM2": "smollm2_scores"}.items()
-    }
-    page = (ROOT / "docs" / "smollm2.md").read_text(encoding="utf-8")
-    assert benchmark("nano_scores").side_by_side(reports) in page
-
-
 def test_the_report_is_of_the_embedded_checkpoint():
     report = json.loads((ROOT / "docs" / "nano_scores.json").read_text(encoding="utf-8"))
-    from bird_hf.sample import embedded_checkpoint
-
-    weights = embedded_checkpoint() / "model.safetensors"
-    assert report["weights_sha256"] == benchmark("nano_scores").sha256(weights)
+    assert report["weights_sha256"] == weights_sha256(embedded_checkpoint())
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))

@@ -1,4 +1,4 @@
-"""`bird quickstart`: what is put where, which images are asked, and that nothing of the user's is lost."""
+"""`bird quickstart`: which files it writes, which images it asks about, and that it keeps the user's files."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_file_in_the_place_of_the_folder_stays(tmp_path: Path) -> None:
 
 
 def picture(modality: Modality, name: str, objects: int, synthetic: bool) -> MaskedImage:
-    """A phantom under another name, with only so many of its objects."""
+    """A phantom under another name, with its first `objects` objects."""
     phantom = next(
         found for seed in range(50) if len((found := draw_phantom(modality, seed, 64)).masks) >= objects
     )

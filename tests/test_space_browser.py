@@ -73,7 +73,7 @@ def await_server(server: subprocess.Popen[bytes], address: str, log: Path) -> No
 
 
 class Page:
-    """The page as a visitor has it before them."""
+    """The page in the browser."""
 
     def __init__(self, driver: webdriver.Chrome) -> None:
         self.driver = driver
@@ -82,16 +82,16 @@ class Page:
         return self.driver.find_elements("css selector", selector)
 
     def click(self, selector: str) -> None:
-        """Click the first that there is."""
+        """Click the first match."""
         self.settle()
         self.all(selector)[0].click()
 
     def settle(self) -> None:
-        """Wait for the veils that lie over the parts of the page while a callback runs."""
+        """Wait until no component is covered by the overlay of a running callback."""
         self.until(lambda: not self.all("[data-testid=status-tracker]:not(.hide)"), "a page at rest")
 
     def value(self, part: str) -> str:
-        """What stands in a text field."""
+        """The content of a text field."""
         (field,) = self.all(f"#{part} textarea, #{part} input")
         return field.get_property("value")
 
@@ -108,7 +108,7 @@ class Page:
         return found[0] if found and found[0][0] else None
 
     def click_image(self, x: float, y: float) -> None:
-        """Click at a share of the image's width and height."""
+        """Click at a fraction of the image's width and height."""
         self.settle()
         image = self.all("#picture img")[0]
         wide, high = image.size["width"], image.size["height"]

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from bird_hf.atomic_writes import write_text
 from bird_hf.checkpoint.model_card import read_origin, write_card
-from bird_hf.eval.run_report import results_of, write_reports
-from bird_hf.eval.runs import weights_sha256
+from bird_hf.eval.run import weights_sha256
+from bird_hf.eval.tables import results_of, write_reports
 from bird_hf.sample import embedded_checkpoint
 
 ROOT = Path(__file__).parents[1]

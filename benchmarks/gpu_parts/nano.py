@@ -47,16 +47,13 @@ def train(part: Part) -> dict[str, Any]:
 
 def scored(part: Part) -> dict[str, Any]:
     """VG Recall@0.5 and the other scores of benchmarks/nano_scores.py."""
-    from nano_scores import all_questions, score
+    from nano_scores import all_questions, answer, score
 
-    from bird_hf.checkpoint import load_checkpoint
-    from bird_hf.eval.predict import Query, generate_answers
+    from bird_hf.inference import load
 
-    model, processor = load_checkpoint(RUN / "final")
     questions = all_questions(*((1, 1) if part.tiny else (40, 14)))
     questions = questions[:4] if part.tiny else questions
-    queries = [Query(question.turn.tagged()[0], question.image) for question in questions]
-    return score(questions, generate_answers(model.to(part.device), processor, queries, 48))
+    return score(questions, answer(load(RUN / "final", device_map=part.device), questions, 48))
 
 
 def run(part: Part) -> None:

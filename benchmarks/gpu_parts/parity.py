@@ -224,10 +224,9 @@ def golden_case(part: Part) -> dict[str, Any]:
 
 def nano_case(part: Part, dtype: torch.dtype) -> dict[str, Any]:
     """Answers of the embedded checkpoint about phantoms: how many are the CPU's, letter by letter."""
-    from bird_hf.checkpoint import load_checkpoint
     from bird_hf.data.phantoms import draw_phantom
     from bird_hf.data.records import Modality
-    from bird_hf.eval.predict import Query, generate_answers
+    from bird_hf.inference import Query, load
 
     queries = []
     for number, modality in enumerate(list(Modality)[: 1 if part.tiny else 8]):
@@ -237,8 +236,7 @@ def nano_case(part: Part, dtype: torch.dtype) -> dict[str, Any]:
         queries += [Query(f"Where is the {name}?", pixels) for name in list(names)[: 1 if part.tiny else 3]]
     answers = []
     for device, kind in ((CPU, torch.float32), (part.device, dtype)):
-        model, processor = load_checkpoint(NANO, dtype=kind)
-        answers.append(generate_answers(model.to(device), processor, queries))
+        answers.append(load(NANO, dtype=kind, device_map=device).generate(queries))
     wanted, found = answers
     different = [pair for pair in zip(wanted, found, strict=True) if pair[0] != pair[1]]
     apart = [numbers_apart(*pair) for pair in different]

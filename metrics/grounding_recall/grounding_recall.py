@@ -4,7 +4,7 @@ import datasets
 import evaluate
 
 from bird_hf.data.records import Task
-from bird_hf.eval.answers import score_recall
+from bird_hf.eval.score import score_recall
 
 _DESCRIPTION = """
 The share of reference boxes that a predicted box overlaps with an IoU above 0.5 (BiRD, MICCAI 2024, Recall@0.5 of
@@ -13,16 +13,16 @@ visual grounding). Texts hold boxes as <box>(x1,y1),(x2,y2)</box> in thousandths
 
 _INPUTS = """
 Args:
-    predictions (list of str): what the model wrote, one text a question.
+    predictions (list of str): what the model wrote, one text per question.
     references (list of str): the reference answer of each question, tagged the same way.
     rules (str): "paper" (the default) repeats the original scripts: extra boxes cost nothing, one box may serve
-        two references, references without a box are left out. "strict" pairs boxes one to one, charges every
-        false box, and counts "it is not there" as one thing to be right about.
+        two references, references without a box are left out. "strict" matches boxes one to one, charges every
+        false box, and counts an absent object that is correctly not boxed as one hit.
     modalities (list of str, optional): ct, mr, x_ray, pet, endoscopy, dermoscopy, fundus or ultrasound,
-        one a question.
+        one per question.
 
 Returns:
-    recall (float, or None where no reference holds a box), hits and total (int), counted over boxes.
+    recall (float, or None if no reference holds a box), hits and total (int), counted over boxes.
     With modalities also: modalities (each that asks for a box: score, hits, total), mean (of their scores,
     unweighted) and n_modalities.
 
@@ -49,7 +49,7 @@ _CITATION = """
 
 
 class GroundingRecall(evaluate.Metric):
-    """Thin over `bird_hf.eval.answers`."""
+    """The metric as an evaluate module; `bird_hf.eval.score.score_recall` computes it."""
 
     def _info(self):
         text = datasets.Value("string")

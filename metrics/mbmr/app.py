@@ -1,4 +1,4 @@
-"""The metric as a web page: a table of answers in, its scores out. `python app.py` starts it."""
+"""A web page that scores a table of answers with the metric. `python app.py` starts it."""
 
 from pathlib import Path
 from typing import Any

@@ -3,26 +3,27 @@
 import datasets
 import evaluate
 
-from bird_hf.eval.answers import score_texts
+from bird_hf.eval.score import score_texts
 
 _DESCRIPTION = """
 The mean of BLEU-4, METEOR 1.5 and ROUGE-L as the COCO caption toolkit computes them (BiRD, MICCAI 2024, mBMR of medical
-image analysis). Needs Java, which `pip install "bird-hf[eval]"` brings along.
+image analysis). Needs Java, which the extra `eval` installs: `pip install -e ".[eval]"` in the repository.
 """
 
 _INPUTS = """
 Args:
-    predictions (list of str): what the model wrote, one text a question.
+    predictions (list of str): what the model wrote, one text per question.
     references (list of str): the reference answer of each question.
-    rules (str): "paper" (the default) compares texts as they stand, after the original's cleanup. "strict" takes tags
-        and boxes out of both first, so that only words count.
+    rules (str): "paper" (the default) compares texts as they stand, after the original's cleanup. "strict" removes
+        tags and boxes from both first, so that only words count.
     modalities (list of str, optional): ct, mr, x_ray, pet, endoscopy, dermoscopy, fundus or ultrasound,
-        one a question.
+        one per question.
 
 Returns:
     bleu_4, meteor, rouge_l and mbmr (float, 0 to 1) of all answers as one set, and total (int), their number.
     With modalities also: modalities (the same of each that has questions, scored by itself), mean (of each score
-    over them, unweighted) and n_modalities. The paper reports the mean; BLEU of a whole is not the mean of its parts.
+    over them, unweighted) and n_modalities. The paper reports the mean; the
+    BLEU of all answers is not the mean of its groups.
 
 Example:
 
@@ -48,7 +49,7 @@ _CITATION = """
 
 
 class MBMR(evaluate.Metric):
-    """Thin over `bird_hf.eval.answers`."""
+    """The metric as an evaluate module; `bird_hf.eval.score.score_texts` computes it."""
 
     def _info(self):
         text = datasets.Value("string")

@@ -4,7 +4,7 @@ import datasets
 import evaluate
 
 from bird_hf.data.records import Task
-from bird_hf.eval.answers import score_recall
+from bird_hf.eval.score import score_recall
 
 _DESCRIPTION = """
 The share of answers that hold the name of the object in the box asked about (BiRD, MICCAI 2024, Recall of referring
@@ -13,12 +13,12 @@ object classification). Every word of the reference must stand in the answer; th
 
 _INPUTS = """
 Args:
-    predictions (list of str): what the model wrote, one text a question.
+    predictions (list of str): what the model wrote, one text per question.
     references (list of str): the name of each object.
     rules (str): "paper" (the default) repeats the original scripts: a word may stand inside another one ("rib" in
-        "tribal"). "strict" compares whole words, and takes tags and boxes out of both texts first.
+        "tribal"). "strict" compares whole words, and removes tags and boxes from both texts first.
     modalities (list of str, optional): ct, mr, x_ray, pet, endoscopy, dermoscopy, fundus or ultrasound,
-        one a question.
+        one per question.
 
 Returns:
     recall (float), hits and total (int), counted over questions.
@@ -45,7 +45,7 @@ _CITATION = """
 
 
 class ReferringRecall(evaluate.Metric):
-    """Thin over `bird_hf.eval.answers`."""
+    """The metric as an evaluate module; `bird_hf.eval.score.score_recall` computes it."""
 
     def _info(self):
         text = datasets.Value("string")

@@ -1,7 +1,7 @@
 """The demo page: an example image or an upload, a question, and the answer with its boxes on the image.
 
-`bird demo` serves it on this machine and `space/app.py` as a Space of the hub. Nothing about a visitor is kept
-on the server but the images, and these for an hour: the page holds the question and the box.
+`bird demo` serves it on this machine and `space/app.py` as a Space of the hub. The server keeps nothing about a visitor
+except the images, for an hour; the page itself holds the question and the box.
 """
 
 from __future__ import annotations
@@ -16,20 +16,18 @@ from typing import Any, NamedTuple
 import gradio as gr
 from PIL import Image
 
-from .ask import Answer, read_box_px, tagged_question
-from .checkpoint.load import load_checkpoint
 from .data.folder.publish import open_folder
 from .data.records import SINGLE_TASKS, Task
-from .eval.predict import Query, generate_answers
 from .hub.boxes import Box
 from .hub.grounding import read
-from .hub.image_processing_bird import open_image
+from .hub.pixels import open_image
+from .inference import Answer, GroundingModel, Query, load, read_box_px
 from .sample import NOTICE, example_rows
 
 MAX_UPLOAD_MB = 20
 MAX_QUESTION_CHARS = 500
 _KEPT_SECONDS = 3600  # how long images stay in the server's cache
-_WAITING = 16  # visitors in the queue; one is answered at a time
+_WAITING = 16  # visitors in the queue; they are answered one at a time
 _SHOWN_SIDE_PX = (512, 1024)  # of the picture with the boxes: gradio makes a mask of its size for every box
 
 _TASK_NAMES = {
@@ -61,7 +59,7 @@ _CSS = """
 
 @dataclass(frozen=True)
 class ExampleImage:
-    """An image of the test split with one question of each task: its words, and its box in pixels or ""."""
+    """An image of the test split, with one question of each task: the words, and the box in pixels or ""."""
 
     caption: str
     image: Image.Image
@@ -69,7 +67,7 @@ class ExampleImage:
 
 
 class Reply(NamedTuple):
-    """What the answer's side of the page shows; empty where there is nothing to show.
+    """The contents of the answer's side of the page; empty if there is nothing to show.
 
     shown: the picture and (x1, y1, x2, y2) with a name for each box, in pixels of that picture.
     """
@@ -84,16 +82,20 @@ def run_demo(model: Path, data: Path, host: str | None = None, port: int | None 
     """Serve the page for a checkpoint folder with the test images of a Med-GRIT folder, until stopped.
 
     `host` and `port` are by default gradio's: GRADIO_SERVER_NAME and GRADIO_SERVER_PORT, else 127.0.0.1 and the
-    first free port from 7860. Raises ValueError where a folder is not usable or the address is taken.
+    first free port from 7860. Raises ValueError if a folder cannot be used or the address is taken.
     """
     examples = read_examples(data)
-    page = build_page(Callbacks(*load_checkpoint(model), examples))
+    page = build_page(Callbacks(load(model), examples))
     launch(page, host, port)
 
 
 def launch(page: gr.Blocks, host: str | None = None, port: int | None = None, **kwargs: Any) -> None:
-    """Serve a page; `kwargs` go to gradio's `launch`. Nothing is shared, reported or recorded."""
-    theme = gr.themes.Default(font=["sans-serif"], font_mono=["monospace"])  # gradio's own come from Google
+    """Serve a page; `kwargs` go to gradio's `launch`. Sharing, analytics and recording are off.
+
+    Raises ValueError if the address is taken.
+    """
+    # The default fonts would be loaded from Google.
+    theme = gr.themes.Default(font=["sans-serif"], font_mono=["monospace"])
     try:
         page.queue(max_size=_WAITING, default_concurrency_limit=1).launch(
             server_name=host,
@@ -115,9 +117,12 @@ def launch(page: gr.Blocks, host: str | None = None, port: int | None = None, **
 
 
 def read_examples(data: Path) -> list[ExampleImage]:
-    """One image of each modality of a Med-GRIT folder's test split. Raises ValueError where it is none."""
+    """One image of each modality of a Med-GRIT folder's test split.
+
+    Raises ValueError if it is not a Med-GRIT folder, lacks a task, or has rows without pixels.
+    """
     for each in SINGLE_TASKS:
-        open_folder(data, each, "test")  # or it says in one line what is missing
+        open_folder(data, each, "test")  # its error names what is missing
     examples: dict[str, ExampleImage] = {}
     for row in example_rows(data):
         if row["image"] is None:
@@ -133,32 +138,32 @@ def read_examples(data: Path) -> list[ExampleImage]:
 
 
 class Callbacks:
-    """What the page does. Each method takes values of the page and returns the new ones."""
+    """The callbacks of the page. Each takes values of the page's components and returns the new ones."""
 
-    def __init__(self, model: Any, processor: Any, examples: Sequence[ExampleImage]) -> None:
-        self.model, self.processor, self.examples = model, processor, examples
+    def __init__(self, model: GroundingModel, examples: Sequence[ExampleImage]) -> None:
+        self.model, self.examples = model, examples
 
     def choose(self, event: gr.SelectData) -> tuple[Any, ...]:
-        """An example is chosen -> (chosen, task, question, box, picture, *reply)."""
+        """Selecting an example -> (chosen, task, question, box, picture, *reply)."""
         chosen, task = int(event.index), Task.VISUAL_GROUNDING.value
         return chosen, task, *self.pick(task, chosen), self.examples[chosen].image, *Reply()
 
     def receive(self, upload: bytes) -> tuple[Any, ...]:
-        """A file is uploaded -> (upload, chosen, box, picture, *reply); one line and no picture where it is none."""
+        """Uploading a file -> (upload, chosen, box, picture, *reply); if it is not an image, only a message."""
         try:
             return None, None, "", open_image(upload), *Reply()
         except ValueError as error:
             return None, None, "", None, *Reply(message=_line(str(error)))
 
     def pick(self, task: str, chosen: int | None) -> tuple[str, str]:
-        """A task is picked -> (question, box), the example's own where one is chosen."""
+        """Selecting a task -> (question, box), those of the chosen example if there is one."""
         default = (_QUESTIONS[Task(task)], "")
         return default if chosen is None else self.examples[chosen].questions.get(Task(task), default)
 
     def mark(self, event: gr.SelectData, picture: str, task: str, question: str, box: str) -> tuple[Any, ...]:
-        """The image is clicked -> (task, question, box, *reply). Two clicks are two corners of a box.
+        """Clicking the image -> (task, question, box, *reply). Two clicks give two opposite corners of a box.
 
-        After the first one the box is "x,y": nothing is kept elsewhere. A click asks about a region.
+        After the first click the box field holds "x,y". A click while another task is selected selects ROC.
         """
         if task not in _REGION_TASKS:
             task, box = Task.REFERRING_CLASSIFICATION, ""
@@ -170,15 +175,20 @@ class Callbacks:
             return task, question, "{},{}".format(*clicked), *Reply(message=_line(hint))
         image = open_image(Path(picture).read_bytes())
         (x1, x2), (y1, y2) = map(sorted, zip(first, clicked, strict=True))
-        xyxy = (x1, y1, min(x2 + 1, image.width), min(y2 + 1, image.height))  # the far pixel is inside
+        xyxy = (
+            x1,
+            y1,
+            min(x2 + 1, image.width),
+            min(y2 + 1, image.height),
+        )  # the clicked pixel is part of the box
         try:
             shown = annotated(image, [("your box", Box.from_pixels(xyxy, image.size))])
-        except ValueError as error:  # both on the far edge, where no pixel is
+        except ValueError as error:  # both clicks on the far edge, outside the last pixel
             return task, question, "", *Reply(message=_line(str(error)))
         return task, question, _box_text(xyxy), *Reply(shown=shown)
 
     def ask(self, picture: str | None, task: str, question: str, box: str) -> Reply:
-        """The question is asked -> the answer, or one line that says why there is none."""
+        """Asking the question -> the answer, or a message in one line."""
         try:
             if picture is None:
                 raise ValueError("there is no image; choose an example or upload one")
@@ -196,19 +206,18 @@ class Callbacks:
                 "this question is about a region; give its box x1,y1,x2,y2 in pixels, or click two corners"
             )
         box = Box.from_pixels(read_box_px(box_text), image.size) if box_text else None
-        query = Query(tagged_question(question, box), image)
-        (raw,) = generate_answers(self.model, self.processor, [query])
-        return reply_of(Answer(raw, read(raw), image.size), image, box)
+        (answer,) = self.model.answers([Query.about(image, question, box)])
+        return reply_of(answer, image, box)
 
 
 def reply_of(answer: Answer, image: Image.Image, asked: Box | None = None) -> Reply:
-    """An answer as the page shows it; that it holds no box, or was malformed, is said."""
-    found = [(span.phrase or "(no phrase)", box) for span in answer.grounded.spans for box in span.boxes]
+    """An answer as the page shows it; the texts say if it has no words or boxes, or is malformed."""
+    found = [(span.phrase or "(no phrase)", box) for span in answer.spans for box in span.boxes]
     lines = [f"{phrase}: {_box_text(box.to_pixels(image.size))}" for phrase, box in found]
-    issues = ", ".join(answer.grounded.issues)
+    issues = ", ".join(answer.issues)
     return Reply(
         message=_line(f"Malformed answer: {issues}.") if issues else "",
-        text=answer.grounded.text.strip() or "(The model gave no words.)",
+        text=answer.text.strip() or "(The model gave no words.)",
         boxes="\n".join(lines) or "No box in this answer.",
         shown=annotated(image, ([("your box", asked)] if asked else []) + found),
     )
@@ -217,7 +226,7 @@ def reply_of(answer: Answer, image: Image.Image, asked: Box | None = None) -> Re
 def annotated(
     image: Image.Image, named: Sequence[tuple[str, Box]]
 ) -> tuple[Image.Image, list[tuple[tuple[int, int, int, int], str]]]:
-    """The picture at the size it is shown in, and its named boxes in whole pixels of that size."""
+    """The picture at its displayed size, and the named boxes in whole pixels of that size."""
     low, high = _SHOWN_SIDE_PX
     scale = min(max(1.0, low / max(image.size)), high / max(image.size))
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
@@ -229,7 +238,7 @@ def annotated(
 
 
 def build_page(callbacks: Callbacks) -> gr.Blocks:
-    """The page: its layout, and which callback each of its parts calls."""
+    """The page: its layout, and the callback of each component."""
     with gr.Blocks(
         title="BiRD", analytics_enabled=False, delete_cache=(_KEPT_SECONDS // 6, _KEPT_SECONDS)
     ) as page:
@@ -303,7 +312,7 @@ def _answer_side() -> list[gr.components.Component]:
 
 
 def _corner(text: str) -> tuple[int, int] | None:
-    """The corner that a first click has left in the box field."""
+    """The corner in the box field after a first click; None if the field holds anything else."""
     parts = text.split(",")
     return (int(parts[0]), int(parts[1])) if len(parts) == 2 and all(map(str.isdecimal, parts)) else None
 

@@ -1,4 +1,4 @@
-"""The embedded checkpoint and images: ./bird, ./med-grit, and answers to look at."""
+"""`bird quickstart`: installs the embedded checkpoint and sample data, and shows answers to held-out questions."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from .atomic_writes import move_folder
-from .checkpoint.load import copy_code, load_checkpoint
+from .atomic_writes import replacing_folder
+from .checkpoint.load import copy_code
 from .data.embedded.sample_set import write_sample
 from .draw import captioned, contact_sheet, draw_spans, save_png
-from .eval.predict import Query, generate_answers
 from .hub.grounding import GroundedText, Span, read
+from .inference import Answer, Query, load
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -31,35 +31,36 @@ _TASK_NAMES = {
 
 @dataclass(frozen=True)
 class Example:
-    """One question of the test split with its reference answer and what the model said."""
+    """One question of the test split, with the reference answer and the model's."""
 
     image_id: str
     task: str
     image: Image.Image
     question: GroundedText
     reference: GroundedText
-    answer: GroundedText
+    answer: Answer
 
 
 def embedded_checkpoint() -> Path:
-    """Where the package keeps the embedded checkpoint."""
+    """The folder of the embedded checkpoint, inside the package."""
     return Path(__file__).parent / "assets" / "bird-nano"
 
 
 def install_checkpoint(out: Path) -> None:
-    """Copy the embedded checkpoint to the folder `out`; its own files are replaced there."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    making = out.with_name(f".{out.name}.making")
-    shutil.rmtree(making, ignore_errors=True)
-    shutil.copytree(embedded_checkpoint(), making)
-    copy_code(making)
-    move_folder(making, out)
+    """Copy the embedded checkpoint to the folder `out`, replacing files of the same names.
+
+    Raises ValueError if `out` is a file.
+    """
+    with replacing_folder(out) as making:
+        shutil.copytree(embedded_checkpoint(), making, dirs_exist_ok=True)
+        copy_code(making)
 
 
 def quickstart(out: Path) -> Iterator[Example]:
-    """Put bird, med-grit and quickstart/*.png into `out`; yields the examples as they stand in the pictures.
+    """Write bird, med-grit and quickstart/*.png into `out`; yields the examples in the order of the pictures.
 
-    One held-out slice of MR, one of CT, and one phantom of each other modality are asked a question of each task.
+    The model answers one question of each task about a held-out slice of MR, one of CT, and one phantom of each other
+    modality.
     """
     install_checkpoint(out / "bird")
     write_sample(out / "med-grit")
@@ -78,11 +79,10 @@ def quickstart(out: Path) -> Iterator[Example]:
 
 def answer_examples(model_folder: Path, data_folder: Path) -> list[Example]:
     """Ask the model one question of each task about one test image of each modality."""
-    model, processor = load_checkpoint(model_folder)
     rows = example_rows(data_folder)
     questions = [row["messages"][0]["content"] for row in rows]
     queries = [Query(question, row["image"]) for question, row in zip(questions, rows, strict=True)]
-    answers = generate_answers(model, processor, queries, progress=True)
+    answers = load(model_folder).answers(queries, progress=True)
     return [
         Example(
             image_id=row["image_id"],
@@ -90,14 +90,14 @@ def answer_examples(model_folder: Path, data_folder: Path) -> list[Example]:
             image=row["image"],
             question=read(question),
             reference=read(row["messages"][1]["content"]),
-            answer=read(answer),
+            answer=answer,
         )
         for row, question, answer in zip(rows, questions, answers, strict=True)
     ]
 
 
 def example_rows(data_folder: Path) -> list[dict[str, Any]]:
-    """The first test row of each task about the chosen images, image by image."""
+    """The first test row of each task for one image of each modality, grouped by image."""
     from datasets import load_dataset
 
     tasks = {task: load_dataset(str(data_folder), task, split="test") for task in _TASK_NAMES}
@@ -111,7 +111,7 @@ def example_rows(data_folder: Path) -> list[dict[str, Any]]:
 
 
 def _chosen_images(data_folder: Path) -> list[str]:
-    """One image of each modality: a real one where there is one, and of these the one with the most to ask."""
+    """One image of each modality: the one with the most objects, among real images if the modality has any."""
     from datasets import load_dataset
 
     chat = load_dataset(str(data_folder), "chat", split="test")
@@ -124,7 +124,7 @@ def _chosen_images(data_folder: Path) -> list[str]:
 
 
 def _first_rows(dataset: Dataset) -> dict[str, int]:
-    """Where the first row of each image stands."""
+    """The number of the first row of each image."""
     places: dict[str, int] = {}
     for place, image_id in enumerate(dataset["image_id"]):
         places.setdefault(image_id, place)
@@ -132,7 +132,7 @@ def _first_rows(dataset: Dataset) -> dict[str, int]:
 
 
 def picture_of(example: Example) -> Image.Image:
-    """The image with the boxes of the question, the answer and the reference, and the words under it."""
+    """The image with the boxes of the question, the answer and the reference, and their words below it."""
     asked = [Span(f"{span.phrase}?", 0, 0, span.boxes) for span in example.question.spans]
     drawn = draw_spans(example.image, [*asked, *example.answer.spans], example.reference.spans)
     return captioned(

@@ -146,7 +146,7 @@ def test_a_file_is_no_folder(folder: Path) -> None:
 def test_a_checkpoint_is_a_folder_or_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_checkpoint(str(tmp_path)) == tmp_path
     with pytest.raises(
-        ValueError, match=r"^'some/bird' is not a folder and cannot be downloaded from the hub \(.*\)$"
+        ValueError, match=r"^'some/bird' is not a folder and cannot be downloaded from the hub \(.*\); check"
     ):
         find_checkpoint("some/bird")
     cached = tmp_path / "models--some--bird"

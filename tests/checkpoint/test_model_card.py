@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from bird_hf.checkpoint.model_card import known_origins, read_origin, render_card, write_card
-from bird_hf.eval.run_report import as_markdown, results_of
-from bird_hf.eval.runs import weights_sha256
+from bird_hf.eval.run import weights_sha256
+from bird_hf.eval.tables import as_markdown, results_of
 from bird_hf.hub.configuration_bird import BirdConfig
 from bird_hf.sample import embedded_checkpoint
 
@@ -107,8 +107,8 @@ def test_an_origin_that_is_not_there_is_refused_with_those_that_are():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"weights_sha256": "0" * 64}, "is of other weights than those in"),
-        ({"sources": None}, r"is no report\.json of a run"),
+        ({"weights_sha256": "0" * 64}, "is not of the weights in"),
+        ({"sources": None}, r"is not the report\.json of a run"),
         (None, "cannot be read"),
     ],
 )

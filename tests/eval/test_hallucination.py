@@ -1,4 +1,4 @@
-"""Questions for objects that are not there: fixed, about every image, and counted by whether a box is given."""
+"""Questions about missing objects: they are fixed, cover every image, and count answers with a box."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from bird_hf.data.phantoms import PHANTOM_LABELS
 from bird_hf.data.records import Modality
 from bird_hf.eval.hallucination import _FOREIGN, Missing, box_given, missing_objects
-from bird_hf.eval.scores import Recall
+from bird_hf.eval.recall import Recall
 
 
 def row(image_id, modality, absent=(), present=(), synthetic=False):

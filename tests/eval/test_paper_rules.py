@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bird_hf.eval.paper_rules import clean_response, grounding_recall, name_recall
-from bird_hf.eval.scores import Recall
+from bird_hf.eval.recall import Recall
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "scores"
 OFFICIAL = json.loads((GOLDEN / "official.json").read_text())

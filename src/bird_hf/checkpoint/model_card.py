@@ -75,7 +75,7 @@ def read_origin(name: str | Path) -> Origin:
 def render_card(config: BirdConfig, num_parameters: int, origin: Origin, results: str | None = None) -> str:
     """Returns the model card as Markdown, with the metadata that the hub reads.
 
-    results: tables of a report of the same weights (`eval.run_report.results_of`). Without them the card says that
+    results: tables of a report of these very weights (`eval.tables.results_of`). Without them the card says that
     nothing was measured.
     """
     vision, text = config.vision_config, config.text_config

@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 
 from threadpoolctl import threadpool_limits
 
+from ..extras import missing_extra
+
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 Handle = TypeVar("Handle")
@@ -97,7 +99,7 @@ def _import_ray() -> Any:
     try:
         import ray
     except ImportError:
-        raise ValueError("--engine ray needs Ray: pip install 'bird-hf[ray]'") from None
+        raise ValueError(f"--engine ray needs Ray; {missing_extra('ray')}") from None
     return ray
 
 

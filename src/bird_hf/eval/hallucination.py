@@ -1,10 +1,10 @@
-"""Objects that are not there: does a model box them all the same? (BiRD 5, "Object Hallucination", Fig. 4)
+"""Questions about objects that are not in the image: does the model give a box? (BiRD 5, Fig. 4)
 
-The questions are fixed: nothing is drawn at random, and every model is asked the same. Each image of a split is asked
-where something is, in one wording, for two kinds of objects:
+The questions are fixed: none is random, and every model gets the same ones. For each image of a split the model is
+asked, in one wording, where an object is, for two kinds of objects:
 
-- absent: what its rows list as absent, from label lists that are exhaustive, so that it is known not to be there;
-- foreign: two names of other kinds of pictures, which no picture of its modality can show.
+- absent: labels that the image's rows list as absent; their label lists are exhaustive, so they are known to be absent;
+- foreign: two names that belong to other modalities and cannot occur in an image of this one.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from ..data.teachers.templates import GROUNDING_QUESTIONS
 from ..hub.grounding import read
 from .paper_rules import clean_response
 from .predictions import Prediction
-from .scores import Recall
+from .recall import Recall
 
 
 class Missing(StrEnum):
-    """Why an object is known not to be in an image."""
+    """How it is known that an object is not in an image."""
 
     ABSENT = "absent"
     FOREIGN = "foreign"
 
 
-# A dermatoscope's finding, a retinal one, and organs that no camera in front of skin, bowel or retina can see.
+# A finding of dermoscopy, one of the retina, and organs that a camera at the skin, bowel or retina cannot see.
 _FOREIGN = {
     **dict.fromkeys(
         (Modality.CT, Modality.MR, Modality.X_RAY, Modality.PET, Modality.ULTRASOUND),
@@ -41,9 +41,9 @@ _FOREIGN = {
 
 
 def missing_objects(rows: Iterable[Mapping[str, Any]]) -> dict[Missing, list[Prediction]]:
-    """The fixed questions about a split, without answers, in the order of its images and, in an image, of names.
+    """The fixed questions about a split, without answers, ordered by image and then by name.
 
-    rows: those of all its tasks, with `image_id`, `modality`, `objects` and `synthetic`; an image may have many.
+    rows: the rows of all tasks, with `image_id`, `modality`, `objects` and `synthetic`; rows may share an image.
     """
     images: dict[str, Mapping[str, Any]] = {}
     listed: dict[str, set[str]] = {}
@@ -79,5 +79,5 @@ def _questions(
 
 
 def box_given(response: str) -> Recall:
-    """Asked for an object that is not there: whether the answer boxes one."""
+    """One hit of one if the answer to a question about a missing object holds a box."""
     return Recall(int(bool(read(clean_response(response)).boxes)), 1)

@@ -1,7 +1,7 @@
-"""The scoring rules of the paper's own scripts, repeated to the letter so that numbers can be compared.
+"""The scoring rules of the paper's own scripts, repeated exactly so that numbers can be compared.
 
-They are lenient: extra boxes cost nothing, one box may serve two references, an object that is not there may be
-boxed for free, and "rib" is found in "tribal". `tests/golden/paper_scores.json` holds what the original scripts say.
+They are lenient: extra boxes cost nothing, one box may match two references, boxes for absent objects are not counted,
+and "rib" is found in "tribal". `tests/golden/scores/official.json` holds the output of the original scripts.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from __future__ import annotations
 import re
 
 from ..hub.grounding import BOX_CLOSE, BOX_OPEN
-from .scores import IOU_THRESHOLD, Recall
+from .recall import IOU_THRESHOLD, Recall
 
 _NUMBER = re.compile(r"\d+")
 _UNTAGGED = re.compile(r"\(\d+,\d+\),\(\d+,\d+\)")
 _DIGITS = 300  # int() refuses very long numbers; one cut to this many is still beyond every box
 
-# Four numbers in thousandths, in the order they were written, or None for a tag that holds anything else.
+# Four numbers in thousandths, in the order in which they were written.
 _Corners = tuple[int, int, int, int]
 
 
 def clean_response(response: str) -> str:
-    """What the original scripts keep of a response, whose generation runs on behind the answer."""
+    """The part of a response that the original scripts score; generation may continue after the answer."""
     if ".<|im_end|>" in response:
         response = response.split(".<|im_end|>")[0] + "."
     response = response.replace("<|im_end|>\n", "")
@@ -30,9 +30,9 @@ def clean_response(response: str) -> str:
 
 
 def grounding_recall(reference: str, response: str) -> Recall:
-    """VG: how many boxes of the reference any box of the response overlaps, in thousandths, IoU above 0.5.
+    """VG: how many reference boxes have an IoU above 0.5 with any box of the response, in thousandths.
 
-    Boxes without tags count in a response that has no tagged one. A reference without boxes counts for nothing.
+    If a response has no tagged box, its boxes without tags count. A reference without boxes adds nothing to the total.
     """
     wanted = _tagged_boxes(reference)
     found = _tagged_boxes(response)
@@ -49,7 +49,10 @@ def name_recall(reference: str, response: str) -> Recall:
 
 
 def _tagged_boxes(text: str) -> list[_Corners | None]:
-    """What stands between a tag and the first closer behind it, on one line; in linear time on any text."""
+    """The content of each <box>, up to the first </box> on the same line; linear in the length of the text.
+
+    A tag that does not hold four numbers is None.
+    """
     found = []
     for line in text.split("\n"):
         start = line.find(BOX_OPEN)
@@ -65,7 +68,7 @@ def _corners(text: str) -> _Corners | None:
 
 
 def _iou(box: _Corners | None, other: _Corners | None) -> float:
-    """As the original computes it: no corner is checked, so an inverted box has what area its numbers give."""
+    """As the original computes it: corners are not checked, so an inverted box has the area that its numbers give."""
     if box is None or other is None:
         return 0.0
     width = max(0, min(box[2], other[2]) - max(box[0], other[0]))

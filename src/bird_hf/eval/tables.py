@@ -1,7 +1,8 @@
-"""The report of a run: the paper's Table 3, task by modality, for real images and for phantoms apart.
+"""Tables of scores: of one prediction file, of a run (the paper's Table 3), and of several runs (Table 1).
 
-Below it stands how often objects that are not there are boxed (BiRD 5, Fig. 4). A folder of several runs also gets
-the paper's Table 1: a line a run, the mean of each task.
+The report of a run shows real images and phantoms separately, task by modality, and how often the model gives a box for
+an object that is not in the image (BiRD 5, Fig. 4). A folder of several runs also gets one line per run with the mean
+of each task.
 """
 
 from __future__ import annotations
@@ -11,19 +12,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..atomic_writes import write_text
 from ..data.records import SINGLE_TASKS, Modality, Task
-from . import scores
-from .hallucination import Missing, box_given
-from .predictions import Prediction, write_whole
-from .report import malformed_rate, score_predictions
-from .runs import KINDS, prediction_file, read_answers, read_run, weights_sha256
+from ..markdown import Markup, table
+from . import recall
+from .hallucination import Missing
+from .predictions import Prediction
+from .run import KINDS, prediction_file, read_answers, read_run, weights_sha256
+from .score import by_modality, malformed_rate, recall_rule, score_predictions
 
-# Named by what a prediction says of its image; files of the original do not say it.
+# By `Prediction.synthetic`, which files of the original scripts do not have.
 _SOURCES = {False: "real", True: "phantom", None: "unmarked"}
 _HEADINGS = {
     "real": "Real images",
     "phantom": "Phantoms (drawn pictures: no medical evidence)",
-    "unmarked": "Images of which the files do not say whether they are real",
+    "unmarked": "Images that the files mark neither as real nor as phantoms",
 }
 METRICS = {
     "vg": "Recall@0.5",
@@ -42,15 +45,15 @@ _TASKS = tuple(task.value for task in SINGLE_TASKS)
 _LABELS = {
     **{task: task.upper() for task in _TASKS},
     Missing.ABSENT: "listed as absent",
-    Missing.FOREIGN: "of another kind of picture",
+    Missing.FOREIGN: "of another modality",
 }
 
 
 def report_run(folder: Path, rules: str = "paper") -> dict[str, Any]:
-    """A run's scores as fractions, by source (real, phantom), by task, by modality, each with its n.
+    """A run's scores as fractions, by source (real, phantom), task and modality, each with its n.
 
-    n counts reference boxes for VG and questions elsewhere; `score` is None where nothing scores a task yet (RC).
-    Raises ValueError, in one line, where predictions are missing, bad or not of this run.
+    n is the number of reference boxes for VG and of questions otherwise; `score` is None for a task without a score
+    (RC). Raises ValueError, in one line, if predictions are missing, damaged or not of this run.
     """
     answers = read_answers(folder)
     run = read_run(folder)
@@ -67,7 +70,7 @@ def report_run(folder: Path, rules: str = "paper") -> dict[str, Any]:
 
 
 def _row(kind: str, predictions: Sequence[Prediction], rules: str) -> dict[str, Any]:
-    """A line of the table: cells by modality and their mean over the modalities that have any."""
+    """A row of the table: a cell per modality, and the mean over the modalities that have a score."""
     if kind not in _TASKS:
         cells = _rates(predictions)
     elif kind == Task.REFERRING_CAPTION:
@@ -94,25 +97,23 @@ def _scores(kind: str, predictions: Sequence[Prediction], rules: str) -> dict[st
 
 
 def _rates(predictions: Sequence[Prediction]) -> dict[str, dict[str, Any]]:
-    """How many of the objects that are not there are boxed."""
-    found = {
-        modality.value: scores.total(
-            box_given(each.response) for each in predictions if each.modality is modality
-        )
-        for modality in Modality
-    }
-    return {name: {"score": rate.score, "n": rate.total} for name, rate in found.items() if rate.total}
+    """How many of the questions about missing objects were answered with a box."""
+    rule = recall_rule(Missing.ABSENT, "paper")
+    found = [rule(each.annotation, each.response) for each in predictions]
+    groups = by_modality(found, [each.modality for each in predictions])
+    rates = {name: recall.total(group) for name, group in groups.items()}
+    return {name: {"score": rate.score, "n": rate.total} for name, rate in rates.items()}
 
 
 def _counts(predictions: Sequence[Prediction]) -> dict[str, int]:
-    asked = [each.modality for each in predictions]
-    return {modality.value: asked.count(modality) for modality in Modality if modality in asked}
+    groups = by_modality(predictions, [each.modality for each in predictions])
+    return {name: len(group) for name, group in groups.items()}
 
 
 def write_reports(folder: Path, rules: str = "paper") -> tuple[dict[str, Any], str]:
-    """Write report.json and report.md into a run, or into a folder of runs and into each of them.
+    """Write report.json and report.md into a run, or into a folder of runs and each run in it.
 
-    Returns both as they were written. Raises ValueError as `report_run` does.
+    Returns the report and its Markdown. Raises ValueError as `report_run` does.
     """
     if not folder.is_dir():
         raise ValueError(
@@ -126,8 +127,8 @@ def write_reports(folder: Path, rules: str = "paper") -> tuple[dict[str, Any], s
     else:
         report = report_run(folder, rules)
         text = f"# {folder.resolve().name}\n\n{as_markdown(report)}"
-    write_whole(folder / "report.json", json.dumps(report, indent=1) + "\n")
-    write_whole(folder / "report.md", text)
+    write_text(folder / "report.json", json.dumps(report, indent=1) + "\n")
+    write_text(folder / "report.md", text)
     return report, text
 
 
@@ -136,23 +137,28 @@ def _is_run(folder: Path) -> bool:
 
 
 def as_markdown(report: Mapping[str, Any], level: int = 2) -> str:
-    """The report as the paper's Table 3 and, below, the objects that are not there; headings begin at `level`."""
+    """The report as the paper's Table 3, and the table of missing objects below it; headings begin at `level`."""
     lines = [
-        f"{_of_whom(report)} Rules: {report['rules']}. Percent; in brackets the number of reference boxes (VG) or of "
-        "questions. A mean is over the modalities that have a number, counted in its brackets. Malformed: answers with "
-        "a broken box."
+        f"{_model_line(report)} Rules: {report['rules']}. Percent; the number of reference boxes (VG) or of questions "
+        "is in brackets. A mean is over the modalities that have a score; their number is in its brackets. Malformed: "
+        "answers with a broken box."
     ]
     for source, rows in report["sources"].items():
-        lines += ["", f"{'#' * level} {_HEADINGS[source]}", "", *_table(rows, _TASKS, "task")]
+        lines += ["", f"{'#' * level} {_HEADINGS[source]}", "", _table(rows, _TASKS, "task")]
         if missing := _table(rows, tuple(Missing), "object asked for"):
-            lines += ["", "Objects that are not there, answered with a box (none is best):", "", *missing]
+            lines += [
+                "",
+                "Objects that are not in the image, answered with a box (lower is better):",
+                "",
+                missing,
+            ]
     return "\n".join(lines) + "\n"
 
 
 def results_of(report: Path, checkpoint: Path) -> str:
     """The tables of a report.json as a model card shows them.
 
-    Raises ValueError where the file is no report of one run, or of other weights than those of the checkpoint.
+    Raises ValueError if the file is not the report of one run, or is of other weights than those of the checkpoint.
     """
     try:
         found = json.loads(report.read_text(encoding="utf-8"))
@@ -161,38 +167,34 @@ def results_of(report: Path, checkpoint: Path) -> str:
         raise ValueError(f"{report} cannot be read ({error.strerror}); `bird report` makes one") from error
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{report} is no report.json of a run ({error!r}); `bird report` makes one"
+            f"{report} is not the report.json of a run ({error!r}); `bird report` makes one"
         ) from error
     if found["weights_sha256"] != weights_sha256(checkpoint):
-        raise ValueError(
-            f"{report} is of other weights than those in {checkpoint}; make it again with `bird report`"
-        )
+        raise ValueError(f"{report} is not of the weights in {checkpoint}; make it again with `bird report`")
     return text
 
 
-def _of_whom(report: Mapping[str, Any]) -> str:
+def _model_line(report: Mapping[str, Any]) -> str:
     if report["weights_sha256"] is None:
-        return "Answers of a model that the files do not name."
+        return "Answers of an unknown model."
     return (
         f"Model `{report['model']}` (weights sha256 `{report['weights_sha256']}`) on the {report['split']} split of "
         f"`{report['data']}`."
     )
 
 
-def _table(rows: Mapping[str, Any], kinds: Sequence[str], heading: str) -> list[str]:
-    """The lines of a Markdown table of some of a source's rows; none where it has none of them."""
+def _table(rows: Mapping[str, Any], kinds: Sequence[str], heading: str) -> str:
+    """A Markdown table of those `kinds` that a source has; empty if it has none of them."""
     chosen = {kind: rows[kind] for kind in kinds if kind in rows}
     if not chosen:
-        return []
-    columns = [heading, "metric", *_MODALITY_HEADINGS.values(), "mean", "malformed"]
-    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+        return ""
+    lines = []
     for kind, row in chosen.items():
         cells = [_cell(row["modalities"].get(modality)) for modality in Modality]
         mean = _cell({"score": row["mean"], "n": row["n_modalities"]} if row["n_modalities"] else None)
-        first = [_LABELS[kind], row["metric"]]
         malformed = f"{100 * row['malformed_rate']:.2f} ({row['questions']})"
-        lines.append(f"| {' | '.join([*first, *cells, mean, malformed])} |")
-    return lines
+        lines.append([_LABELS[kind], row["metric"], *cells, mean, malformed])
+    return table([heading, "metric", *_MODALITY_HEADINGS.values(), "mean", "malformed"], lines)
 
 
 def _cell(cell: Mapping[str, Any] | None) -> str:
@@ -204,21 +206,36 @@ def _cell(cell: Mapping[str, Any] | None) -> str:
 
 
 def table_of_runs(reports: Mapping[str, Mapping[str, Any]]) -> str:
-    """The paper's Table 1: the mean of each task, a line a run and source."""
-    heads = [f"{task.upper()} ({METRICS[task]})" for task in _TASKS]
-    lines = [
-        "Percent; means over modalities, and their average over the tasks that have one.",
-        "",
-        f"| run | images | {' | '.join(heads)} | average |",
-        "|---" * (len(heads) + 3) + "|",
-    ]
+    """The paper's Table 1: the mean of each task, one line per run and source."""
+    lines = []
     for name, report in reports.items():
         for source, rows in report["sources"].items():
             means = [rows[task]["mean"] if task in rows else None for task in _TASKS]
             known = [mean for mean in means if mean is not None]
-            cells = [_percent(mean) for mean in (*means, sum(known) / len(known) if known else None)]
-            lines.append(f"| {name} | {source} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+            average = sum(known) / len(known) if known else None
+            lines.append([name, source, *map(_percent, (*means, average))])
+    heads = [f"{task.upper()} ({METRICS[task]})" for task in _TASKS]
+    note = "Percent; means over modalities, and their average over the tasks that have one."
+    return f"{note}\n\n{table(['run', 'images', *heads, 'average'], lines)}\n"
+
+
+def table_of_scores(scored: Mapping[str, Any]) -> str:
+    """The result of `score_predictions` as a Markdown table, one line per modality."""
+    names = list(next(iter(scored["modalities"].values()), {}))
+    lines: list[list[str]] = [
+        [Markup(modality), *(_fraction(row[name]) for name in names)]
+        for modality, row in scored["modalities"].items()
+    ]
+    mean = scored["mean"] if isinstance(scored["mean"], dict) else {"score": scored["mean"]}
+    lines.append([f"mean of {scored['n_modalities']}", *(_fraction(mean.get(name)) for name in names)])
+    header = [f"{scored['task']}, {scored['rules']} rules", *map(Markup, names)]
+    return f"{table(header, lines)}\n\nmalformed answers: {scored['malformed_rate']:.4f}"
+
+
+def _fraction(value: float | None) -> Markup:
+    if value is None:
+        return Markup()
+    return Markup(value if isinstance(value, int) else f"{value:.4f}")
 
 
 def _percent(value: float | None) -> str:

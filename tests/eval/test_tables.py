@@ -1,4 +1,4 @@
-"""A folder of predictions becomes Table 3, and one of several runs Table 1: numbers by hand, and refusals."""
+"""Table 3 of a folder of predictions and Table 1 of several runs: numbers by hand, and errors."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 
 from bird_hf import cli
 from bird_hf.eval.predictions import Prediction, read_predictions, write_predictions
-from bird_hf.eval.report import score_predictions
-from bird_hf.eval.run_report import report_run, write_reports
-from bird_hf.eval.runs import Run, begin_run
+from bird_hf.eval.run import Run, begin_run
+from bird_hf.eval.score import score_predictions
+from bird_hf.eval.tables import report_run, table_of_scores, write_reports
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "scores"
 BOXED = "<ref>liver</ref><box>(100,100),(400,300)</box>"
@@ -32,7 +32,7 @@ def answered(kind, *rows):
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """Two real CT images, a real MR, a phantom CT; three of the four tasks, and objects that are not there."""
+    """Two real CT images, a real MR and a phantom CT; three of the four tasks, and absent objects."""
     folder = tmp_path / "run"
     begin_run(folder, RUN)
     files = {
@@ -127,7 +127,7 @@ def test_files_of_the_original_are_a_run_and_score_as_they_do_alone(tmp_path):
         assert row["modalities"] == {
             name: {"score": each["score"], "n": each["total"]} for name, each in alone["modalities"].items()
         }
-    assert report["weights_sha256"] is None and "a model that the files do not name" in text
+    assert report["weights_sha256"] is None and "an unknown model" in text
 
 
 def test_several_runs_are_a_line_each_and_have_reports_of_their_own(run, tmp_path):
@@ -139,10 +139,16 @@ def test_several_runs_are_a_line_each_and_have_reports_of_their_own(run, tmp_pat
     assert (tmp_path / "larger" / "report.md").is_file() and (tmp_path / "report.md").read_text() == text
 
 
+def test_a_table_has_a_line_a_modality():
+    table = table_of_scores(score_predictions(answered("vg", ("ct_a.png", BOXED, BOXED, None)), "vg"))
+    assert "| ct | 1.0000 | 1 | 1 |" in table
+    assert "| mean of 1 | 1.0000 |" in table
+
+
 class TestRefusals:
     @pytest.fixture
     def refused(self, run, monkeypatch, capsys):
-        """Runs `bird report` on the run, which must refuse in one line; returns that."""
+        """Runs `bird report` on the run, which must fail with one line; returns the line."""
 
         def bird(*arguments):
             monkeypatch.setattr(sys, "argv", ["bird", "report", str(run), *arguments])

@@ -1,10 +1,10 @@
-"""A run: one folder with a model's answers to a whole split, and whose answers they are.
+"""A run: a folder with the answers of one model to a whole split.
 
     RUN_DIR/run.json         {"model": "bird", "weights_sha256": "...", "data": "med-grit", "split": "test", ...}
-    RUN_DIR/vg.jsonl         one prediction file a task, and `absent.jsonl` and `foreign.jsonl` (hallucination.py)
-    RUN_DIR/report.md        written from them, with report.json (run_report.py)
+    RUN_DIR/vg.jsonl         one prediction file per task, and `absent.jsonl` and `foreign.jsonl` (hallucination.py)
+    RUN_DIR/report.md        the tables made from them, and report.json (tables.py)
 
-A folder of prediction files from elsewhere, without run.json, is a run too: of a model that is not known.
+A folder of prediction files without run.json is a run of an unknown model.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ..atomic_writes import write_text
 from ..data.records import SINGLE_TASKS
 from .hallucination import Missing
-from .predictions import Prediction, read_predictions, write_whole
+from .predictions import Prediction, read_predictions
 
 RUN_FILE = "run.json"
-KINDS = tuple(kind.value for kind in (*SINGLE_TASKS, *Missing))  # of prediction files
+KINDS = tuple(kind.value for kind in (*SINGLE_TASKS, *Missing))  # one prediction file each
 
 
 @dataclass(frozen=True)
 class Run:
-    """Which model answered which split; `questions` counts them by kind."""
+    """Which model answered which split; `questions` is the number of questions by kind."""
 
     model: str
     weights_sha256: str
@@ -34,26 +35,22 @@ class Run:
     questions: Mapping[str, int]
 
 
-def sha256(*files: Path) -> str:
-    """Of the bytes of files, one after the other: which weights an answer is of."""
+def weights_sha256(checkpoint: Path) -> str:
+    """The sha256 of a checkpoint's weight files, read one after the other in the order of their names."""
     digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.read_bytes())
+    for file in sorted(checkpoint.glob("*.safetensors")) or sorted(checkpoint.glob("*.bin")):
+        with file.open("rb") as stream:
+            hashlib.file_digest(stream, lambda: digest)  # in blocks, into the same digest
     return digest.hexdigest()
 
 
-def weights_sha256(checkpoint: Path) -> str:
-    """Of a checkpoint's weights, shard by shard."""
-    shards = sorted(checkpoint.glob("*.safetensors")) or sorted(checkpoint.glob("*.bin"))
-    return sha256(*shards)
-
-
 def prediction_file(folder: Path, kind: str) -> Path:
+    """Where a run keeps its answers of one kind (see `KINDS`)."""
     return folder / f"{kind}.jsonl"
 
 
 def begin_run(folder: Path, run: Run) -> None:
-    """Make the folder, or go on in it. Raises ValueError where it holds the answers of another run."""
+    """Create the folder of a run, or continue it. Raises ValueError if it holds the answers of another run."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; give the name of a folder")
     before = read_run(folder)
@@ -66,11 +63,11 @@ def begin_run(folder: Path, run: Run) -> None:
             "remove it, or choose another folder"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / RUN_FILE, json.dumps(asdict(run), indent=1) + "\n")
+    write_text(folder / RUN_FILE, json.dumps(asdict(run), indent=1) + "\n")
 
 
 def read_run(folder: Path) -> Run | None:
-    """What run.json says; None where there is none."""
+    """The contents of run.json; None if the folder has none. Raises ValueError if it is damaged."""
     path = folder / RUN_FILE
     if not path.is_file():
         return None
@@ -86,7 +83,7 @@ def read_run(folder: Path) -> Run | None:
 def read_answers(folder: Path) -> dict[str, list[Prediction]]:
     """All answers of a run by kind of prediction file.
 
-    Raises ValueError, in one line, where there are none, a file is bad, or the run is not finished.
+    Raises ValueError, in one line, if there are none, a file cannot be read, or the run is not finished.
     """
     run = read_run(folder)
     wanted = [

@@ -1,0 +1,195 @@
+"""`bird data ...`: one thin function per command. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..data.folder.subsets import SIZES, read_sizes
+
+BuildSource = Annotated[
+    Path, typer.Argument(help="SA-Med2D (folder or .zip), DICOM, or a folder with labels.yaml.")
+]
+Subsets = Annotated[
+    str, typer.Option(help="Turns per nested training config: 20000 adds chat_20k, vg_20k, ...")
+]
+Teacher = Annotated[
+    str, typer.Option(help="What writes the dialogues: templates (offline), or openai (a chat model).")
+]
+Pixels = Annotated[
+    bool | None,
+    typer.Option(
+        "--pixels/--no-pixels", help="Whether rows hold the images; by default if the licence allows it."
+    ),
+]
+Price = Annotated[float, typer.Option(min=0, help="Of a million tokens, for the costs of --dry-run.")]
+_SUBSETS = ",".join(map(str, SIZES))
+data_app = typer.Typer(
+    help="Make, check and inspect Med-GRIT data.", no_args_is_help=True, rich_markup_mode=None
+)
+
+# Resolved, because a folder is first written beside its final place under a name made from its own; "." has none.
+OutFolder = Annotated[
+    Path, typer.Option("--out", file_okay=False, resolve_path=True, help="Folder to write the result to.")
+]
+
+
+@data_app.command("sample")
+def data_sample(out: OutFolder = Path("med-grit")) -> None:
+    """Write the embedded sample as Parquet: real slices and phantoms, all four tasks."""
+    from ..data.embedded.sample_set import write_sample
+
+    _echo_rows(write_sample(out))
+
+
+@data_app.command("phantoms")
+def data_phantoms(
+    out: OutFolder = Path("phantoms"),
+    count: Annotated[int, typer.Option(min=1, help="Pictures of each modality.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first picture.")] = 0,
+    side: Annotated[int, typer.Option(min=64, max=2048, help="Longer side in pixels.")] = 256,
+) -> None:
+    """Draw phantoms of all eight modalities with their masks, in the layout of SA-Med2D."""
+    from ..data.phantoms.sa_med2d_folder import write_phantoms
+
+    pictures, masks = write_phantoms(out, count, seed, side)
+    typer.echo(f"{pictures} images and {masks} masks in {out}")
+
+
+@data_app.command("build")
+def data_build(
+    src: BuildSource,
+    out: OutFolder = Path("med-grit"),
+    teacher: Teacher = "templates",
+    model: Annotated[str | None, typer.Option(help="The chat model; set OPENAI_API_KEY to its key.")] = None,
+    base_url: Annotated[str | None, typer.Option(help="Endpoint of the chat model, if not OpenAI's.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Largest number of images.")] = 60_000,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that read images; 0 is one per core.")] = 0,
+    engine: Annotated[str, typer.Option(help="processes, or ray: at RAY_ADDRESS, else local.")] = "processes",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of sampling, split and dialogues.")] = 0,
+    pixels: Pixels = None,
+    subsets: Subsets = _SUBSETS,
+    batch: Annotated[bool, typer.Option("--batch", help="Use the Batch API of the chat model.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count the chat model's tokens.")] = False,
+    prompt_price: Price = 0.0,
+    reply_price: Price = 0.0,
+) -> None:
+    """Build Med-GRIT from images and masks. Run the same command again to continue a stopped build."""
+    from ..data.build.pipeline import BuildSettings, build
+    from ..data.build.publish import drop_table, image_table
+    from ..data.build.review_files import read_review
+    from ..data.teachers.open import open_teacher
+
+    sizes, rejected = read_sizes(subsets), read_review(out / "review").turns
+    words = open_teacher(teacher, seed, out / ".build" / "replies", model, base_url, batch, rejected)
+    settings = BuildSettings(limit=limit, seed=seed, teacher=words.name, pixels=pixels, subsets=sizes)
+    workers = workers or os.cpu_count() or 1
+    if dry_run:
+        from ..data.build.costs import as_table, estimate_build
+
+        found = estimate_build(src, out, settings, workers, words, engine)
+        typer.echo(as_table(found, prompt_price, reply_price))
+        return
+    manifest = build(src, out, settings, workers, words, engine)
+    typer.echo(f"{image_table(manifest)}\n\n{drop_table(manifest)}\n")
+    _echo_rows(manifest["rows"])
+
+
+@data_app.command("review")
+def data_review(
+    out: Annotated[Path, typer.Argument(file_okay=False, help="The --out folder of `bird data build`.")],
+    source: Annotated[
+        Path | None,
+        typer.Option(help="The source of the build, to show images whose pixels the build does not hold."),
+    ] = None,
+    each: Annotated[int, typer.Option(min=1, help="Questions per modality and task.")] = 5,
+) -> None:
+    """Write tables of labels and sampled questions to accept or reject; the next build applies the decisions."""
+    from ..reports.review import write_review
+
+    for path, count in write_review(out, each, source).items():
+        typer.echo(f"{path}: {count}")
+
+
+@data_app.command("import")
+def data_import(
+    src: Annotated[list[Path], typer.Argument(help="Original Med-GRIT JSON files, or folders of them.")],
+    images: Annotated[Path, typer.Option(help="Folder with ID.png for every entry.")],
+    out: OutFolder = Path("med-grit"),
+    split: Annotated[
+        str | None, typer.Option(help="train, validation or test, for files whose names hold none.")
+    ] = None,
+    pixels: Annotated[bool, typer.Option(help="Whether rows hold the images.")] = True,
+) -> None:
+    """Convert original Med-GRIT files (VG, RO, GC, MII) and their images; broken entries are skipped and counted."""
+    from ..data.original.importer import import_original
+
+    imported = import_original(src, images, out, split, pixels)
+    _echo_rows(imported.rows)
+    for line in imported.left_out_lines():
+        typer.echo(line)
+
+
+@data_app.command("export")
+def data_export(
+    data: Annotated[Path, typer.Argument(help="A Med-GRIT folder.")],
+    out: OutFolder,
+    images: Annotated[bool, typer.Option(help="Whether to write the images too.")] = True,
+) -> None:
+    """Convert a Med-GRIT folder to original Med-GRIT files and images, in a new folder."""
+    from ..data.original.exporter import export_original
+
+    for name, turns in export_original(data, out, images).items():
+        typer.echo(f"{out / name}: {turns} turns")
+
+
+@data_app.command("stats")
+def data_stats(
+    data: Annotated[Path, typer.Argument(help="A Med-GRIT folder.")] = Path("med-grit"),
+    out: OutFolder = Path("stats"),
+) -> None:
+    """Count turns, images, boxes and labels; writes tables (Markdown, JSON) and figures."""
+    from ..reports.statistics import write_statistics
+
+    for path in write_statistics(data, out):
+        typer.echo(str(path))
+
+
+@data_app.command("audit")
+def data_audit(
+    data: Annotated[Path, typer.Argument(help="A Med-GRIT folder.")] = Path("med-grit"),
+    out: Annotated[Path, typer.Option(help="The report to write (HTML).")] = Path("audit.html"),
+) -> None:
+    """Flag suspect labels, words and images in a report with thumbnails; the data stays as it is."""
+    from ..reports.audit import write_audit
+
+    for suspicion, count in write_audit(data, out).items():
+        typer.echo(f"{suspicion}: {count}")
+    typer.echo(str(out))
+
+
+@data_app.command("show")
+def data_show(
+    data: Annotated[Path, typer.Argument(help="A Med-GRIT folder.")] = Path("med-grit"),
+    out: Annotated[Path, typer.Option(help="The picture to write (PNG).")] = Path("med-grit.png"),
+    task: Annotated[str, typer.Option(help="vg, roc, rc, mia or chat.")] = "vg",
+    split: Annotated[str, typer.Option(help="train or test.")] = "test",
+    count: Annotated[int, typer.Option(min=1, max=200, help="Number of rows.")] = 16,
+) -> None:
+    """Write a contact sheet of rows: images with boxes, questions and answers."""
+    from ..draw import check_png_path, save_png
+    from ..reports.contact_sheet import contact_sheet_of
+
+    check_png_path(out)
+    save_png(contact_sheet_of(data, task, split, count), out)
+    typer.echo(str(out))
+
+
+def _echo_rows(rows: Mapping[str, Mapping[str, int]]) -> None:
+    """Print the number of rows per config and split, one line per config."""
+    for task, counts in rows.items():
+        typer.echo(f"{task}: " + ", ".join(f"{count} {split}" for split, count in counts.items()))

@@ -1,0 +1,311 @@
+"""Ask a BiRD model about images: questions in, answers with boxes out.
+
+    from bird_hf import ask
+
+    answer = ask("scan.png", "Where is the liver?", model="bird")
+    print(answer.text, answer.boxes_px)
+    print(ask("scan.png", "What is this?", box=(40, 60, 120, 150), model="bird").text)
+
+`ask` loads a checkpoint once and keeps it. For many questions load the model yourself: `load("bird").answers(queries)`
+runs them in batches. The command line, the demo and the predictions use the same class.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import MutableMapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from .checkpoint.load import find_checkpoint, load_checkpoint
+from .draw import draw_spans
+from .hub.boxes import Box
+from .hub.grounding import Issue, Span, read, write
+from .hub.pixels import open_image, rgb_image
+
+if TYPE_CHECKING:
+    from .hub.modeling_bird import BirdForConditionalGeneration
+    from .hub.processing_bird import BirdProcessor
+
+ImageSource = str | os.PathLike[str] | bytes | Image.Image
+PixelBox = tuple[float, float, float, float]
+
+MAX_NEW_TOKENS = 128  # two boxes and a long name take about 70
+_CACHED_MODELS = 2
+# The words of a question that its box is written behind: "What is this?", "Describe this region.", not "this image".
+_POINTING = re.compile(
+    r"\bthis(?: (?:region|structure|object|area))?\b(?! (?:image|picture|scan|slice)\b)", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True)
+class Query:
+    """One question as the model reads it, with its image; None if the question has no image.
+
+    `question` may hold <ref> and <box> tags. `Query.about` makes a query from plain words and a box.
+    """
+
+    question: str
+    image: Image.Image | None
+
+    @classmethod
+    def about(cls, image: ImageSource, question: str, box: Box | Sequence[float] | None = None) -> Query:
+        """A query from an image (file, bytes or PIL image), plain words, and a box that the words refer to.
+
+        box: a `Box`, or half-open pixel corners (x1, y1, x2, y2) of the upright image.
+        Raises ValueError if the image cannot be read, the question is empty, or the box is not inside the image.
+        """
+        picture = rgb_image(image) if isinstance(image, Image.Image) else open_image(image)
+        if box is not None and not isinstance(box, Box):
+            box = Box.from_pixels(box, picture.size)
+        return cls(tagged_question(question, box), picture)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A model's answer to one question.
+
+    text: the answer in words, without tags.
+    raw: the answer as the model wrote it, with tags.
+    spans: the phrases of `text` that were tagged, each with its boxes.
+    issues: what is malformed in `raw`; see `bird_hf.read`.
+    image: the image that was asked about, upright 8-bit RGB; None if the question had no image.
+    """
+
+    text: str
+    raw: str
+    spans: tuple[Span, ...] = ()
+    issues: tuple[Issue, ...] = ()
+    image: Image.Image | None = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def from_raw(cls, raw: str, image: Image.Image | None = None) -> Answer:
+        """The answer that the tagged text `raw` holds."""
+        grounded = read(raw)
+        return cls(grounded.text, raw, grounded.spans, grounded.issues, image)
+
+    @property
+    def image_wh(self) -> tuple[int, int] | None:
+        """Width and height of the image in pixels."""
+        return self.image.size if self.image is not None else None
+
+    @property
+    def boxes(self) -> tuple[Box, ...]:
+        """The boxes of all spans."""
+        return tuple(box for span in self.spans for box in span.boxes)
+
+    @property
+    def boxes_px(self) -> tuple[PixelBox, ...]:
+        """The boxes of all spans as half-open pixel corners (x1, y1, x2, y2), not rounded."""
+        size = self._asked_image().size
+        return tuple(box.to_pixels(size) for box in self.boxes)
+
+    def to_json(self) -> dict[str, Any]:
+        """The document that `bird ask --json` prints, as a dict; boxes in the unit frame and in pixels."""
+        size = self._asked_image().size
+        return {
+            "text": self.text,
+            "raw": self.raw,
+            "spans": [span_json(span, size) for span in self.spans],
+            "issues": [str(issue) for issue in self.issues],
+        }
+
+    def draw(self, reference: Sequence[Span] = ()) -> Image.Image:
+        """A copy of the image with the boxes and their phrases; the boxes of `reference` are dashed and green."""
+        return draw_spans(self._asked_image(), self.spans, reference)
+
+    def _asked_image(self) -> Image.Image:
+        if self.image is None:
+            raise ValueError("this answer is to a question without an image; its boxes have no pixels")
+        return self.image
+
+
+class GroundingModel:
+    """A BiRD model with its processor, in evaluation mode.
+
+    Args:
+        model: a `BirdForConditionalGeneration`, on any device.
+        processor: its `BirdProcessor`.
+    """
+
+    def __init__(self, model: BirdForConditionalGeneration, processor: BirdProcessor) -> None:
+        self.model = model
+        self.processor = processor
+
+    def ask(
+        self,
+        image: ImageSource,
+        question: str,
+        box: Box | Sequence[float] | None = None,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+    ) -> Answer:
+        """Ask one question about an image; see `Query.about` for the arguments and errors."""
+        (answer,) = self.answers([Query.about(image, question, box)], max_new_tokens=max_new_tokens)
+        return answer
+
+    def answers(
+        self,
+        queries: Sequence[Query],
+        batch_size: int = 32,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        progress: bool = False,
+    ) -> list[Answer]:
+        """Answer many queries, in their order; see `generate`."""
+        images = {id(query.image): query.image for query in queries}
+        upright = {key: rgb_image(image) if image is not None else None for key, image in images.items()}
+        texts = self.generate(queries, batch_size, max_new_tokens, progress)
+        return [
+            Answer.from_raw(text, upright[id(query.image)])
+            for text, query in zip(texts, queries, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        queries: Sequence[Query],
+        batch_size: int = 32,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        progress: bool = False,
+    ) -> list[str]:
+        """The tagged text of each answer, in the order of the queries. Greedy; batches are padded on the left.
+
+        Queries of a batch that share an image object share its features, which are computed once.
+        Questions are user text: <ref> and <box> in them are read as tags, any other control token is plain text.
+        """
+        # Questions of similar length go together, to keep padding short.
+        order = sorted(range(len(queries)), key=lambda index: len(queries[index].question))
+        texts = [""] * len(queries)
+        with tqdm(total=len(queries), desc="answering", unit="question", disable=not progress) as bar:
+            for start in range(0, len(order), batch_size):
+                batch = order[start : start + batch_size]
+                generated = self._generate_batch([queries[index] for index in batch], max_new_tokens)
+                for index, text in zip(batch, generated, strict=True):
+                    texts[index] = text
+                bar.update(len(batch))
+        return texts
+
+    def _generate_batch(self, queries: Sequence[Query], max_new_tokens: int) -> list[str]:
+        inputs = self.processor.apply_chat_template(
+            [_conversation(query) for query in queries],
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            add_generation_prompt=True,
+            processor_kwargs={"padding": True, "padding_side": "left"},
+        ).to(self.model.device)
+        self._share_image_features(inputs, [query.image for query in queries if query.image is not None])
+        output = self.model.generate(**inputs, do_sample=False, max_new_tokens=max_new_tokens)
+        new_ids = output[:, inputs["input_ids"].shape[1] :]
+        return self.processor.batch_decode(new_ids, skip_special_tokens=True)
+
+    def _share_image_features(self, inputs: MutableMapping[str, Any], images: Sequence[Image.Image]) -> None:
+        """If an image object occurs several times in a batch, replace the pixels by features computed once."""
+        first: dict[int, int] = {}
+        for place, image in enumerate(images):
+            first.setdefault(id(image), place)
+        if len(first) < len(images):
+            pixels = inputs.pop("pixel_values")[list(first.values())]
+            encoded: Any = self.model.get_image_features(pixels)
+            features = dict(zip(first, encoded.pooler_output, strict=True))
+            inputs["image_features"] = [features[id(image)] for image in images]
+
+
+def ask(
+    image: ImageSource,
+    question: str,
+    box: Box | Sequence[float] | None = None,
+    model: str | os.PathLike[str] | GroundingModel = "bird",
+    max_new_tokens: int = MAX_NEW_TOKENS,
+) -> Answer:
+    """Ask a question about an image.
+
+    Args:
+        image: an image file, the bytes of one, or a PIL image.
+        question: for example "Where is the liver?".
+        box: the region that the question is about ("What is this?"), as a `Box` or as half-open pixel corners
+            (x1, y1, x2, y2) of the upright image.
+        model: a checkpoint folder, a hub repository OWNER/NAME, or a loaded `GroundingModel`. The last two named
+            checkpoints stay loaded; one whose files have changed is loaded again.
+        max_new_tokens: the largest number of tokens in the answer.
+
+    Raises ValueError, in one line, if the image, the question, the box or the checkpoint cannot be used.
+    """
+    query = Query.about(image, question, box)
+    if not isinstance(model, GroundingModel):
+        folder = find_checkpoint(model).resolve()
+        model = _load_cached(folder, _last_change_ns(folder))
+    (answer,) = model.answers([query], max_new_tokens=max_new_tokens)
+    return answer
+
+
+def load(name: str | os.PathLike[str] = "bird", **kwargs: Any) -> GroundingModel:
+    """Load a checkpoint folder, or a hub repository OWNER/NAME, for asking.
+
+    `kwargs` go to the model's `from_pretrained`, such as `device_map="cuda"` or `dtype="bfloat16"`.
+    Raises ValueError, in one line, if it is not a usable BiRD checkpoint.
+    """
+    return GroundingModel(*load_checkpoint(find_checkpoint(name), **kwargs))
+
+
+def tagged_question(question: str, box: Box | None = None) -> str:
+    """A question as the model reads it: the box follows "this ...", or " this region" is added at the end.
+
+    Raises ValueError if the question is empty.
+    """
+    question = question.strip()
+    if not question:
+        raise ValueError('the question is empty; ask something, such as "Where is the liver?"')
+    if box is None:
+        return question
+    if not _POINTING.search(question):
+        question += " this region"
+    return _POINTING.sub(lambda found: _boxed(found.group(), box), question, count=1)
+
+
+def read_box_px(text: str, name: str = "box") -> PixelBox:
+    """The four numbers of "x1,y1,x2,y2". Raises ValueError, calling the text `name`, if it is anything else."""
+    try:
+        x1, y1, x2, y2 = (float(part) for part in text.split(","))
+    except ValueError:
+        example = "such as 10,20,110,90"
+        raise ValueError(f"{name} {text!r} is not four numbers x1,y1,x2,y2 in pixels, {example}") from None
+    return x1, y1, x2, y2
+
+
+def span_json(span: Span, image_wh: tuple[int, int]) -> dict[str, Any]:
+    """A span as `bird ask --json` shows it, with its boxes in the unit frame and in pixels."""
+    return {
+        "phrase": span.phrase,
+        "start": span.start,
+        "end": span.end,
+        "boxes_unit": [list(box.xyxy) for box in span.boxes],
+        "boxes_px": [list(box.to_pixels(image_wh)) for box in span.boxes],
+    }
+
+
+@lru_cache(maxsize=_CACHED_MODELS)
+def _load_cached(folder: Path, last_change_ns: int) -> GroundingModel:
+    return load(folder)
+
+
+def _last_change_ns(folder: Path) -> int:
+    """When a file of the folder was last written: part of the cache's key, so that new weights are not missed."""
+    return max((file.stat().st_mtime_ns for file in folder.glob("*.*")), default=0)
+
+
+def _conversation(query: Query) -> list[dict[str, Any]]:
+    content: list[dict[str, Any]] = [{"type": "text", "text": query.question}]
+    if query.image is not None:
+        content.insert(0, {"type": "image", "image": query.image})
+    return [{"role": "user", "content": content}]
+
+
+def _boxed(phrase: str, box: Box) -> str:
+    return write(phrase, [Span(phrase, 0, len(phrase), (box,))])
