@@ -89,8 +89,8 @@ def test_recipes_that_cannot_be_read_are_refused(
 
 def test_showing_what_is_no_dataset_is_refused(bird: Bird, tmp_path: Path, assert_refused: Bird) -> None:
     (tmp_path / "README.md").write_text("# A project\n")
-    assert_refused(bird("data", "show", "nowhere"), "nowhere is no Med-GRIT folder", "bird data sample")
-    assert_refused(bird("data", "show", "."), ". is no Med-GRIT folder")
+    assert_refused(bird("data", "show", "nowhere"), "nowhere is not a Med-GRIT folder", "bird data sample")
+    assert_refused(bird("data", "show", "."), ". is not a Med-GRIT folder")
     assert_refused(bird("data", "show", ".", "--task", "ner"), "task 'ner' is unknown", "vg, roc")
     assert_refused(bird("data", "show", ".", "--out", "no/x.png"), "the folder no does not exist")
 

@@ -60,9 +60,12 @@ def find_base(adapter: Path, name: str | None = None) -> Path:
     if not named:
         raise ValueError(f"{path} does not name a base model; give it with --base")
     try:
-        return find_checkpoint(named)
+        folder = find_checkpoint(named)
     except ValueError as error:
         raise ValueError(f"base model of {adapter}: {error}; give its folder with --base") from error
+    if not folder.is_dir():
+        raise ValueError(f"base model of {adapter}: {named!r} is not a folder; give its folder with --base")
+    return folder
 
 
 def _merged(model: BirdForConditionalGeneration, adapter: Path, base: Path) -> BirdForConditionalGeneration:
