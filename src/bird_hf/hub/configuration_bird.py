@@ -6,6 +6,7 @@ The defaults are the paper's: ViT-bigG at 448 pixels, 256 queries, Qwen-7B (BiRD
 from __future__ import annotations
 
 import math
+from dataclasses import field
 from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
@@ -106,6 +107,8 @@ class BirdConfig(PreTrainedConfig):
         box_token_ids: of `<box>` and `</box>`; needed for smoothing.
         number_token_runs: first and last id of each run of ids that, one run after the other, are 0 to 1000; needed
             for smoothing.
+        label_names: for each modality, the names of the objects that the training data has boxes of, sorted; empty if
+            they are not known, as after a conversion. `BirdProcessor` has a copy.
     """
 
     model_type = "bird"
@@ -120,6 +123,7 @@ class BirdConfig(PreTrainedConfig):
     box_token_ids: list[int] | None = None
     number_token_runs: list[list[int]] | None = None
     tie_word_embeddings: bool = False
+    label_names: dict[str, list[str]] = field(default_factory=dict)
 
     def __post_init__(self, **kwargs: Any) -> None:
         if not isinstance(self.vision_config, PreTrainedConfig):
