@@ -223,7 +223,9 @@ NAMES = {"ct": ["left kidney", "liver"], "mr": ["left kidney"]}
 
 def test_known_names_are_saved_with_the_processor(tokenizer, tmp_path):
     images = BirdImageProcessor(size={"height": 16, "width": 16})
-    BirdProcessor(images, tokenizer, QUERIES, label_names=NAMES, lowercase_questions=True).save_pretrained(tmp_path)
+    BirdProcessor(images, tokenizer, QUERIES, label_names=NAMES, lowercase_questions=True).save_pretrained(
+        tmp_path
+    )
     again = BirdProcessor.from_pretrained(tmp_path)
     assert again.label_names == NAMES
     assert again.known_names == ("left kidney", "liver")

@@ -285,7 +285,9 @@ def lower_case(text: str) -> str:
 def _same_length_lower(text: str) -> str:
     """`str.lower`, except for the few letters whose small form has more characters."""
     lower = text.lower()
-    return lower if len(lower) == len(text) else "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
+    return (
+        lower if len(lower) == len(text) else "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
+    )
 
 
 def _message_texts(conversation: Any) -> Iterator[str]:

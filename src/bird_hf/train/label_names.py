@@ -14,9 +14,7 @@ _COLUMNS = ["modality", "objects"]
 _ROWS_PER_BATCH = 10_000
 
 
-def add_label_names(
-    config: BirdConfig, processor: BirdProcessor, dataset: Dataset | IterableDataset
-) -> None:
+def add_label_names(config: BirdConfig, processor: BirdProcessor, dataset: Dataset | IterableDataset) -> None:
     """Add the names of a dataset's objects to those that a model knows, in its configuration and its processor."""
     names = {modality: set(known) for modality, known in config.label_names.items()}
     for modality, found in label_names_of(dataset).items():
