@@ -187,6 +187,15 @@ def test_every_key_of_labels_yaml_is_documented():
     assert optional == has_default
 
 
+def test_every_field_of_a_recipe_that_is_ours_is_documented():
+    from trl import SFTConfig
+
+    from bird_hf.train.recipe import BirdSFTConfig
+
+    ours, trls = ({field.name for field in dataclasses.fields(kind)} for kind in (BirdSFTConfig, SFTConfig))
+    assert set(re.findall(r"^\| `(\w+)` \|", page_text("train"), re.MULTILINE)) == ours - trls
+
+
 def test_the_example_of_labels_yaml_can_be_read(tmp_path):
     (example,) = re.findall(r"^```yaml\n(.*?)^```$", page_text("data"), re.MULTILINE | re.DOTALL)
     (tmp_path / "labels.yaml").write_text(example, encoding="utf-8")
