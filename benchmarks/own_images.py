@@ -22,6 +22,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from bird_hf.atomic_writes import write_text
+from bird_hf.markdown import table as markdown_table
+
 SIDE_PX = 256
 LABELS = {1: "radius", 2: "ulna", 3: "carpus", 4: "thumb", 5: "metal ring"}
 DESCRIPTION = f"""\
@@ -175,20 +178,17 @@ def run(images: int, work: Path, model: Path) -> dict:
 
 def table(report: dict) -> str:
     """The report as Markdown."""
-    lines = ["| model | VG Recall@0.5 (boxes) | ROC recall (questions) |", "|---|---|---|"]
+    rows = []
     for name, key in (("bird-nano", "before"), ("after training on own images", "after")):
-        cells = [list(report[key][task]["modalities"].values()) for task in TASKS]
-        shown = [
-            f"{report[key][task]['mean']:.2f} ({cell[0]['total']})"
-            for task, cell in zip(TASKS, cells, strict=True)
-        ]
-        lines.append(f"| {name} | " + " | ".join(shown) + " |")
+        scored = [report[key][task] for task in TASKS]
+        asked = [sum(cell["total"] for cell in task["modalities"].values()) for task in scored]
+        rows.append([name, *(f"{task['mean']:.2f} ({n})" for task, n in zip(scored, asked, strict=True))])
     seconds = report["seconds"]
-    lines.append(
-        f"\n{report['images']} drawn images, {report['cpus']} CPUs: build {seconds['build']:.0f} s, "
+    return (
+        markdown_table(["model", "VG Recall@0.5 (boxes)", "ROC recall (questions)"], rows)
+        + f"\n\n{report['images']} drawn images, {report['cpus']} CPUs: build {seconds['build']:.0f} s, "
         f"training {seconds['train']:.0f} s."
     )
-    return "\n".join(lines)
 
 
 def main() -> None:
@@ -211,7 +211,7 @@ def main() -> None:
     report = run(options.images, options.work, options.model)
     print(table(report))
     if options.out:
-        options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_text(options.out, json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":
