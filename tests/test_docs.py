@@ -124,7 +124,7 @@ def test_own_images(folder):
     install_checkpoint(folder / "bird")
     names = run_page(
         "own_images",
-        {"--images 240": "--images 24", "--output_dir runs/own": "--output_dir runs/own --max_steps 2"},
+        {"--images 240": "--images 16", "--output_dir runs/own": "--output_dir runs/own --max_steps 2"},
     )
     report = json.loads((folder / "runs" / "own-scores" / "report.json").read_text(encoding="utf-8"))
     assert names["answer"].text and "phantom" in report["sources"]
