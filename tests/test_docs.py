@@ -215,6 +215,7 @@ def test_the_site_builds_without_a_warning(tmp_path):
     assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
     reference = (tmp_path / "site" / "api" / "index.html").read_text(encoding="utf-8")
     assert "from_thousandths" in reference
+    assert not re.findall(r"<(?:ref|box|img|imgpad)>", reference), "put tags in docstrings between backticks"
     html = "".join(path.read_text(encoding="utf-8") for path in (tmp_path / "site").rglob("*.html"))
     assert not re.findall(r'<(?:link|script|img)[^>]*(?:href|src)="(https?:[^"]*)"[^>]*>', html)
 
