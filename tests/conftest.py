@@ -114,7 +114,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from bird_hf.hub.image_processing_bird import BirdImageProcessor
     from bird_hf.hub.modeling_bird import BirdForConditionalGeneration
     from bird_hf.hub.processing_bird import BirdProcessor
-    from bird_hf.train.tokenizer import train_tokenizer
+    from bird_hf.train.from_scratch.tokenizer import train_tokenizer
 
     tokenizer = train_tokenizer(_TINY_TEXTS * 20, 700)
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")

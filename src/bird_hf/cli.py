@@ -144,7 +144,7 @@ def train(
 ) -> None:
     """Train by a recipe. Any field of it can be set: --learning_rate 1e-4. A stopped run goes on."""
     _check_recipe(config)
-    from .train.sft import main
+    from .train.run import main
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     typer.echo(f"trained model: {main(['--config', str(config), *context.args])}")
