@@ -197,7 +197,7 @@ def main() -> None:
     options = parser.parse_args()
     model, processor = load_checkpoint(options.model, dtype=getattr(torch, options.dtype))
     if options.box_smoothing is not None:
-        model.config.box_smoothing = options.box_smoothing
+        model.config.coordinate_smoothing_sigma = options.box_smoothing
     questions = all_questions(options.phantoms, options.slices, options.split)
     queries = [Query(question.turn.tagged()[0], question.image) for question in questions]
     answers = generate_answers(model, processor, queries, options.batch_size, progress=True)
