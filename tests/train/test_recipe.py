@@ -73,7 +73,7 @@ def test_fields_of_a_new_model_need_one(write_recipe, tmp_path):
 
 def test_a_value_of_the_wrong_type_is_one_line(write_recipe, tmp_path):
     path = write_recipe(tmp_path)
-    with pytest.raises(ValueError, match="argument --max_steps.*: invalid int value: 'many'") as error:
+    with pytest.raises(ValueError, match=r"argument --max_steps.*: invalid int value: 'many'") as error:
         run.read(["--config", str(path), "--max_steps", "many"])
     assert "\n" not in str(error.value)
 

@@ -26,6 +26,7 @@ class BirdSFTTrainer(SFTTrainer):
     """TRL's `SFTTrainer` for batches of `GroundingCollator`; the loss is TRL's."""
 
     args: BirdSFTConfig
+    _total_train_tokens: int
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None

@@ -92,10 +92,8 @@ class FromScratchConfig(BirdSFTConfig):
         return [Stage.from_dict(values) for values in self.stages]
 
     def _check_stages(self) -> None:
-        *earlier, last = self.training_stages or [None]
-        if last is None or last.steps is not None or any(stage.steps is None for stage in earlier):
-            raise ValueError(
-                "stages: every stage but the last sets `steps`; the last takes those that remain"
-            )
-        if not self.detection_loss_weight and any(stage.train == VISION for stage in (*earlier, last)):
+        stages = self.training_stages
+        if [stage.steps is None for stage in stages] != [*[False] * (len(stages) - 1), True]:
+            raise ValueError("stages: every stage but the last sets `steps`; the last takes those that remain")
+        if not self.detection_loss_weight and any(stage.train == VISION for stage in stages):
             raise ValueError("stages: `train: vision` needs detection_loss_weight; set it")
