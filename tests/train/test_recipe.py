@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from bird_hf.train import run
 from bird_hf.train.recipe import read_recipe
+
+RECIPES = Path(__file__).parents[2] / "recipes"
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 
@@ -18,6 +22,14 @@ def test_arguments_override_the_recipe(write_recipe, tmp_path, new_model):
     assert recipe.script.dataset_config == "vg"
     assert recipe.training.new_model == new_model
     assert (recipe.model.lora_r, recipe.model.lora_alpha) == (4, 3)
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_recipes_of_the_repository_can_be_read(path, tmp_path):
+    recipe = run.read(["--config", str(path), "--output_dir", str(tmp_path), "--use_cpu", "true"])
+    assert recipe.script.dataset_name and recipe.script.dataset_config == "chat"
+    assert recipe.training.logging_steps and recipe.training.report_to == []
+    assert bool(recipe.model.model_name_or_path) != hasattr(recipe.training, "new_model")
 
 
 def test_without_a_file_the_arguments_are_the_recipe(tmp_path):

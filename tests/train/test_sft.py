@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from bird_hf.hub.modeling_bird import BirdForConditionalGeneration
 from bird_hf.train import run, sft
 from bird_hf.train.sft import save_for_use
 
+RECIPES = Path(__file__).parents[2] / "recipes"
 ROWS = 4
 LORA = {
     "use_peft": True,
@@ -108,6 +110,26 @@ def test_with_lora_only_the_language_models_attention_is_adapted(trainer_of, tin
     trained = {name for name, value in trainer.model.named_parameters() if value.requires_grad}
     assert len(trained) == 2 * 4 * 2  # layers, projections, and two matrices each
     assert all(".language_model.layers." in name and ".self_attn." in name for name in trained)
+
+
+@pytest.mark.parametrize("bits", [{}, {"load_in_4bit": "true"}], ids=["whole", "4-bit base"])
+def test_the_lora_recipe_adapts_the_language_model_only(tmp_path, four_phantoms, tiny_checkpoint, bits):
+    fields = {
+        "model_name_or_path": tiny_checkpoint,
+        "dataset_name": four_phantoms,
+        "output_dir": tmp_path / "run",
+    }
+    fields |= {"max_steps": 1, "warmup_steps": 0, "bf16": "false", "disable_tqdm": "true", **bits}
+    arguments = [text for name, value in fields.items() for text in (f"--{name}", str(value))]
+    trainer = run.build(run.read(["--config", str(RECIPES / "lora.yaml"), *arguments]))
+    assert getattr(trainer.model, "is_loaded_in_4bit", False) == bool(bits)
+    before = weights_of(trainer.model)
+    final = sft.train(trainer)
+    moved = {
+        name for name, value in weights_of(trainer.model).items() if not torch.equal(value, before[name])
+    }
+    assert moved and all(".language_model.layers." in name and "lora_" in name for name in moved)
+    assert (final / "adapter_model.safetensors").is_file()
 
 
 def test_a_recipe_that_names_no_model_is_refused(trainer_of):
