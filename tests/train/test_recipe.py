@@ -48,6 +48,7 @@ def test_without_a_file_the_arguments_are_the_recipe(tmp_path):
         ("model", "it is now called model_name_or_path"),
         ("data", "it is now called dataset_name"),
         ("data_config", "it is now called dataset_config"),
+        ("digit_weights", "it was removed"),
     ],
 )
 def test_an_unknown_field_is_refused_with_the_nearest_one(write_recipe, tmp_path, name, advice):
@@ -66,15 +67,17 @@ def test_an_unknown_field_is_refused_with_the_nearest_one(write_recipe, tmp_path
 @pytest.mark.parametrize(
     ("name", "advice"),
     [
-        ("number_spread", "coordinate_label_sigma"),
-        ("slot_loss_weight", "detection_loss_weight"),
-        ("look_loss_weight", "attention_loss_weight"),
-        ("slot_warmup_steps", "stages: "),
+        ("number_spread", "it is now called coordinate_label_sigma"),
+        ("slot_loss_weight", "it is now called detection_loss_weight"),
+        ("look_loss_weight", "it is now called attention_loss_weight"),
+        ("slot_warmup_steps", "it is now called stages: "),
+        ("text_model", "it was removed"),
+        ("question_warmup_steps", "it was removed"),
     ],
 )
-def test_a_renamed_field_of_a_new_model_is_refused(write_recipe, tmp_path, new_model, name, advice):
+def test_an_old_field_of_a_new_model_is_refused(write_recipe, tmp_path, new_model, name, advice):
     path = write_recipe(tmp_path, new_model=new_model, **{name: 1})
-    with pytest.raises(ValueError, match=f"^{name} is not a field of a recipe; it is now called {advice}"):
+    with pytest.raises(ValueError, match=f"^{name} is not a field of a recipe; {advice}"):
         run.read(["--config", str(path)])
 
 

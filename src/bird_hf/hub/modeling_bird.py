@@ -219,7 +219,8 @@ class BirdPreTrainedModel(PreTrainedModel):
         if isinstance(module, BirdPatchEmbedding):
             init.normal_(module.weight, std=module.config.initializer_range)
         elif isinstance(module, BirdVisionTower):
-            init.copy_(module.position_embedding, sine_cosine_grid(*module.position_embedding.shape))
+            waves = sine_cosine_grid(*module.position_embedding.shape)
+            init.copy_(module.position_embedding, module.config.initializer_range * waves)
         elif isinstance(module, BirdResampler):
             init.normal_(module.query, std=module.config.initializer_range)
             init.copy_(module.positions, sine_cosine_grid(*module.positions.shape))

@@ -36,11 +36,12 @@ class BirdSFTConfig(SFTConfig):
     remove_unused_columns: bool | None = False
     max_length: int | None = 2048
 
-    # Field names of earlier recipes, and today's.
-    RENAMED: ClassVar[dict[str, str]] = {
+    # Fields of earlier recipes and their new names; None if they were removed.
+    OLD_FIELDS: ClassVar[dict[str, str | None]] = {
         "model": "model_name_or_path",
         "data": "dataset_name",
         "data_config": "dataset_config",
+        "digit_weights": None,
     }
 
     def __post_init__(self) -> None:
@@ -75,7 +76,7 @@ class Recipe:
 def read_recipe(arguments: Sequence[str], config_class: type[BirdSFTConfig] = BirdSFTConfig) -> Recipe:
     """Parse `--config FILE.yaml [--field value ...]`; values on the command line take precedence.
 
-    Raises ValueError if a field is unknown (the message names the nearest one), was renamed, or has a value of the
+    Raises ValueError if a field is unknown (the message names the nearest or the new one), or has a value of the
     wrong type.
     """
     parser = _Parser([ScriptArguments, config_class, ModelConfig])
@@ -103,8 +104,9 @@ def nearest(name: str, known: Any) -> str:
 
 
 def _advice(name: str, known: set[str], config_class: type[BirdSFTConfig]) -> str:
-    if name in config_class.RENAMED:
-        return f"it is now called {config_class.RENAMED[name]}"
+    if name in config_class.OLD_FIELDS:
+        new = config_class.OLD_FIELDS[name]
+        return f"it is now called {new}" if new else "it was removed"
     return nearest(name, known) or "see recipes/ and the fields of TRL's SFTConfig and ModelConfig"
 
 

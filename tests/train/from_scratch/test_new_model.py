@@ -116,7 +116,7 @@ def test_each_query_begins_at_its_own_position(tiny_sizes):
     } | vision
     config = BirdConfig(vision_config=vision, text_config=tiny_sizes["text_config"] | {"vocab_size": 300})
     model = BirdForConditionalGeneration(config).model
-    init_local_attention(model.resampler)
+    init_local_attention(model)
     resampler, attention = model.resampler, model.resampler.attention
     with torch.no_grad():
         patches = model.vision_tower(torch.randn(1, 3, 64, 64)).last_hidden_state

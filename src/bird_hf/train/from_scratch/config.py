@@ -69,12 +69,18 @@ class FromScratchConfig(BirdSFTConfig):
 
     _VALID_DICT_FIELDS = [*BirdSFTConfig._VALID_DICT_FIELDS, "new_model"]
 
-    RENAMED: ClassVar[dict[str, str]] = {
-        **BirdSFTConfig.RENAMED,
+    OLD_FIELDS: ClassVar[dict[str, str | None]] = {
+        **BirdSFTConfig.OLD_FIELDS,
         "number_spread": "coordinate_label_sigma",
         "slot_loss_weight": "detection_loss_weight",
         "look_loss_weight": "attention_loss_weight",
         "slot_warmup_steps": "stages: [{train: vision, steps: N}, {train: answers}]",
+        "text_model": None,
+        "muon_parts": None,
+        "look_layers": None,
+        "question_warmup_steps": None,
+        "keep_looks": None,
+        "answer_rows": None,
     }
 
     def __post_init__(self) -> None:
@@ -94,6 +100,8 @@ class FromScratchConfig(BirdSFTConfig):
     def _check_stages(self) -> None:
         stages = self.training_stages
         if [stage.steps is None for stage in stages] != [*[False] * (len(stages) - 1), True]:
-            raise ValueError("stages: every stage but the last sets `steps`; the last takes those that remain")
+            raise ValueError(
+                "stages: every stage but the last sets `steps`; the last takes those that remain"
+            )
         if not self.detection_loss_weight and any(stage.train == VISION for stage in stages):
             raise ValueError("stages: `train: vision` needs detection_loss_weight; set it")

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from ...hub.configuration_bird import BirdConfig
 from ...hub.grounding import BOX_CLOSE, BOX_OPEN
 from ...hub.image_processing_bird import BirdImageProcessor
-from ...hub.modeling_bird import BirdForConditionalGeneration, BirdResampler, sine_cosine_grid
+from ...hub.modeling_bird import BirdForConditionalGeneration, BirdModel, sine_cosine_grid
 from ...hub.processing_bird import END_OF_TEXT, IMAGE_TOKEN, TURN_END, BirdProcessor
 from ..recipe import nearest
 from .coordinate_tokens import coordinate_ids, init_coordinate_embeddings, runs_of
@@ -74,7 +74,7 @@ def create_model(
     config = _config(sizes, tokenizer)
     model = BirdForConditionalGeneration._from_config(config, attn_implementation=attn_implementation)
     if sizes.local_resampler_init:
-        init_local_attention(model.model.resampler)
+        init_local_attention(model.model)
     model.generation_config.eos_token_id = config.text_config.eos_token_id
     model.generation_config.pad_token_id = config.text_config.pad_token_id
     if sizes.sequence_bias:
@@ -129,13 +129,16 @@ def _sequence_bias(words: Mapping[str, float], tokenizer: PreTrainedTokenizerBas
 
 
 @torch.no_grad()
-def init_local_attention(resampler: BirdResampler) -> None:
+def init_local_attention(model: BirdModel) -> None:
     """Start with attention from each query to its own position in the image, instead of uniform attention.
 
-    Query and key projections become the same permutation, which distributes sines and cosines of rows and columns
+    The position table of the vision tower becomes sines and cosines large enough to last through its blocks. Query and
+    key projections of the resampler become the same permutation, which distributes sines and cosines of rows and columns
     evenly over the heads (an identity would give each head one axis only), scaled so that the neighbouring position
     gets `_OWN_POSITION_MARGIN` logits less. Contents start small compared with positions on both sides.
     """
+    table, resampler = model.vision_tower.position_embedding, model.resampler
+    table.copy_(sine_cosine_grid(*table.shape))
     attention, positions = resampler.attention, sine_cosine_grid(*resampler.positions.shape)
     places, width = positions.shape
     heads = width // attention.head_dim
