@@ -61,14 +61,14 @@ class SupervisedCollator(GroundingCollator):
         """The weight of each token of a sequence."""
         weights, inside = [], False
         box_open, box_close = self._box_tokens
-        for token in packed.input_ids:
-            inside &= token != box_close
+        for token in reversed(packed.input_ids):  # from the end: a <box> that is never closed is text
+            inside &= token != box_open
             if not inside:
                 weights.append(self.weights.text)
             else:
                 weights.append(1.0 if token in self._number_tokens else self.weights.punctuation)
-            inside |= token == box_open
-        return weights
+            inside |= token == box_close
+        return weights[::-1]
 
     @cached_property
     def _box_tokens(self) -> tuple[int, int]:

@@ -132,10 +132,10 @@ def _sequence_bias(words: Mapping[str, float], tokenizer: PreTrainedTokenizerBas
 def init_local_attention(model: BirdModel) -> None:
     """Start with attention from each query to its own position in the image, instead of uniform attention.
 
-    The position table of the vision tower becomes sines and cosines large enough to last through its blocks. Query and
-    key projections of the resampler become the same permutation, which distributes sines and cosines of rows and columns
-    evenly over the heads (an identity would give each head one axis only), scaled so that the neighbouring position
-    gets `_OWN_POSITION_MARGIN` logits less. Contents start small compared with positions on both sides.
+    The position table of the vision tower becomes sines and cosines large enough to last through its blocks. Query
+    and key projections of the resampler become the same permutation, which distributes sines and cosines of rows and
+    columns evenly over the heads (an identity would give each head one axis only), scaled so that the neighbouring
+    position gets `_OWN_POSITION_MARGIN` logits less. Contents start small compared with positions on both sides.
     """
     table, resampler = model.vision_tower.position_embedding, model.resampler
     table.copy_(sine_cosine_grid(*table.shape))

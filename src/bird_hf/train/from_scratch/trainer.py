@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 class FromScratchTrainer(BirdSFTTrainer):
     """`BirdSFTTrainer` with the losses and the stages of a `FromScratchConfig`.
 
-    The detection head is the trainer's: it is optimized, clipped and checkpointed with the model, but it is not part of the model.
+    The trainer owns the detection head: it is optimized, clipped and checkpointed with the model, but not part of it.
     """
 
     args: FromScratchConfig
