@@ -168,7 +168,7 @@ def main() -> None:
     parser.add_argument("--slices", type=int, default=14, help="slices per plane of a volume")
     parser.add_argument("--batch-size", type=int, default=48)
     parser.add_argument(
-        "--box-smoothing", type=float, help="in thousandths; overrides the checkpoint's value"
+        "--coordinate-smoothing", type=float, help="in thousandths; overrides the checkpoint's value"
     )
     parser.add_argument(
         "--split", default="test", choices=["train", "test"], help="train: to choose settings"
@@ -176,8 +176,8 @@ def main() -> None:
     options = parser.parse_args()
     checkpoint = find_checkpoint(options.model)
     model = load(checkpoint)
-    if options.box_smoothing is not None:
-        model.model.config.box_smoothing = options.box_smoothing
+    if options.coordinate_smoothing is not None:
+        model.model.config.coordinate_smoothing_sigma = options.coordinate_smoothing
     questions = all_questions(options.phantoms, options.slices, options.split)
     answered = answer(model, questions, options.batch_size)
     report = score(questions, answered) | {

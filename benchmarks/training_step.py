@@ -23,10 +23,10 @@ from bird_hf.data.embedded.training_set import TURNS
 from bird_hf.data.records import dialogue_row
 from bird_hf.data.teachers.templates import write_dialogue
 from bird_hf.hub.modeling_bird import BirdForConditionalGeneration
-from bird_hf.train import attention
 from bird_hf.train.collate import GroundingCollator
-from bird_hf.train.new_models import create_model
-from bird_hf.train.optimizers import ShapewiseMuon, muon_with_adamw
+from bird_hf.train.from_scratch import cpu_attention
+from bird_hf.train.from_scratch.muon import ShapewiseMuon, muon_with_adamw
+from bird_hf.train.from_scratch.new_model import NewModel, create_model
 
 
 def rows(count: int) -> list[dict]:
@@ -49,16 +49,15 @@ def separate(rows: list[dict]) -> list[dict]:
 
 
 def step(model: BirdForConditionalGeneration, batch: dict[str, torch.Tensor]) -> None:
-    inputs = {name: value for name, value in batch.items() if name != "loss_weights"}
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = model(**inputs, use_cache=False).loss
+        loss = model(**batch, use_cache=False).loss
     loss.backward()
     model.zero_grad()
 
 
 def muons(model: BirdForConditionalGeneration) -> dict[str, Muon]:
     """torch's Muon and ours over the matrices that a recipe gives to Muon, each with a gradient."""
-    ours, _ = muon_with_adamw(model, 0.01, 1e-3, (0.9, 0.95), 0.0).optimizers
+    ours, _ = muon_with_adamw(model.named_parameters(), 0.01, 1e-3, (0.9, 0.95), 0.0).optimizers
     (group,) = ours.param_groups
     for matrix in group["params"]:
         matrix.grad = torch.randn_like(matrix)
@@ -85,26 +84,28 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
-    attention.register()
+    cpu_attention.register()
     data = rows(options.rows)
     with open("recipes/nano.yaml", encoding="utf-8") as recipe:
-        sizes = yaml.safe_load(recipe)["new_model"]
+        sizes = NewModel.from_dict(yaml.safe_load(recipe)["new_model"])
     texts = [message["content"] for row in data for message in row["messages"]]
-    model, processor = create_model(sizes, texts, "dense")
+    model, processor = create_model(sizes, texts, cpu_attention.NAME)
     model.train()
     collate = GroundingCollator(processor)
     packed, alone = collate(data), collate(separate(data))
 
     times = {}
-    for name in ("sdpa", "eager", "dense"):
+    for name in ("sdpa", "eager", cpu_attention.NAME):
         model.set_attn_implementation(name)
         times[name] = seconds(lambda: step(model, packed), options.repeats)
     print(f"forward and backward of {options.rows} images, {packed['input_ids'].shape[1]} tokens each")
     for name, value in times.items():
-        print(f"  {name}: {value:.2f} s, {times['dense'] / value:.2f} of dense's speed")
+        print(
+            f"  {name}: {value:.2f} s, {times[cpu_attention.NAME] / value:.2f} of {cpu_attention.NAME}'s speed"
+        )
     apart = seconds(lambda: step(model, alone), options.repeats)
     print(
-        f"turns that share their image: {apart / times['dense']:.1f} times as fast as each turn with its own"
+        f"turns that share their image: {apart / times[cpu_attention.NAME]:.1f} times as fast as each turn with its own"
     )
     steps = {name: seconds(optimizer.step, options.repeats) for name, optimizer in muons(model).items()}
     ratio = steps["Muon"] / steps["ShapewiseMuon"]

@@ -1,4 +1,4 @@
-"""Takes docs/pictures/demo.png: `python docs/make_demo_picture.py`.
+"""Makes docs/pictures/demo.png: `python docs/make_demo_picture.py`.
 
 Needs ./bird and ./med-grit, as `bird quickstart` leaves them, and Debian's chromium and chromium-driver.
 """
@@ -21,7 +21,7 @@ WINDOW = "1200,1400"
 
 
 def photograph(address: str) -> Image.Image:
-    """The page with its first example asked and answered."""
+    """A screenshot of the page with its first example asked and answered."""
     options = webdriver.ChromeOptions()
     options.binary_location = str(shutil.which("chromium"))
     for switch in (

@@ -34,7 +34,7 @@ def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 def draw_grid(
     pen: ImageDraw.ImageDraw, box: Box, origin: tuple[int, int], shown_wh: tuple[int, int], title: str
 ) -> None:
-    """The image as cells of `shown_wh` on the page, its object's pixels filled, and the box around them."""
+    """Draw the image as a grid of `shown_wh`, with the object's pixels filled and the box around them."""
     left, top = origin
     columns, rows = IMAGE_WH
     x1, y1, x2, y2 = OBJECT_XYXY
@@ -60,7 +60,7 @@ def draw_scales(
     shown_wh: tuple[int, int],
     frames: dict[str, tuple[float, float]],
 ) -> None:
-    """One scale a frame along the top and the left: where the box begins and ends, and where the image ends.
+    """Draw one scale per frame along the top and the left: where the box begins and ends, and where the image ends.
 
     frames: name -> the far corner (x, y) of the whole image in that frame.
     """
@@ -81,7 +81,7 @@ def draw_scales(
 
 
 def coordinates() -> Image.Image:
-    """One box in pixels, unit and thousandths, before and after the squash to a square."""
+    """One box in pixels, unit coordinates and thousandths, before and after the image is resized to a square."""
     box = Box.from_pixels(OBJECT_XYXY, IMAGE_WH)
     page = Image.new("RGB", SIZE, PAPER)
     pen = ImageDraw.Draw(page)
@@ -91,7 +91,7 @@ def coordinates() -> Image.Image:
     draw_scales(pen, origin, shown, frames)
 
     square, square_origin = (360, 360), (850, 150)
-    draw_grid(pen, box, square_origin, square, "What the model sees: squashed to a square")
+    draw_grid(pen, box, square_origin, square, "What the model sees: resized to a square")
     draw_scales(pen, square_origin, square, {name: frames[name] for name in ("unit",)})
 
     unit = ", ".join(f"{value:g}" for value in box.xyxy)
@@ -111,7 +111,7 @@ def coordinates() -> Image.Image:
 
 
 def phantoms(seeds: int = 2) -> Image.Image:
-    """Phantoms of each modality, one row a modality, with the boxes of their objects."""
+    """Phantoms with the boxes of their objects, one row per modality."""
     pictures = []
     for modality in Modality:
         for seed in range(seeds):
@@ -123,7 +123,7 @@ def phantoms(seeds: int = 2) -> Image.Image:
 
 
 def answers() -> Image.Image:
-    """What the embedded checkpoint says where it is asked to find something, one test image a modality."""
+    """Answers of the embedded checkpoint to grounding questions, one test image per modality."""
     shown = [
         captioned(
             draw_spans(example.image, example.answer.spans, example.reference.spans),

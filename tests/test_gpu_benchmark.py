@@ -75,7 +75,7 @@ def test_bfloat16_differs_by_its_rounding(run):
 
 def test_generation_writes_numbers_inside_a_box_with_smoothing_as_without(run):
     cases = run("parity")["cases"]
-    plain, smoothed = cases["generate_float32"], cases["generate_with_box_smoothing_float32"]
+    plain, smoothed = cases["generate_float32"], cases["generate_with_smoothing_float32"]
     for case in (plain, smoothed):
         assert case["equal_tokens"] == case["tokens"] > 0 and case["numbers_among_tokens"] > 0
     assert plain["first_scores"]["greatest"] != smoothed["first_scores"]["greatest"]

@@ -18,7 +18,7 @@ from bird_hf.hub.image_processing_bird import BirdImageProcessor
 from bird_hf.hub.modeling_bird import BirdForConditionalGeneration
 from bird_hf.hub.processing_bird import BirdProcessor
 from bird_hf.train.collate import IGNORED, PREFIX, GroundingCollator, visibility
-from bird_hf.train.tokenizer import train_tokenizer
+from bird_hf.train.from_scratch.tokenizer import train_tokenizer
 
 ORIGINAL_LENGTH = 2048  # Qwen-VL pads every sample to it
 TURNS = 5  # question-answer pairs of an image

@@ -10,6 +10,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from bird_hf.atomic_writes import write_text
+
 from .measure import Part
 
 ROOT = Path(__file__).parents[2]
@@ -17,22 +21,37 @@ RUN = ROOT / "runs" / "gpu-nano"
 _NEEDS = ("trl", "datasets", "nibabel")
 _SCORING_SECONDS = 60
 # Fields of the recipe that a GPU, or a trial run in seconds, sets otherwise.
-_ON_GPU = ["--use_cpu", "false", "--dataloader_num_workers", "8"]
-_TRIAL = ["--render_images", "16", "--max_steps", "2", "--slot_warmup_steps", "1", "--save_steps", "1"]
+_ON_GPU = {"use_cpu": False, "dataloader_num_workers": 8}
+_TRIAL = {
+    "render_images": 16,
+    "max_steps": 2,
+    "stages": [{"train": "vision", "steps": 1}, {"train": "answers"}],
+    "save_steps": 1,
+    "dataset_name": str(RUN / "data"),
+}
+
+
+def write_recipe(part: Part) -> Path:
+    """The recipe of bird-nano for this machine."""
+    recipe = yaml.safe_load((ROOT / "recipes" / "nano.yaml").read_text(encoding="utf-8"))
+    recipe |= {"output_dir": str(RUN)}
+    recipe |= _ON_GPU if part.device.type == "cuda" else {}
+    recipe |= _TRIAL if part.tiny else {}
+    RUN.mkdir(parents=True, exist_ok=True)
+    file = RUN / "recipe.yaml"
+    write_text(file, yaml.safe_dump(recipe))
+    return file
 
 
 def train(part: Part) -> dict[str, Any]:
     """`bird train`; a run that the clock stopped goes on from its last checkpoint when the part is run again."""
-    recipe = ["--config", str(ROOT / "recipes" / "nano.yaml"), "--output_dir", str(RUN)]
-    recipe += _ON_GPU if part.device.type == "cuda" else []
-    recipe += [*_TRIAL, "--data", str(RUN / "data")] if part.tiny else []
+    recipe = write_recipe(part)
     start = time.monotonic()
     log = RUN / "log.txt"
-    RUN.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8") as output:
         try:
             subprocess.run(
-                [sys.executable, "-m", "bird_hf.cli", "train", *recipe],
+                [sys.executable, "-m", "bird_hf.cli", "train", "--config", str(recipe)],
                 cwd=ROOT,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -50,7 +50,7 @@ class Small:
         self.config = config(size, processor.image_token_id)
         first = len(processor.tokenizer)
         self.config.text_config.vocab_size = first + 1001
-        self.config.box_token_ids, self.config.number_token_runs = boxes, [[first, first + 1000]]
+        self.config.box_token_ids, self.config.coordinate_token_runs = boxes, [[first, first + 1000]]
         rows = make_rows(2 if part.tiny else 4)
         self.batch = make_batch(rows, processor, self.config)
         self.plain = make_batch(one_turn_rows(rows)[:4], processor, self.config)
@@ -168,7 +168,7 @@ def generation_case(lazy: Lazy[Small], smoothing: float, dtype: torch.dtype) -> 
     )
     answers = []
     for model in (small.model, small.on_device(dtype)):
-        model.config.box_smoothing = smoothing
+        model.config.coordinate_smoothing_sigma = smoothing
         output = model.generate(
             input_ids=prompt.to(model.device),
             pixel_values=small.plain.pixel_values.to(model.device, dtype),
@@ -188,7 +188,7 @@ def generation_case(lazy: Lazy[Small], smoothing: float, dtype: torch.dtype) -> 
         "equal_tokens": int((wanted == found).sum()),
         "rows": len(wanted),
         "equal_rows": int((wanted == found).all(-1).sum()),
-        "numbers_among_tokens": int((wanted >= small.config.number_token_runs[0][0]).sum()),
+        "numbers_among_tokens": int((wanted >= small.config.coordinate_token_runs[0][0]).sum()),
         "first_tokens_apart": int((found[:, 0] - wanted[:, 0]).abs().max()),
         "first_scores": difference(scores[known], wanted_scores[known]),
     }
@@ -270,7 +270,7 @@ def run(part: Part) -> None:
             )
         part.measure(f"generate_{name}", partial(generation_case, small, 0.0, dtype))
         part.measure(
-            f"generate_with_box_smoothing_{name}",
+            f"generate_with_smoothing_{name}",
             partial(generation_case, small, 20.0, dtype),
         )
         part.measure(f"bird_nano_{name}", partial(nano_case, part, dtype))

@@ -1,4 +1,4 @@
-"""While a box is written, numbers are taken with their neighbours; nothing else is touched."""
+"""While a box is generated, scores of coordinates are smoothed; all other scores stay."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import torch
 from PIL import Image
 
 from bird_hf.hub.configuration_bird import BirdConfig
-from bird_hf.hub.decoding_bird import BoxSmoothing
+from bird_hf.hub.decoding_bird import CoordinateSmoothing
 from bird_hf.hub.modeling_bird import BirdForConditionalGeneration
-from bird_hf.train.new_models import create_model
-from bird_hf.train.numbers import NUMBERS
+from bird_hf.train.from_scratch.coordinate_tokens import COORDINATES
+from bird_hf.train.from_scratch.new_model import NewModel, create_model
 
 WORD, OPEN, CLOSE, ZERO = 0, 1, 2, 3  # then 1 to 1000
 VOCABULARY = ZERO + 1001
@@ -18,9 +18,9 @@ VOCABULARY = ZERO + 1001
 
 def config(**fields) -> BirdConfig:
     known = {
-        "box_smoothing": 10.0,
+        "coordinate_smoothing_sigma": 10.0,
         "box_token_ids": [OPEN, CLOSE],
-        "number_token_runs": [[ZERO, VOCABULARY - 1]],
+        "coordinate_token_runs": [[ZERO, VOCABULARY - 1]],
     }
     return BirdConfig(**known | fields)
 
@@ -34,7 +34,7 @@ def likely(**numbers: float) -> torch.Tensor:
 
 
 def chosen(ids: list[int], scores: torch.Tensor, **fields) -> int:
-    smoothed = BoxSmoothing(config(**fields))(torch.tensor([ids]), scores)
+    smoothed = CoordinateSmoothing(config(**fields))(torch.tensor([ids]), scores)
     return int(smoothed.argmax()) - ZERO
 
 
@@ -48,25 +48,25 @@ def test_what_is_likely_as_a_whole_wins_over_a_lone_peak():
 
 @pytest.mark.parametrize("ids", [[WORD], [OPEN, ZERO, CLOSE], [OPEN, CLOSE, WORD]])
 def test_outside_a_box_nothing_changes(ids):
-    assert torch.equal(BoxSmoothing(config())(torch.tensor([ids]), HILL), HILL)
+    assert torch.equal(CoordinateSmoothing(config())(torch.tensor([ids]), HILL), HILL)
 
 
 def test_each_row_has_its_own_box():
     ids = torch.tensor([[WORD, OPEN], [OPEN, CLOSE], [CLOSE, OPEN]])
-    found = BoxSmoothing(config())(ids, HILL.expand(3, -1)).argmax(-1) - ZERO
+    found = CoordinateSmoothing(config())(ids, HILL.expand(3, -1)).argmax(-1) - ZERO
     assert found[1] == 900
     assert found[0] == found[2] != 900
 
 
 def test_words_keep_their_scores_and_numbers_together_theirs():
     scores = torch.randn(2, VOCABULARY)
-    smoothed = BoxSmoothing(config())(torch.full((2, 1), OPEN), scores)
+    smoothed = CoordinateSmoothing(config())(torch.full((2, 1), OPEN), scores)
     assert torch.equal(smoothed[:, :ZERO], scores[:, :ZERO])
     torch.testing.assert_close(smoothed[:, ZERO:].logsumexp(-1), scores[:, ZERO:].logsumexp(-1))
 
 
 def test_before_the_first_id_there_is_no_box():
-    assert torch.equal(BoxSmoothing(config())(torch.empty(1, 0, dtype=torch.long), HILL), HILL)
+    assert torch.equal(CoordinateSmoothing(config())(torch.empty(1, 0, dtype=torch.long), HILL), HILL)
 
 
 @pytest.mark.parametrize("edge", [0, 1000])
@@ -77,26 +77,29 @@ def test_the_edges_can_be_said(edge):
 def test_the_scores_keep_their_type_and_what_was_given_stays():
     scores = HILL.bfloat16()
     before = scores.clone()
-    smoothed = BoxSmoothing(config())(torch.tensor([[OPEN]]), scores)
+    smoothed = CoordinateSmoothing(config())(torch.tensor([[OPEN]]), scores)
     assert smoothed.dtype == torch.bfloat16
     assert torch.equal(scores, before)
 
 
 def test_numbers_may_lie_in_several_runs():
     runs = [[ZERO, ZERO + 9], [ZERO + 10, VOCABULARY - 1]]
-    assert chosen([OPEN], HILL, number_token_runs=runs) == chosen([OPEN], HILL)
+    assert chosen([OPEN], HILL, coordinate_token_runs=runs) == chosen([OPEN], HILL)
 
 
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"box_token_ids": None}, "needs box_token_ids and number_token_runs"),
-        ({"number_token_runs": [[ZERO, ZERO + 9]]}, "number_token_runs have 10 ids; 0 to 1000 are 1001"),
+        ({"box_token_ids": None}, "needs box_token_ids and coordinate_token_runs"),
+        (
+            {"coordinate_token_runs": [[ZERO, ZERO + 9]]},
+            "coordinate_token_runs have 10 ids; 0 to 1000 are 1001",
+        ),
     ],
 )
 def test_a_configuration_that_lacks_what_it_needs_is_named(fields, said):
     with pytest.raises(ValueError, match=said):
-        BoxSmoothing(config(**fields))
+        CoordinateSmoothing(config(**fields))
 
 
 # --- in a model ----------------------------------------------------------------------------------------------
@@ -106,7 +109,7 @@ def test_a_configuration_that_lacks_what_it_needs_is_named(fields, said):
 def numbered(tiny_sizes):
     """A random model with a token for each number, and its processor."""
     torch.manual_seed(0)
-    sizes = tiny_sizes | {"vocab_size": 600, "whole_numbers": True, "box_smoothing": 20.0}
+    sizes = NewModel(**tiny_sizes, vocab_size=600, coordinate_tokens=True, coordinate_smoothing_sigma=20.0)
     return create_model(sizes, ["<ref>cyst</ref><box>(281,437),(399,525)</box>"] * 9)
 
 
@@ -115,7 +118,9 @@ def boxes(model, processor, **options) -> str:
     messages = [{"role": "user", "content": [{"type": "image", "image": Image.new("L", (9, 9))}]}]
     prompt = processor.apply_chat_template(messages, add_generation_prompt=True)
     inputs = processor(text=[prompt + "<box>("], images=[Image.new("L", (9, 9))], return_tensors="pt")
-    words = sorted({*range(len(processor.tokenizer))} - {*processor.tokenizer.convert_tokens_to_ids(NUMBERS)})
+    words = sorted(
+        {*range(len(processor.tokenizer))} - {*processor.tokenizer.convert_tokens_to_ids(COORDINATES)}
+    )
     output = model.generate(
         **inputs, **{"do_sample": False, "max_new_tokens": 3, "suppress_tokens": words} | options
     )
@@ -126,11 +131,11 @@ def boxes(model, processor, **options) -> str:
 def test_a_model_smooths_where_its_configuration_says_so(numbered, options):
     model, processor = numbered
     smooth = boxes(model, processor, **options)
-    model.config.box_smoothing = 0.0
+    model.config.coordinate_smoothing_sigma = 0.0
     try:
         plain = boxes(model, processor, **options)
     finally:
-        model.config.box_smoothing = 20.0
+        model.config.coordinate_smoothing_sigma = 20.0
     assert smooth != plain
 
 
@@ -146,8 +151,27 @@ def test_a_prompt_may_be_given_as_embeddings(numbered):
 
 def test_a_saved_model_smooths_alike(numbered, tmp_path):
     model, processor = numbered
-    assert model.config.number_token_runs[0][1] - model.config.number_token_runs[0][0] == 9  # the digits
+    assert (
+        model.config.coordinate_token_runs[0][1] - model.config.coordinate_token_runs[0][0] == 9
+    )  # the digits
     model.save_pretrained(tmp_path)
     assert (tmp_path / "decoding_bird.py").is_file()
     again = BirdForConditionalGeneration.from_pretrained(tmp_path)
     assert boxes(again, processor) == boxes(model, processor)
+
+
+# --- keys of earlier configurations --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("keys", "advice"),
+    [
+        ({"box_smoothing": 20.0}, "rename it to coordinate_smoothing_sigma"),
+        ({"number_token_runs": [[3, 1003]]}, "rename it to coordinate_token_runs"),
+        ({"vision_config": {"resampler_identity_init": True}}, "remove it"),
+        ({"vision_config": {"resampler_focus": 2.0}}, "remove it"),
+    ],
+)
+def test_an_old_key_of_the_configuration_is_refused(keys, advice):
+    with pytest.raises(ValueError, match=f"config.json has the old key .*; {advice}$"):
+        BirdConfig(**keys)

@@ -157,5 +157,5 @@ def test_features_are_refused_beside_pixels_in_another_shape_and_in_another_numb
         ):
             tiny_model(**inputs, image_features=wrong)
     for options in ({}, {"num_beams": 2}):
-        with pytest.raises(ValueError, match=r"2 images need 8 image slots .* the text has 12"):
+        with pytest.raises(ValueError, match=r"2 images need 8 image tokens .* the text has 12"):
             generate(tiny_model, {**inputs, "image_features": features[:2]}, **options)

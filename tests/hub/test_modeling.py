@@ -199,10 +199,10 @@ def test_generation_without_a_mask_equals_generation_with_one(small):
 
 
 def test_generation_with_a_cache_equals_generation_without(small):
+    # Random weights may choose the image token, which would then have no image.
+    options = {"max_new_tokens": 6, "do_sample": False, "suppress_tokens": [IMAGE]}
     inputs = small_inputs(3, 4)
-    cached, plain = (
-        small.generate(**inputs, max_new_tokens=6, do_sample=False, use_cache=use) for use in (True, False)
-    )
+    cached, plain = (small.generate(**inputs, **options, use_cache=use) for use in (True, False))
     assert torch.equal(cached, plain)
 
 
@@ -240,8 +240,8 @@ def test_pixels_of_another_size_are_refused(small):
     ("field", "value", "message"),
     [
         ("num_queries", 50, "square number"),
-        ("image_size", 450, "no multiple of patch_size"),
-        ("num_attention_heads", 7, "no multiple of 7 heads"),
+        ("image_size", 450, "not a multiple of patch_size"),
+        ("num_attention_heads", 7, "not a multiple of 7 heads"),
         ("resampler_hidden_size", 4094, "multiple of 4"),
     ],
 )
@@ -371,20 +371,12 @@ def test_a_resized_grid_keeps_rows_and_columns():
     torch.testing.assert_close(grid[..., 0], grid[..., 1].T)
 
 
-def test_each_query_begins_at_its_own_place():
-    torch.manual_seed(0)
-    config = small_config(
-        image_size=64, num_queries=64, resampler_hidden_size=64, resampler_identity_init=True, position_grid=8
-    )
-    model = BirdForConditionalGeneration(config).model
-    resampler, attention = model.resampler, model.resampler.attention
-    with torch.no_grad():
-        patches = model.vision_tower(torch.randn(1, 3, 64, 64)).last_hidden_state
-        keys = attention.k_proj(resampler.kv_norm(resampler.kv_proj(patches)) + resampler.positions)
-        queries = attention.q_proj(resampler.query_norm(resampler.query) + resampler.positions)
-        scores = attention._split(queries[None]) @ attention._split(keys).transpose(2, 3)
-        weights = (scores * attention.scaling).softmax(-1).mean(1)[0].reshape(64, 8, 8)
-    for query in range(64):
-        row, column = divmod(query, 8)
-        near = weights[query, max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2]
-        assert near.sum() > 0.8, f"query {query} looks elsewhere"
+def test_the_resampler_keeps_the_dtype_of_its_parameters():
+    """DeepSpeed converts parameters to bf16, and leaves the table of positions, a buffer, in float32."""
+    resampler = BirdForConditionalGeneration(small_config()).model.resampler
+    for parameter in resampler.parameters():
+        parameter.data = parameter.data.bfloat16()
+    assert resampler.positions.dtype == torch.float32
+    width = resampler.kv_proj.in_features
+    features = resampler(torch.randn(2, 16, width, dtype=torch.bfloat16))
+    assert features.dtype == torch.bfloat16 and features.isfinite().all()

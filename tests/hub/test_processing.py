@@ -9,7 +9,7 @@ from bird_hf.hub import processing_bird
 from bird_hf.hub.boxes import Box
 from bird_hf.hub.image_processing_bird import BirdImageProcessor
 from bird_hf.hub.processing_bird import _CAN_SANITIZE, CONTROL_TOKENS, BirdProcessor, PixelSpan
-from bird_hf.train.tokenizer import train_tokenizer
+from bird_hf.train.from_scratch.tokenizer import train_tokenizer
 
 QUERIES = 4
 SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"

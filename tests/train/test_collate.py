@@ -6,8 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from bird_hf.train import attention
-from bird_hf.train.collate import IGNORED, GroundingCollator, LossWeights, visibility
+from bird_hf.train.collate import IGNORED, GroundingCollator, visibility
+from bird_hf.train.from_scratch import cpu_attention
 
 QUERIES = 4  # of the tiny checkpoint
 CLOSE = {"atol": 3e-5, "rtol": 1e-5}  # float32; logits of the tiny checkpoint reach 10
@@ -55,17 +55,17 @@ def where(collator, packed_row, number):
 
 
 def run(model, batch):
-    return model(**{name: value for name, value in batch.items() if name not in ("labels", "loss_weights")})
+    return model(**{name: value for name, value in batch.items() if name != "labels"})
 
 
 # --- a packed row is its turns, asked alone -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("image", [RED, None], ids=["image", "text"])
-@pytest.mark.parametrize("backend", ["eager", "sdpa", "dense"])
+@pytest.mark.parametrize("backend", ["eager", "sdpa", "cpu_eager"])
 @torch.no_grad()
 def test_packed_turn_has_the_logits_of_the_turn_alone(collator, tiny_model, backend, image):
-    attention.register()
+    cpu_attention.register()
     packed_row = row(*TURNS, image=image)
     tiny_model.set_attn_implementation(backend)
     packed = run(tiny_model, collator([packed_row])).logits[0]
@@ -108,9 +108,9 @@ def test_another_answer_of_turn_1_leaves_turn_2_as_it_was(collator, tiny_model):
     torch.testing.assert_close(*logits, **CLOSE)
 
 
-@pytest.mark.parametrize("backend", ["eager", "dense"])
+@pytest.mark.parametrize("backend", ["eager", "cpu_eager"])
 def test_no_gradient_flows_from_a_turn_into_another(collator, tiny_model, backend):
-    attention.register()
+    cpu_attention.register()
     tiny_model.set_attn_implementation(backend)
     batch, turns = collator([row(*TURNS)]), torch.tensor(collator.pack(row(*TURNS)).turns)
     embeds = tiny_model.get_input_embeddings()(batch["input_ids"]).detach().requires_grad_()
@@ -180,48 +180,11 @@ def test_padding_is_on_the_right_and_counts_nothing(collator):
     batch, length = collator([short, long]), len(collator.pack(short).input_ids)
     assert (batch["input_ids"][0, length:] == collator.processor.tokenizer.pad_token_id).all()
     assert (batch["labels"][0, length:] == IGNORED).all()
-    assert (batch["loss_weights"][0, length:] == 0).all()
     assert batch["labels"][0, :length].tolist() == collator.pack(short).labels
 
 
 def test_batch_without_any_image_has_no_pixels(collator):
     assert "pixel_values" not in collator([row(TURNS[2], image=None)])
-
-
-# --- loss weights ---------------------------------------------------------------------------------------------
-
-WEIGHTS = LossWeights(coordinate=(5.0, 4.0, 3.0), punctuation=2.0, text=1.0)
-
-
-@pytest.mark.parametrize(
-    ("answer", "expected"),
-    [
-        # one letter a character: h, t, o = hundreds (and thousands), tens, ones; p = punctuation; x = text
-        ("<box>(7,45),(1000,999)</box>", "<poptoppphhtophtop>"),
-        ("<box>(0,10),(100,20)</box>", "<poptoppphtoptop>"),
-        ("<box>(1,2),(3,4)</box><box>(5,6),(7,8)</box>", "<popopppopop><popopppopop>"),
-        ("12 mm, (3,4)", "xxxxxxxxxxxx"),  # digits outside a box are text
-    ],
-)
-def test_digits_weigh_by_their_place(tiny_processor, answer, expected):
-    collator = GroundingCollator(tiny_processor, WEIGHTS)
-    packed = collator.pack(row(("Where?", answer)))
-    learnt = [index for index, label in enumerate(packed.labels) if label != IGNORED][:-1]  # without the end
-    meaning = {"h": 5.0, "t": 4.0, "o": 3.0, "p": 2.0, "x": 1.0, "<": 1.0, ">": 1.0}
-    weights = []
-    for index in learnt:
-        token = collator.processor.tokenizer.decode([packed.input_ids[index]])
-        weights += [packed.weights[index]] * len(_characters(token))
-    assert weights == [meaning[kind] for kind in expected]
-
-
-def _characters(text: str) -> list[str]:
-    """Characters, a tag counting as one."""
-    return list(text.replace("<box>", "<").replace("</box>", ">"))
-
-
-def test_weights_are_ones_by_default(collator):
-    assert set(collator.pack(row(*TURNS)).weights) == {1.0}
 
 
 # --- refusals -------------------------------------------------------------------------------------------------
@@ -275,40 +238,3 @@ def test_visibility_of_a_small_row():
     ]
     assert visibility(turns).shape == (1, 1, 7, 7)
     assert ["".join(".1"[seen] for seen in line) for line in visibility(turns)[0, 0].tolist()] == expected
-
-
-# --- where to look --------------------------------------------------------------------------------------------
-
-
-def test_an_answer_looks_at_its_boxes_or_past_them_all_from_its_start_and_a_question_while_it_has_one(
-    tiny_processor,
-):
-    collator = GroundingCollator(tiny_processor, classes={"left kidney": 1, "kidney": 2})
-    turns = (
-        (
-            "Where is the kidney?",
-            "Here: <ref>kidney</ref><box>(0,0),(200,200)</box><box>(800,0),(999,99)</box>.",
-        ),
-        ("What is <ref>this</ref><box>(800,800),(990,990)</box>?", "A tumor."),
-        ("Is there a right kidney?", "No."),
-        ("Is there a left kidney?", "Yes."),
-    )
-    objects = [
-        {"label": "left kidney", "box": [0.0, 0.0, 0.2, 0.2], "present": True},
-        {"label": "kidney", "box": [0.0, 0.0, 0.2, 0.2], "present": True},
-        {"label": "right kidney", "box": None, "present": False},
-    ]
-    packed_row = row(*turns, objects=objects)
-    looks, packed = collator([packed_row])["slot_looks"][0], collator.pack(packed_row)
-    convert = tiny_processor.tokenizer.convert_tokens_to_ids
-    opened = [index for index, token in enumerate(packed.input_ids) if token == convert("<box>")]
-    closed = [index for index, token in enumerate(packed.input_ids) if token == convert("</box>")]
-    begun = next(index for index, label in enumerate(packed.labels) if label != IGNORED) - 1
-    expected = torch.zeros(len(packed.input_ids), QUERIES + 1, dtype=torch.bool)
-    expected[begun : closed[0], 0] = True  # the 2 x 2 slots row by row
-    expected[closed[0] : closed[1], 1] = True
-    expected[opened[2] : closed[2], 3] = True
-    absent = [index for index, turn in enumerate(packed.turns) if turn == 3]
-    answer = [index for index in absent if packed.labels[index] != IGNORED]
-    expected[answer[0] - 1 : answer[-1], QUERIES] = True
-    assert torch.equal(looks, expected)

@@ -13,15 +13,14 @@ import pytest
 import torch
 from accelerate.utils.deepspeed import HfDeepSpeedConfig
 from transformers import TrainerCallback
-from trl import TrlParser
 
 from bird_hf.data.folder.publish import image_cell, publish
 from bird_hf.data.masks import record_of
 from bird_hf.data.phantoms import draw_phantom
 from bird_hf.data.records import Modality, Task
 from bird_hf.data.teachers.templates import write_dialogue
-from bird_hf.train.recipe import BirdSFTConfig, accumulation_steps
-from bird_hf.train.sft import build_trainer, load_training_data
+from bird_hf.train.recipe import Recipe, accumulation_steps, read_recipe
+from bird_hf.train.sft import build_trainer, load_split
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 PEAK = 2e-5
@@ -85,12 +84,9 @@ class FirstThreeSteps(TrainerCallback):
         control.should_training_stop = state.global_step == 3
 
 
-def read_recipe(**fields) -> BirdSFTConfig:
+def paper_recipe(**fields) -> Recipe:
     arguments = [text for name, value in fields.items() for text in (f"--{name}", str(value))]
-    (config,) = TrlParser(BirdSFTConfig).parse_args_and_config(
-        ["--config", str(RECIPES / "paper.yaml"), *arguments]
-    )
-    return config
+    return read_recipe(["--config", str(RECIPES / "paper.yaml"), *arguments])
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -113,13 +109,16 @@ def run(tmp_path_factory, tiny_checkpoint):
         dialogue = write_dialogue(record_of(image), np.random.default_rng(seed), turns, absent=0)
         dialogues.append((dialogue, image_cell(image)))
     publish({"train": dialogues}, folder / "med-grit", "# Eight phantoms\n")
-    config = read_recipe(
-        model=tiny_checkpoint, data=folder / "med-grit", output_dir=folder / "run", use_cpu=True
+    recipe = paper_recipe(
+        model_name_or_path=tiny_checkpoint,
+        dataset_name=folder / "med-grit",
+        output_dir=folder / "run",
+        use_cpu=True,
     )
-    rows = load_training_data(config)
+    rows = load_split(recipe.script, "train")
     rows = rows.select([index % len(rows) for index in range(STEPS * GLOBAL_BATCH // 2)])
     noting = FirstThreeSteps()
-    trainer = build_trainer(config, rows, [noting])
+    trainer = build_trainer(recipe, rows, callbacks=[noting])
     before = {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
     losses_of, batches = trainer.compute_loss, Counter()
 
@@ -191,14 +190,14 @@ def test_the_batch_stays_128_on_any_number_of_gpus(gpus, per_device, accumulated
 def test_a_number_of_gpus_that_does_not_divide_128_is_refused(monkeypatch, tmp_path, gpus, per_device):
     monkeypatch.setenv("WORLD_SIZE", str(gpus))
     with pytest.raises(ValueError, match=f"global_batch_size 128 .* {gpus} process") as error:
-        read_recipe(output_dir=tmp_path, use_cpu=True, per_device_train_batch_size=per_device)
+        paper_recipe(output_dir=tmp_path, use_cpu=True, per_device_train_batch_size=per_device)
     assert "\n" not in str(error.value)
 
 
 def test_accumulation_that_contradicts_the_global_batch_is_refused(tmp_path):
-    assert read_recipe(output_dir=tmp_path, use_cpu=True).gradient_accumulation_steps == 32
+    assert paper_recipe(output_dir=tmp_path, use_cpu=True).training.gradient_accumulation_steps == 32
     with pytest.raises(ValueError, match="gradient_accumulation_steps 8 and global_batch_size 128"):
-        read_recipe(output_dir=tmp_path, use_cpu=True, gradient_accumulation_steps=8)
+        paper_recipe(output_dir=tmp_path, use_cpu=True, gradient_accumulation_steps=8)
 
 
 def test_every_setting_states_its_source():
@@ -220,7 +219,8 @@ def test_its_data_may_be_a_named_subset(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(
         "bird_hf.train.sft.load_dataset", lambda *names, **options: asked.append((names, options))
     )
-    load_training_data(
-        read_recipe(data="med-grit", data_config="chat_20k", output_dir=tmp_path, use_cpu=True)
+    recipe = paper_recipe(
+        dataset_name="med-grit", dataset_config="chat_20k", output_dir=tmp_path, use_cpu=True
     )
-    assert asked == [(("med-grit", "chat_20k"), {"split": "train"})]
+    load_split(recipe.script, recipe.script.dataset_train_split)
+    assert asked == [(("med-grit", "chat_20k"), {"split": "train", "streaming": False})]

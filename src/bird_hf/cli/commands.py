@@ -169,7 +169,7 @@ def train(
 ) -> None:
     """Train by a recipe. Options override its fields: --learning_rate 1e-4. A stopped run can be continued."""
     _check_recipe(config)
-    from ..train.sft import main
+    from ..train.run import main
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     typer.echo(f"trained model: {main(['--config', str(config), *context.args])}")

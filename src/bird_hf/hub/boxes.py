@@ -21,7 +21,7 @@ THOUSAND = 1000  # BiRD 3: coordinates are mapped to [0, 1000]
 class Box:
     """Corners in the unit square, `0 <= x1 < x2 <= 1` and the same for y.
 
-    Raises ValueError where the corners break that rule or are not finite numbers.
+    Raises ValueError if the corners break that rule or are not finite numbers.
     """
 
     x1: float
@@ -58,7 +58,7 @@ class Box:
     def from_pixels(cls, xyxy: Sequence[float], image_wh: tuple[int, int]) -> Box:
         """From half-open pixel corners of an image of `image_wh` = (width, height).
 
-        Raises ValueError where a corner lies outside the image.
+        Raises ValueError if a corner lies outside the image.
         """
         x1, y1, x2, y2 = _four(xyxy)
         width, height = _check_image_wh(image_wh)

@@ -1,4 +1,4 @@
-"""What a BiRD model is made of: a vision tower with a resampler, and any causal language model.
+"""Configuration of a BiRD model: a vision tower with a resampler, and any causal language model.
 
 The defaults are the paper's: ViT-bigG at 448 pixels, 256 queries, Qwen-7B (BiRD 4.1, arXiv 2308.12966).
 """
@@ -32,6 +32,14 @@ _AUTO_MAP = {
     "AutoModelForImageTextToText": "modeling_bird.BirdForConditionalGeneration",
 }
 
+# Keys of earlier configurations, and their new names; the others had no effect on a trained model.
+_OLD_KEYS = {
+    "box_smoothing": "coordinate_smoothing_sigma",
+    "number_token_runs": "coordinate_token_runs",
+    "resampler_identity_init": None,
+    "resampler_focus": None,
+}
+
 
 @strict
 class BirdVisionConfig(PreTrainedConfig):
@@ -39,15 +47,10 @@ class BirdVisionConfig(PreTrainedConfig):
 
     Args:
         image_size: side of the square input in pixels, a multiple of `patch_size`.
-        position_grid: side of the learned position table; it is resized where the image grid differs.
+        position_grid: side of the learned position table; it is resized if the image grid differs.
         intermediate_size: inner width of the MLPs.
-        num_queries: image slots of the language model, a square number.
-        resampler_hidden_size: width of the queries, a multiple of 4 (two sines and cosines an axis).
-        resampler_identity_init: patches start with sines and cosines of their place, and each query starts by
-            looking at its own place in the image, instead of everywhere. For small models trained from scratch;
-            has no effect on a loaded checkpoint.
-        resampler_focus: with `resampler_identity_init`, how much sooner than its neighbour a query's own
-            place is attended to at the start, in attention logits.
+        num_queries: image tokens per image, a square number.
+        resampler_hidden_size: width of the queries, a multiple of 4 (two sines and cosines per axis).
     """
 
     model_type = "bird_vision"
@@ -66,19 +69,20 @@ class BirdVisionConfig(PreTrainedConfig):
     num_queries: int = 256
     resampler_hidden_size: int = 4096
     resampler_num_attention_heads: int = 32
-    resampler_identity_init: bool = False
-    resampler_focus: float = 2.0
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs: Any) -> None:
+        _refuse_old_keys(kwargs)
         super().__post_init__(**kwargs)
         if math.isqrt(self.num_queries) ** 2 != self.num_queries:
             raise ValueError(f"num_queries is {self.num_queries}, but must be a square number (such as 64)")
         if self.image_size % self.patch_size:
-            raise ValueError(f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}")
+            raise ValueError(
+                f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}"
+            )
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
-                f"hidden_size {self.hidden_size} is no multiple of {self.num_attention_heads} heads"
+                f"hidden_size {self.hidden_size} is not a multiple of {self.num_attention_heads} heads"
             )
         if self.resampler_hidden_size % 4 or self.resampler_hidden_size % self.resampler_num_attention_heads:
             raise ValueError(
@@ -100,13 +104,13 @@ class BirdConfig(PreTrainedConfig):
         vision_config: a `BirdVisionConfig` or its dict.
         text_config: the configuration of any causal language model or its dict (with `model_type`; without
             it the dict is read as Qwen2's). The default is Qwen-7B.
-        image_token_id: the id of the slots that image features take (`<imgpad>`).
-        box_smoothing: while a box is written, numbers are taken with their neighbours, under a bell of this standard
-            deviation in thousandths; 0 takes each alone. See `decoding_bird.py`. For tokenizers in which each of 0 to
-            1000 is one token.
-        box_token_ids: of `<box>` and `</box>`; needed for smoothing.
-        number_token_runs: first and last id of each run of ids that, one run after the other, are 0 to 1000; needed
-            for smoothing.
+        image_token_id: the id of the image tokens (`<imgpad>`), whose embeddings image features replace.
+        coordinate_smoothing_sigma: standard deviation, in thousandths, of the Gaussian over which the scores of
+            coordinates are averaged while a box is generated; 0 leaves the scores unchanged. See `decoding_bird.py`.
+            For tokenizers with one token for each coordinate from 0 to 1000.
+        box_token_ids: ids of `<box>` and `</box>`; required for smoothing.
+        coordinate_token_runs: first and last id of each run of consecutive ids; the runs together are the tokens of
+            0 to 1000, in order; required for smoothing.
         label_names: for each modality, the names of the objects that the training data has boxes of, sorted; empty if
             they are not known, as after a conversion. `BirdProcessor` has a copy.
     """
@@ -119,13 +123,14 @@ class BirdConfig(PreTrainedConfig):
     vision_config: dict | PreTrainedConfig | None = None
     text_config: dict | PreTrainedConfig | None = None
     image_token_id: int = 151859
-    box_smoothing: float = 0.0
+    coordinate_smoothing_sigma: float = 0.0
     box_token_ids: list[int] | None = None
-    number_token_runs: list[list[int]] | None = None
+    coordinate_token_runs: list[list[int]] | None = None
     tie_word_embeddings: bool = False
     label_names: dict[str, list[str]] = field(default_factory=dict)
 
     def __post_init__(self, **kwargs: Any) -> None:
+        _refuse_old_keys(kwargs)
         if not isinstance(self.vision_config, PreTrainedConfig):
             self.vision_config = BirdVisionConfig(**(self.vision_config or {}))
         if not isinstance(self.text_config, PreTrainedConfig):
@@ -136,8 +141,17 @@ class BirdConfig(PreTrainedConfig):
 
     @property
     def num_queries(self) -> int:
-        """Image slots an image takes in the text."""
+        """Image tokens per image."""
         return self.vision_config.num_queries
+
+
+def _refuse_old_keys(keys: dict[str, Any]) -> None:
+    """Raises ValueError if a configuration holds a key of an earlier version."""
+    for old in keys.keys() & _OLD_KEYS.keys():
+        new = _OLD_KEYS[old]
+        raise ValueError(
+            f"config.json has the old key {old}; {f'rename it to {new}' if new else 'remove it'}"
+        )
 
 
 __all__ = ["BirdConfig", "BirdVisionConfig"]

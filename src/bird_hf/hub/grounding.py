@@ -79,7 +79,7 @@ def write(text: str, spans: Sequence[Span] = ()) -> str:
     """Tag `text`: each span's phrase in <ref>, its boxes in thousandths right behind it.
 
     A span with an empty phrase writes only its boxes, and must come before every phrase.
-    Raises ValueError where a span does not fit the text, spans overlap, or the text already holds a tag.
+    Raises ValueError if a span does not fit the text, spans overlap, or the text already holds a tag.
     """
     if tag := _TAG.search(text):
         place = f"{tag.group()!r} at character {tag.start()}"
@@ -181,7 +181,7 @@ class _Reader:
         self.phrase_start = None
 
     def add_boxes(self, content: str) -> str:
-        """Take the boxes of one <box>; returns what of its content is text: all, where it holds words."""
+        """Take the boxes of one <box>; returns the part of its content that is text: all of it if it has words."""
         found = list(_read_boxes(content))
         self.issues += [issue for issue in found if isinstance(issue, Issue)]
         self._place([box for box in found if isinstance(box, Box)])
@@ -211,7 +211,7 @@ class _Reader:
             self._add_span(self.length, boxes)
 
     def _drop_phrase(self) -> None:
-        """The open phrase turns out to be none: its boxes are orphans."""
+        """Discard the open phrase; its boxes become orphans."""
         boxes, self.phrase_boxes = self.phrase_boxes or [], None
         self._place(boxes)
 

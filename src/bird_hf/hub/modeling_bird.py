@@ -5,13 +5,13 @@ Architectural choices, as in Qwen-VL (arXiv 2308.12966), whose weights `bird con
 - the vision transformer has no class token, a learned position table (resized bicubically to the image's
   grid), a LayerNorm before its pre-norm blocks and none after them;
 - the resampler is one cross-attention from learned queries to the patches. Fixed sine-cosine positions are
-  added to queries and keys, not to values, so where a thing is steers what is read, and not what it says;
+  added to queries and keys, not to values: a position steers what is attended to, not what is passed on;
 - a LayerNorm and a bias-free projection carry its output into the language model's width;
-- image features replace the embeddings of the slots `config.image_token_id`; attention is causal throughout.
+- image features replace the embeddings of the image tokens (`config.image_token_id`); attention is causal throughout.
 
-Three choices are ours: queries, keys and values have a projection each (Qwen-VL fuses them, and interleaves
-them by head in the transformer), the patch embedding is a matrix on cut patches (Qwen-VL's convolution with the
-stride of its kernel, which is the same product), and the final projection is a `Linear` (a product from the right).
+Three choices differ from Qwen-VL: queries, keys and values have a projection each (Qwen-VL fuses them, and
+interleaves them by head in the transformer), the patch embedding is a matrix product over patches (Qwen-VL has the
+equivalent convolution), and the final projection is a `Linear` (Qwen-VL multiplies from the right).
 `bird_hf.convert` permutes and transposes accordingly. Qwen-VL's dynamic NTK and log-n scaling beyond 2048
 tokens are not reproduced: BiRD trains at 2048.
 """
@@ -38,7 +38,7 @@ from transformers.utils import torch_compilable_check
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_bird import BirdConfig, BirdVisionConfig
-from .decoding_bird import BoxSmoothing
+from .decoding_bird import CoordinateSmoothing
 
 ImageFeatures: TypeAlias = torch.Tensor | Sequence[torch.Tensor]
 # What holds images, one after the other, of the whole batch.
@@ -47,14 +47,14 @@ _IMAGE_INPUTS = ("pixel_values", "image_features")
 
 @dataclass
 class BirdModelOutputWithPast(BaseModelOutputWithPast):
-    """`image_hidden_states`: (num_images, num_queries, hidden) features that went into the slots."""
+    """`image_hidden_states`: (num_images, num_queries, hidden) features that replaced the image tokens."""
 
     image_hidden_states: torch.Tensor | None = None
 
 
 @dataclass
 class BirdCausalLMOutputWithPast(ModelOutput):
-    """`loss` where labels were given, `logits` (B, T, V), and what `BirdModelOutputWithPast` holds."""
+    """`loss` if labels were given, `logits` (B, T, V), and what `BirdModelOutputWithPast` holds."""
 
     loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
@@ -130,7 +130,7 @@ class BirdVisionMLP(nn.Module):
 
 
 class BirdPatchEmbedding(nn.Module):
-    """A matrix on cut patches; no `Linear`, so that what shrinks or adapts those leaves the first look alone."""
+    """A matrix product over patches; not a `Linear`, so that quantization and LoRA, which replace those, skip it."""
 
     def __init__(self, config: BirdVisionConfig):
         super().__init__()
@@ -199,7 +199,7 @@ class BirdProjector(nn.Module):
 
 
 class BirdPreTrainedModel(PreTrainedModel):
-    """What all BiRD models share: attention backends and how new weights are drawn."""
+    """Attention backends and weight initialisation of all BiRD models."""
 
     config_class = BirdConfig
     base_model_prefix = "model"
@@ -218,16 +218,11 @@ class BirdPreTrainedModel(PreTrainedModel):
         if isinstance(module, BirdPatchEmbedding):
             init.normal_(module.weight, std=module.config.initializer_range)
         elif isinstance(module, BirdVisionTower):
-            if module.config.resampler_identity_init:
-                # Strong enough to last through the blocks to the queries.
-                init.copy_(module.position_embedding, sine_cosine_grid(*module.position_embedding.shape))
-            else:
-                init.normal_(module.position_embedding, std=module.config.initializer_range)
+            waves = sine_cosine_grid(*module.position_embedding.shape)
+            init.copy_(module.position_embedding, module.config.initializer_range * waves)
         elif isinstance(module, BirdResampler):
             init.normal_(module.query, std=module.config.initializer_range)
             init.copy_(module.positions, sine_cosine_grid(*module.positions.shape))
-            if module.config.resampler_identity_init:
-                _look_at_own_place(module)
 
 
 class BirdVisionTower(BirdPreTrainedModel):
@@ -298,17 +293,17 @@ class BirdModel(BirdPreTrainedModel):
         self.vision_tower.requires_grad_(False)
         self.projector.requires_grad_(False)
 
-    def _image_slots(self, input_ids: torch.Tensor | None, embeds: torch.Tensor | None) -> torch.Tensor:
-        """Which positions an image feature takes, (B, T) bool, by ids or else by embeddings."""
+    def _image_token_mask(self, input_ids: torch.Tensor | None, embeds: torch.Tensor | None) -> torch.Tensor:
+        """Which positions are image tokens, (B, T) bool, found by ids or else by embeddings."""
         if input_ids is not None:
             return input_ids == self.config.image_token_id
-        slot = torch.full((), self.config.image_token_id, dtype=torch.long, device=embeds.device)
-        return (embeds == self.get_input_embeddings()(slot)).all(-1)
+        image_token = torch.full((), self.config.image_token_id, dtype=torch.long, device=embeds.device)
+        return (embeds == self.get_input_embeddings()(image_token)).all(-1)
 
     def _read_images(
         self, pixel_values: torch.Tensor | None, image_features: ImageFeatures | None
     ) -> torch.Tensor | None:
-        """Features (N, Q, D) of the images, however they were given; None where there are none."""
+        """Features (N, Q, D) of the images, computed or given; None if there are no images."""
         if image_features is None:
             if pixel_values is None:
                 return None
@@ -339,7 +334,7 @@ class BirdModel(BirdPreTrainedModel):
     ) -> tuple | BirdModelOutputWithPast:
         """Read text and images.
 
-        input_ids (B, T), with `num_queries` slots an image in order of the images; pixel_values
+        input_ids (B, T), with `num_queries` image tokens per image in order of the images; pixel_values
         (num_images, 3, S, S), of the whole batch, or in their place image_features (num_images, num_queries, D), a
         tensor or a list, from `get_image_features`. attention_mask: None, (B, T), or (B, 1, T, T) which says
         for each pair of positions whether (bool) or how (float, added) it is seen, and is used as it is.
@@ -351,9 +346,9 @@ class BirdModel(BirdPreTrainedModel):
         features = self._read_images(pixel_values, image_features)
         if features is not None:
             features = features.to(inputs_embeds)  # (N, Q, D)
-            slots = self._image_slots(input_ids, inputs_embeds)
-            _check_slots(slots.sum(), len(features), self.config)
-            inputs_embeds = inputs_embeds.masked_scatter(slots.unsqueeze(-1), features)
+            is_image = self._image_token_mask(input_ids, inputs_embeds)
+            _check_image_tokens(is_image.sum(), len(features), self.config)
+            inputs_embeds = inputs_embeds.masked_scatter(is_image.unsqueeze(-1), features)
         outputs = self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=_additive(attention_mask, _compute_dtype(inputs_embeds)),
@@ -405,7 +400,7 @@ class BirdForConditionalGeneration(BirdPreTrainedModel, GenerationMixin):
         image_features: ImageFeatures | None = None,
         **kwargs: Any,
     ) -> tuple | BirdCausalLMOutputWithPast:
-        """As `BirdModel.forward`; labels (B, T), -100 where there is no loss. Returns logits (B, T, V)."""
+        """As `BirdModel.forward`; labels (B, T), -100 for positions without a loss. Returns logits (B, T, V)."""
         outputs = self.model(
             input_ids=input_ids,
             pixel_values=pixel_values,
@@ -439,9 +434,9 @@ class BirdForConditionalGeneration(BirdPreTrainedModel, GenerationMixin):
         *args: Any,
         **kwargs: Any,
     ) -> GenerateOutput | torch.LongTensor:
-        """As in transformers; where `config.box_smoothing` says so, the numbers of a box are smoothed, last of all."""
-        if self.config.box_smoothing:
-            logits_processor = [*(logits_processor or []), BoxSmoothing(self.config)]
+        """As in transformers; smooths coordinates last if `config.coordinate_smoothing_sigma` is set."""
+        if self.config.coordinate_smoothing_sigma:
+            logits_processor = [*(logits_processor or []), CoordinateSmoothing(self.config)]
         return super().generate(inputs, generation_config, logits_processor, *args, **kwargs)
 
     def prepare_inputs_for_generation(
@@ -451,7 +446,7 @@ class BirdForConditionalGeneration(BirdPreTrainedModel, GenerationMixin):
         inputs_embeds: torch.Tensor | None = None,  # named: transformers asks whether it is taken
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """As in transformers; images go in with the prompt only, and not those whose slots a given cache holds."""
+        """As in transformers; images go in with the prompt only, without those that a given cache already holds."""
         inputs = super().prepare_inputs_for_generation(
             input_ids, is_first_iteration=is_first_iteration, inputs_embeds=inputs_embeds, **kwargs
         )
@@ -459,7 +454,7 @@ class BirdForConditionalGeneration(BirdPreTrainedModel, GenerationMixin):
         if not is_first_iteration and kwargs.get("use_cache", True):
             inputs.pop("image_features", None)
         elif new_ids is not None and new_ids.shape[1] < input_ids.shape[1]:
-            unseen = self.model._image_slots(new_ids, None).sum(-1) // self.config.num_queries  # (B,)
+            unseen = self.model._image_token_mask(new_ids, None).sum(-1) // self.config.num_queries  # (B,)
             for name, rows in self._images_by_row(inputs, input_ids).items():
                 kept = [row[len(row) - count :] for row, count in zip(rows, unseen.tolist(), strict=True)]
                 inputs[name] = torch.cat(kept) if unseen.any() else None
@@ -483,30 +478,30 @@ class BirdForConditionalGeneration(BirdPreTrainedModel, GenerationMixin):
     def _images_by_row(
         self, inputs: dict[str, Any], input_ids: torch.Tensor | None, embeds: torch.Tensor | None = None
     ) -> dict[str, tuple[torch.Tensor, ...]]:
-        """The images among the inputs of `generate`, split by the rows of the batch that hold their slots."""
+        """The images among the inputs of `generate`, split by the row of the batch they belong to."""
         given = {name: _stacked(inputs[name]) for name in _IMAGE_INPUTS if inputs.get(name) is not None}
         if not given:
             return {}
-        slots = self.model._image_slots(input_ids, embeds).sum(-1)  # (B,)
+        tokens = self.model._image_token_mask(input_ids, embeds).sum(-1)  # (B,)
         for images in given.values():
-            _check_slots(slots.sum(), len(images), self.config)
-        counts = (slots // self.config.num_queries).tolist()
+            _check_image_tokens(tokens.sum(), len(images), self.config)
+        counts = (tokens // self.config.num_queries).tolist()
         return {name: images.split(counts) for name, images in given.items()}
 
 
 def _stacked(images: ImageFeatures) -> torch.Tensor:
-    """A list of tensors of a shape as one tensor."""
+    """A list of tensors of equal shape as one tensor."""
     return images if isinstance(images, torch.Tensor) else torch.stack(list(images))
 
 
-def _check_slots(slots: torch.Tensor, images: int, config: BirdConfig) -> None:
-    """Raises ValueError where a text has more or fewer slots (a count, as a tensor) than its images take."""
+def _check_image_tokens(tokens: torch.Tensor, images: int, config: BirdConfig) -> None:
+    """Raises ValueError if the number of image tokens (a 0-d tensor) is not that of the images."""
     needed = images * config.num_queries
     torch_compilable_check(
-        slots == needed,
+        tokens == needed,
         lambda: (
-            f"{images} images need {needed} image slots (token {config.image_token_id}, {config.num_queries} an "
-            f"image), but the text has {int(slots)}; let the processor write them"
+            f"{images} images need {needed} image tokens (id {config.image_token_id}, {config.num_queries} per "
+            f"image), but the text has {int(tokens)}; let the processor write them"
         ),
     )
 
@@ -540,29 +535,8 @@ def sine_cosine_grid(places: int, width: int) -> torch.Tensor:
     return torch.cat([columns, rows], dim=-1).float()
 
 
-def _look_at_own_place(resampler: BirdResampler) -> None:
-    """Start with attention from each query to its own place, instead of everywhere at once.
-
-    Query and key projections become the same permutation, which deals sines and cosines of rows and columns
-    out to the heads evenly (an identity would give each head one axis only), scaled so that the next place
-    gets `resampler_focus` logits less. Contents start faint beside positions on both sides.
-    """
-    attention, positions = resampler.attention, sine_cosine_grid(*resampler.positions.shape)
-    places, width = positions.shape
-    heads = width // attention.head_dim
-    own, neighbour = (positions[0] * positions[[0, min(1, places - 1)]]).sum(-1)
-    drop = float(own - neighbour) * attention.scaling / heads  # of a logit, mean over heads
-    scale = (resampler.config.resampler_focus / drop) ** 0.5 if drop > 0 else 1.0
-    dealt = torch.arange(width).reshape(-1, heads).T.flatten()  # head h takes dimensions h, h + heads, ...
-    permutation = torch.eye(width)[dealt] * scale
-    init.copy_(attention.q_proj.weight, permutation)
-    init.copy_(attention.k_proj.weight, permutation)
-    init.constant_(resampler.query_norm.weight, 0.1 / scale)
-    init.constant_(resampler.kv_norm.weight, 0.1 / scale)
-
-
 def _compute_dtype(states: torch.Tensor) -> torch.dtype:
-    """What matrices are multiplied in: autocast's dtype where it is on, else that of the states."""
+    """The dtype of matrix products: autocast's if it is on, else that of the states."""
     device = states.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else states.dtype
 

@@ -29,7 +29,7 @@ FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "TGA"
 def open_image(source: str | os.PathLike[str] | bytes) -> Image.Image:
     """Read an image file, or the bytes of one, as upright 8-bit RGB.
 
-    Raises ValueError, in one line, where the file is missing, empty, unreadable, truncated, of an unsupported
+    Raises ValueError, in one line, if the file is missing, empty, unreadable, truncated, of an unsupported
     format, or outside the limits (sides of 8 to 20,000 pixels, 64 million pixels).
     """
     if isinstance(source, bytes):

@@ -1,14 +1,14 @@
-"""Conversation in, grounded text out: the chat template, the image slots, and reading what was generated.
+"""Processor of BiRD: the chat template, the image tokens, and parsing of generated answers.
 
 `apply_chat_template` turns messages into model inputs. An image becomes
 
     Picture 1: <img><imgpad> ... <imgpad></img>
 
-with `num_queries` slots, in the numbering and the ChatML turns that BiRD was trained on (BiRD 4.1).
+with `num_queries` image tokens, in the numbering and the ChatML turns that BiRD was trained on (BiRD 4.1).
 `post_process_grounding` turns generated ids back into text, phrases and boxes.
 
-Boxes are ordinary tokens: anyone may write `<ref>` and `<box>`, and no decoding drops them. Everything else
-in `CONTROL_TOKENS` steers the model, so it is encoded as plain text where it occurs in a message.
+`<ref>` and `<box>` are ordinary tokens: messages may contain them, and decoding never drops them. All other
+`CONTROL_TOKENS` steer the model, so they are encoded as plain text if they occur in a message.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ CHAT_TEMPLATE = """\
 
 
 def build_tokenizer(vocab: dict[str, int], merges: list[tuple[str, str]]) -> Qwen2Tokenizer:
-    """A byte-pair vocabulary with `CONTROL_TOKENS` behind its last id, as transformers' own tokenizer."""
+    """A transformers tokenizer of a byte-pair vocabulary, with `CONTROL_TOKENS` after its last id."""
     # Left: a batch of prompts ends where generation begins.
     tokenizer = Qwen2Tokenizer(vocab=vocab, merges=merges, padding_side="left")
     tokenizer.add_tokens(list(CONTROL_TOKENS))
@@ -100,15 +100,6 @@ def build_tokenizer(vocab: dict[str, int], merges: list[tuple[str, str]]) -> Qwe
     tokenizer.eos_token, tokenizer.pad_token = TURN_END, END_OF_TEXT
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
-
-
-def add_control_tokens(tokenizer: Any) -> None:
-    """Teach another model's tokenizer what BiRD writes: turns, boxes, images. The unnamed tokens of Qwen stay out."""
-    known = tokenizer.get_vocab()
-    tokenizer.add_tokens([t for t in CONTROL_TOKENS if "extra" not in t.content and t.content not in known])
-    tokenizer.eos_token, tokenizer.pad_token = TURN_END, END_OF_TEXT
-    tokenizer.padding_side = "left"
-    tokenizer.chat_template = CHAT_TEMPLATE
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +118,7 @@ class BirdProcessor(ProcessorMixin):
     Args:
         image_processor: a `BirdImageProcessor`.
         tokenizer: a tokenizer that knows `CONTROL_TOKENS`.
-        num_queries: image slots an image takes; the model's `config.num_queries`.
+        num_queries: image tokens per image; the model's `config.num_queries`.
         chat_template: ChatML with numbered pictures unless another is given.
         label_names: the model's `config.label_names`.
         lowercase_questions: convert the text of user messages to lower case before it is tokenized, for models whose
@@ -159,13 +150,13 @@ class BirdProcessor(ProcessorMixin):
         return tuple(sorted({name for names in self.label_names.values() for name in names}))
 
     def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs: Any) -> str:
-        """What the base class writes in the place of one placeholder."""
+        """The text with which the base class replaces one placeholder."""
         return self.image_token * self.num_queries
 
     def _get_num_multimodal_tokens(
         self, image_sizes: Sequence[Sequence[int]] | None = None, **kwargs: Any
     ) -> MultiModalData:
-        """Slots and patches an image of each (height, width) takes; inference servers ask for it."""
+        """Image tokens and patches for images of the given (height, width); inference servers call it."""
         if image_sizes is None:
             return MultiModalData()
         count = len(image_sizes)
@@ -181,10 +172,11 @@ class BirdProcessor(ProcessorMixin):
         sanitize_control_tokens: bool = True,
         **kwargs: Any,
     ) -> Any:
-        """As in transformers, but that no text of a message can become a control token by default.
+        """As in transformers, but by default no text of a message can become a control token.
 
-        Control tokens in messages are encoded as plain text. That cannot be done for an untokenized prompt,
-        with `return_assistant_tokens_mask`, nor by transformers before 5.23: there they raise ValueError.
+        Control tokens in messages are encoded as plain text. For an untokenized prompt, with
+        `return_assistant_tokens_mask`, and with transformers before 5.23 this is not possible: there they raise
+        ValueError.
         `sanitize_control_tokens=False` lets them through.
         """
         conversation = self.fold_questions(_join_texts(conversation))
@@ -215,7 +207,7 @@ class BirdProcessor(ProcessorMixin):
 
         texts_or_ids: texts, or generated ids without the prompt, one or a batch. target_sizes: a (height,
         width) in pixels for each answer; with it every span is a `PixelSpan`.
-        Raises ValueError where the number of sizes differs from the number of answers.
+        Raises ValueError if the number of sizes differs from the number of answers.
         """
         answers = [read(text) for text in self._texts(texts_or_ids)]
         if target_sizes is None:
@@ -302,7 +294,7 @@ def _message_texts(conversation: Any) -> Iterator[str]:
 
 
 def refuse_control_tokens(conversation: Any) -> None:
-    """Raise ValueError where a text of a conversation holds a control token."""
+    """Raises ValueError if a text of a conversation holds a control token."""
     for text in _message_texts(conversation):
         if found := _RESERVED.search(text):
             raise ValueError(

@@ -1,83 +1,48 @@
-"""What a recipe (YAML) may set: any field of `BirdSFTConfig`, TRL's `SFTConfig` and what a BiRD needs besides."""
+"""Recipes: TRL's `ScriptArguments` and `ModelConfig`, and `BirdSFTConfig`, read from one flat YAML file.
+
+As in TRL's own scripts, any field of the three can be set in the file or on the command line.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from difflib import get_close_matches
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn
 
-from trl import SFTConfig
-
-from .collate import LossWeights
+import yaml
+from trl import ModelConfig, ScriptArguments, SFTConfig, TrlParser
 
 
 @dataclass
 class BirdSFTConfig(SFTConfig):
-    """What a recipe may set, besides all of TRL's `SFTConfig`.
+    """TRL's `SFTConfig` with the fields that training a BiRD model needs besides.
 
-    model: folder or hub name of the checkpoint to start from; empty to start from `new_model`.
-    new_model: sizes of a model to train from scratch: `vision_config`, and `text_config` and `vocab_size` unless
-        `text_model` brings them.
-    text_model: folder or hub name of a language model that a new model is built on, or a GGUF file.
-    data, data_config: what `load_dataset` takes; the split is `train`.
-    render_images: where `data` does not exist yet, render it there from the embedded volumes and phantoms, with
-        this many augmented images.
-    attn_implementation: how attention is computed; transformers chooses where it is not given.
     freeze_vision: train the resampler and the language model only (BiRD 4.2).
-    global_batch_size: rows a step over all processes, whatever their number: `gradient_accumulation_steps` follows
-        from it.
-    muon_learning_rate: train the matrices of the blocks with Muon at this rate, the rest as usual.
-    muon_parts: only the matrices whose names hold one of these, such as vision_tower; all where none is given.
-    digit_weights, punctuation_weight, text_weight: see `LossWeights`.
-    number_spread: where the tokenizer has whole numbers, the width of the bell that is wanted around one, see
-        `numbers.py`; 0 wants the number alone.
-    max_turns: of the independent turns of an image, how many a step takes; drawn anew each time.
-    slot_loss_weight: what the second loss of `slots.py` counts; 0 trains on the answers alone, as the paper does.
-    look_loss_weight: what the loss on where attention goes counts (`LookLoss` in `slots.py`); needs dense attention.
-    look_layers: the layers of the language model whose heads it tells, from 0 on; unset, see there.
-    slot_warmup_steps: so many first steps are on the loss on slots alone: they cost no language model, and it then
-        begins with features that say something.
-    question_warmup_steps: so many steps after those are on slots and questions alone (`questions.py`), in the layers
-        up to the last of `look_layers`. With them where attention goes is told of questions, not of answers.
-    keep_looks: after these steps what looks things up stays as it is, from the pixels up to the last of `look_layers`:
-        the answers train what is above, and the embeddings.
-    answer_rows: with `keep_looks` so many rows of a batch are answered: what more of them were to slots and questions,
-        more turns of an image are to answers. All where it is not given.
+    global_batch_size: rows per optimizer step over all processes; `gradient_accumulation_steps` follows from it.
+    max_turns: maximum number of independent turns of an image per step; drawn anew each time the row is met.
     """
 
-    model: str = field(default="", metadata={"help": "checkpoint to start from"})
-    new_model: dict[str, Any] | None = field(default=None, metadata={"help": "sizes of a new model"})
-    text_model: str = field(default="", metadata={"help": "language model that a new model is built on"})
-    data: str = field(default="med-grit", metadata={"help": "dataset: a folder or a hub name"})
-    data_config: str = field(default="chat", metadata={"help": "vg, roc, rc, mia, chat or chat_20k"})
-    render_images: int = field(default=0, metadata={"help": "render this many images where data is missing"})
-    attn_implementation: str | None = field(default=None, metadata={"help": "sdpa, eager, dense, ..."})
-    freeze_vision: bool = field(default=True, metadata={"help": "keep the vision tower as it is"})
-    global_batch_size: int | None = field(default=None, metadata={"help": "rows a step, over all processes"})
-    muon_learning_rate: float | None = field(default=None, metadata={"help": "Muon for matrices"})
-    muon_parts: list[str] = field(default_factory=list, metadata={"help": "parts that Muon trains"})
-    digit_weights: list[float] = field(default_factory=lambda: [1.0, 1.0, 1.0])
-    punctuation_weight: float = 1.0
-    text_weight: float = 1.0
-    number_spread: float = field(default=0.0, metadata={"help": "width of the bell around a number"})
-    max_turns: int | None = field(default=None, metadata={"help": "turns of an image that a step takes"})
-    slot_loss_weight: float = field(default=0.0, metadata={"help": "weight of the loss on image slots"})
-    look_loss_weight: float = field(
-        default=0.0, metadata={"help": "weight of the loss on where attention goes"}
+    freeze_vision: bool = field(default=True, metadata={"help": "keep the vision tower and projector frozen"})
+    global_batch_size: int | None = field(
+        default=None, metadata={"help": "rows per step, over all processes"}
     )
-    look_layers: list[int] = field(default_factory=list, metadata={"help": "layers that loss is on"})
-    slot_warmup_steps: int = field(
-        default=0, metadata={"help": "first steps on the loss on image slots alone"}
-    )
-    question_warmup_steps: int = field(default=0, metadata={"help": "then steps on questions alone"})
-    answer_rows: int | None = field(default=None, metadata={"help": "rows of a batch that are answered"})
-    keep_looks: bool = field(default=False, metadata={"help": "then train the layers above alone"})
+    max_turns: int | None = field(default=None, metadata={"help": "maximum turns of an image per step"})
 
-    # Images and their turns are prepared by the collator, so TRL must keep the rows as they are.
+    # The collator prepares images and turns, so TRL must leave the rows as they are.
     remove_unused_columns: bool | None = False
     max_length: int | None = 2048
 
-    _VALID_DICT_FIELDS = [*SFTConfig._VALID_DICT_FIELDS, "new_model"]
+    # Fields of earlier recipes and their new names; None if they were removed.
+    OLD_FIELDS: ClassVar[dict[str, str | None]] = {
+        "model": "model_name_or_path",
+        "data": "dataset_name",
+        "data_config": "dataset_config",
+        "digit_weights": None,
+    }
 
     def __post_init__(self) -> None:
         if self.global_batch_size is None:
@@ -98,21 +63,69 @@ class BirdSFTConfig(SFTConfig):
                 "with torchrun --nproc_per_node, or show it one GPU with CUDA_VISIBLE_DEVICES"
             )
 
-    @property
-    def loss_weights(self) -> LossWeights:
-        hundreds, tens, ones = self.digit_weights
-        return LossWeights((hundreds, tens, ones), self.punctuation_weight, self.text_weight)
+
+@dataclass(frozen=True)
+class Recipe:
+    """The three groups of arguments that a recipe sets, as TRL's scripts name them."""
+
+    script: ScriptArguments
+    training: BirdSFTConfig
+    model: ModelConfig
+
+
+def read_recipe(arguments: Sequence[str], config_class: type[BirdSFTConfig] = BirdSFTConfig) -> Recipe:
+    """Parse `--config FILE.yaml [--field value ...]`; values on the command line take precedence.
+
+    Raises ValueError if a field is unknown (the message names the nearest or the new one), or has a value of the
+    wrong type.
+    """
+    parser = _Parser([ScriptArguments, config_class, ModelConfig])
+    known = {action.dest for action in parser._actions} | {"config", "env"}
+    options = {option.lstrip("-") for action in parser._actions for option in action.option_strings}
+    for name in field_names(arguments):
+        if name not in known | options:
+            raise ValueError(f"{name} is not a field of a recipe; {_advice(name, known, config_class)}")
+    return Recipe(*parser.parse_args_and_config(list(arguments)))
+
+
+def field_names(arguments: Sequence[str]) -> set[str]:
+    """The fields that command-line arguments and the recipe they name set."""
+    names = {text[2:].split("=")[0] for text in arguments if text.startswith("--")}
+    for option, value in pairwise(arguments):
+        if option == "--config":
+            names |= yaml.safe_load(Path(value).read_text(encoding="utf-8")).keys()
+    return names
+
+
+def nearest(name: str, known: Any) -> str:
+    """The advice for an unknown name: `did you mean X?`, or an empty string if nothing is near."""
+    close = get_close_matches(name, sorted(known), n=1)
+    return f"did you mean {close[0]}?" if close else ""
+
+
+def _advice(name: str, known: set[str], config_class: type[BirdSFTConfig]) -> str:
+    if name in config_class.OLD_FIELDS:
+        new = config_class.OLD_FIELDS[name]
+        return f"it is now called {new}" if new else "it was removed"
+    return nearest(name, known) or "see recipes/ and the fields of TRL's SFTConfig and ModelConfig"
+
+
+class _Parser(TrlParser):
+    """TRL's parser, with one-line errors."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"recipe: {message}")
 
 
 def accumulation_steps(global_batch: int, per_device: int, processes: int) -> int:
-    """How many batches of `per_device` rows each of `processes` adds up before a step of `global_batch` rows.
+    """Number of batches of `per_device` rows that each process accumulates per step of `global_batch` rows.
 
-    Raises ValueError where no whole number does.
+    Raises ValueError if that is not a whole number.
     """
     at_once = per_device * processes
     if global_batch < 1 or global_batch % at_once:
         raise ValueError(
-            f"global_batch_size {global_batch} is no multiple of the {at_once} rows that {processes} process(es) of "
-            f"{per_device} take at once; change per_device_train_batch_size or the number of processes"
+            f"global_batch_size {global_batch} is not a multiple of the {at_once} rows that {processes} process(es) "
+            f"of {per_device} take at once; change per_device_train_batch_size or the number of processes"
         )
     return global_batch // at_once

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bird_hf.hub.processing_bird import CONTROL_TOKENS
-from bird_hf.train.tokenizer import train_tokenizer
+from bird_hf.train.from_scratch.tokenizer import train_tokenizer
 
 TEXTS = [
     "The left kidney is seen in the left part.",

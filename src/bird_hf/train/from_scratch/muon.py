@@ -1,26 +1,26 @@
 """Muon for the matrices of the blocks, AdamW for everything else, as one optimizer.
 
 Muon (Jordan et al. 2024) orthogonalises the update of a matrix. Embeddings, the head, norms, biases and position
-tables are no matrices in that sense and stay with AdamW. Both are torch's own; Muon's step takes the matrices of one
-shape together.
+tables are not matrices in that sense and are left to AdamW. Both are torch's own; Muon's step takes all matrices of one
+shape at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
 
-_NEVER_MUON = ("embed_tokens", "lm_head", "position_embedding", "resampler.query")
+_ADAMW_PARTS = ("embed_tokens", "lm_head", "position_embedding", "resampler.query")
 
 
 class ShapewiseMuon(Muon):
-    """torch's Muon, its state and its update; the matrices of one shape are orthogonalised in one batch.
+    """torch's Muon, but the matrices of one shape are orthogonalised in one batch.
 
-    A small model has dozens of equal matrices, and one at a time each is too small to keep a processor busy
+    A small model has dozens of matrices of equal shape, and each alone is too small to keep a processor busy
     (`benchmarks/training_step.py` compares the two).
     """
 
@@ -75,11 +75,11 @@ def orthogonalised(
 
 
 class MuonWithAdamW(Optimizer):
-    """Two torch optimizers behind one face: their groups side by side, so that a scheduler drives both."""
+    """Two torch optimizers as one: their parameter groups side by side, so that a scheduler sets both."""
 
     def __init__(self, muon: Muon, adamw: AdamW):
         self.optimizers: tuple[Optimizer, ...] = (muon, adamw)
-        # The groups themselves are handed over, not copies: a scheduler writes the learning rates into them.
+        # The groups themselves, not copies: a scheduler writes the learning rates into them.
         super().__init__([*muon.param_groups, *adamw.param_groups], {})
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
@@ -98,30 +98,27 @@ class MuonWithAdamW(Optimizer):
 
 
 def muon_with_adamw(
-    model: nn.Module,
+    parameters: Iterable[tuple[str, nn.Parameter]],
     muon_lr: float,
     adamw_lr: float,
     betas: tuple[float, float],
     weight_decay: float,
-    muon_parts: Sequence[str] = (),
 ) -> MuonWithAdamW:
-    """Split a model's trainable parameters between Muon and AdamW.
+    """Split named parameters, those that are trained, between Muon and AdamW.
 
-    muon_parts: parts of names; only matrices whose names hold one go to Muon, where any are given.
-
-    Weight decay applies to matrices only: to Muon's, and to none of AdamW's.
+    Weight decay applies to the matrices of Muon only.
+    Raises ValueError if one of the two gets none.
     """
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
-    for name, parameter in model.named_parameters():
+    for name, parameter in parameters:
         if parameter.requires_grad:
-            is_matrix = parameter.ndim == 2 and not any(part in name for part in _NEVER_MUON)
-            is_matrix &= not muon_parts or any(part in name for part in muon_parts)
+            is_matrix = parameter.ndim == 2 and not any(part in name for part in _ADAMW_PARTS)
             (matrices if is_matrix else others).append(parameter)
-    # Four Newton-Schulz steps instead of torch's five: on matrices this small they are a good part of a step.
     if not matrices or not others:
         raise ValueError(
             "Muon needs matrices to train and AdamW something besides them; unset muon_learning_rate"
         )
+    # Four Newton-Schulz steps instead of torch's five: on matrices this small they are a good part of a step.
     muon = ShapewiseMuon(matrices, lr=muon_lr, weight_decay=weight_decay, ns_steps=4)
     return MuonWithAdamW(muon, AdamW(others, lr=adamw_lr, betas=betas, weight_decay=0.0, fused=True))

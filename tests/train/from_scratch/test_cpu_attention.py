@@ -1,4 +1,4 @@
-"""Dense attention is eager attention, computed in fewer passes."""
+"""`cpu_eager` attention equals eager attention, computed in fewer passes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from bird_hf.hub.modeling_bird import BirdForConditionalGeneration
-from bird_hf.train.attention import dense_attention, register
 from bird_hf.train.collate import visibility
+from bird_hf.train.from_scratch.cpu_attention import AttentionRecorder, cpu_eager_attention, register
 
 TURNS = torch.tensor([[0, 0, 0, 0, 1, 1, 2, 2, 2], [0, 0, 1, 1, 1, 1, 1, -1, -1]])
 IDS = torch.arange(18).reshape(2, 9) + 40  # any words
@@ -40,7 +40,7 @@ def by_the_book(query, key, value, mask, scaling):
 def test_values_and_gradients_are_those_of_the_formula(dtype, tolerance, masked):
     mask = additive(dtype) if masked else None
     ours, book = tensors(dtype), tensors(dtype)
-    mixed, weights = dense_attention(nn.Identity(), *ours, mask, scaling=0.3)
+    mixed, weights = cpu_eager_attention(nn.Identity(), *ours, mask, scaling=0.3)
     expected = by_the_book(*book, mask, 0.3)
     assert weights is None and mixed.dtype == dtype and mixed.shape == (2, 9, 4, 8)
     torch.testing.assert_close(mixed.float(), expected, atol=tolerance, rtol=tolerance)
@@ -55,13 +55,13 @@ def test_values_and_gradients_are_those_of_the_formula(dtype, tolerance, masked)
 def test_mask_is_cut_to_the_keys():
     query, key, value = tensors()
     wide = torch.cat([additive(), torch.full((2, 1, 9, 3), -1.0)], dim=-1)
-    mixed, _ = dense_attention(nn.Identity(), query, key, value, wide, scaling=0.3)
+    mixed, _ = cpu_eager_attention(nn.Identity(), query, key, value, wide, scaling=0.3)
     torch.testing.assert_close(mixed, by_the_book(query, key, value, additive(), 0.3), atol=1e-5, rtol=1e-5)
 
 
 def test_autocast_computes_in_its_dtype():
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        mixed, _ = dense_attention(nn.Identity(), *tensors(), additive(), scaling=0.3)
+        mixed, _ = cpu_eager_attention(nn.Identity(), *tensors(), additive(), scaling=0.3)
     assert mixed.dtype == torch.bfloat16
     torch.testing.assert_close(mixed.float(), by_the_book(*tensors(), additive(), 0.3), atol=5e-2, rtol=5e-2)
 
@@ -78,7 +78,7 @@ def outcome(folder, backend, mask):
 
 
 def test_model_has_the_logits_and_gradients_of_eager(tiny_checkpoint):
-    logits, gradients = outcome(tiny_checkpoint, "dense", visibility(TURNS))
+    logits, gradients = outcome(tiny_checkpoint, "cpu_eager", visibility(TURNS))
     expected, expected_gradients = outcome(tiny_checkpoint, "eager", visibility(TURNS))
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
     assert all(gradient is not None for gradient in gradients.values())
@@ -88,8 +88,19 @@ def test_model_has_the_logits_and_gradients_of_eager(tiny_checkpoint):
 @pytest.mark.parametrize("mask", [None, (TURNS >= 0).long()], ids=["none", "padding"])
 @torch.no_grad()
 def test_model_stays_causal_without_a_mask_of_ours(tiny_checkpoint, mask):
-    dense = BirdForConditionalGeneration.from_pretrained(tiny_checkpoint, attn_implementation="dense")
+    ours = BirdForConditionalGeneration.from_pretrained(tiny_checkpoint, attn_implementation="cpu_eager")
     eager = BirdForConditionalGeneration.from_pretrained(tiny_checkpoint, attn_implementation="eager")
     real = TURNS >= 0
-    logits, expected = (model(input_ids=IDS, attention_mask=mask).logits[real] for model in (dense, eager))
+    logits, expected = (model(input_ids=IDS, attention_mask=mask).logits[real] for model in (ours, eager))
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_only_the_given_layers_and_heads_are_recorded(tiny_checkpoint):
+    model = BirdForConditionalGeneration.from_pretrained(tiny_checkpoint, attn_implementation="cpu_eager")
+    recorder = AttentionRecorder(layers=[1], heads=slice(None, None, 2))
+    with torch.no_grad():
+        model.model(input_ids=IDS, attention_mask=visibility(TURNS), attention_recorder=recorder)
+    assert set(recorder.recorded) == {1}
+    query, key, mask = recorder.recorded[1]
+    assert query.shape[1] == key.shape[1] == 1  # of two heads
+    assert mask.shape == (2, 1, 9, 9)

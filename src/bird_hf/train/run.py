@@ -1,0 +1,40 @@
+"""`bird train`: run a recipe, from a checkpoint or, with `new_model`, from random weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from . import sft
+from .from_scratch import cpu_attention
+from .from_scratch import trainer as from_scratch
+from .from_scratch.config import FromScratchConfig
+from .recipe import BirdSFTConfig, Recipe, field_names, read_recipe
+from .sft import BirdSFTTrainer, load_split
+
+
+def main(arguments: Sequence[str]) -> Path:
+    """Run `--config recipes/NAME.yaml [--field value ...]`; returns the folder of the trained model.
+
+    A run that was stopped resumes from its last checkpoint.
+    """
+    return sft.train(build(read(arguments)))
+
+
+def read(arguments: Sequence[str]) -> Recipe:
+    """Parse a recipe; one that sets `new_model` may set the fields of `FromScratchConfig` too."""
+    is_new = "new_model" in field_names(arguments)
+    return read_recipe(arguments, FromScratchConfig if is_new else BirdSFTConfig)
+
+
+def build(recipe: Recipe, callbacks: Sequence[Any] = ()) -> BirdSFTTrainer:
+    """The trainer of a recipe, with its data."""
+    cpu_attention.register()  # for fine-tuning on a CPU too
+    script, args = recipe.script, recipe.training
+    if isinstance(args, FromScratchConfig):
+        from_scratch.render_missing(script, args)
+    rows = load_split(script, script.dataset_train_split)
+    held_out = load_split(script, script.dataset_test_split) if args.eval_strategy != "no" else None
+    build_trainer = from_scratch.build_trainer if isinstance(args, FromScratchConfig) else sft.build_trainer
+    return build_trainer(recipe, rows, held_out, callbacks)
