@@ -19,7 +19,9 @@ from trl.trainer.utils import FusedCausalLMOutput
 
 from ...data.embedded.training_set import render_training_set
 from ...hub.modeling_bird import BirdForConditionalGeneration
+from ...hub.processing_bird import lower_case
 from ..collate import IGNORED
+from ..label_names import add_label_names
 from ..recipe import Recipe
 from ..sft import BirdSFTTrainer
 from . import cpu_attention
@@ -239,13 +241,12 @@ def build_trainer(
         raise ValueError(f"attention_loss_weight needs attn_implementation {cpu_attention.NAME}; set it")
     set_seed(args.seed)
     cpu_attention.register()
-    model, processor = create_model(
-        NewModel.from_dict(args.new_model or {}),
-        conversation_texts(train_dataset),
-        recipe.model.attn_implementation,
-    )
+    sizes = NewModel.from_dict(args.new_model or {})
+    texts = conversation_texts(train_dataset, sizes.lowercase_questions)
+    model, processor = create_model(sizes, texts, recipe.model.attn_implementation)
     if args.freeze_vision:
         model.freeze_vision()
+    add_label_names(model.config, processor, train_dataset)
     tokenizer = processor.tokenizer
     classes = classes_of(train_dataset) if args.detection_loss_weight else None
     return FromScratchTrainer(
@@ -292,12 +293,16 @@ def render_missing(script: ScriptArguments, args: FromScratchConfig) -> None:
         render_training_set(Path(script.dataset_name), args.render_images, args.seed)
 
 
-def conversation_texts(dataset: Dataset) -> Iterator[str]:
-    """The texts of a dataset's conversations and of the chat template; images are not decoded."""
+def conversation_texts(dataset: Dataset, lowercase_questions: bool = False) -> Iterator[str]:
+    """The texts of a dataset's conversations and of the chat template; images are not decoded.
+
+    lowercase_questions: the questions as `BirdProcessor` with this option reads them.
+    """
     step = max(1, len(dataset) // _TOKENIZER_ROWS)
     for row in dataset.select_columns(["messages"]).select(range(0, len(dataset), step)):
         yield "system\nYou are a helpful assistant."
         for message in row["messages"]:
             yield f"{message['role']}\n"
             yield "Picture 1: "
-            yield message["content"]
+            is_folded = lowercase_questions and message["role"] == "user"
+            yield lower_case(message["content"]) if is_folded else message["content"]
