@@ -2,7 +2,7 @@
 
     from bird_hf import ask
 
-    answer = ask("scan.png", "Where is the liver?", model="bird")
+    answer = ask("scan.png", "Where is the right lung?", model="bird")
     print(answer.text, answer.boxes_px)
     print(ask("scan.png", "What is this?", box=(40, 60, 120, 150), model="bird").text)
 
@@ -261,7 +261,7 @@ def ask(
 
     Args:
         image: an image file, the bytes of one, or a PIL image.
-        question: for example "Where is the liver?".
+        question: for example "Where is the right lung?".
         box: the region that the question is about ("What is this?"), as a `Box` or as half-open pixel corners
             (x1, y1, x2, y2) of the upright image.
         model: a checkpoint folder, a hub repository OWNER/NAME, or a loaded `GroundingModel`. The last two named
@@ -323,7 +323,7 @@ def tagged_question(question: str, box: Box | None = None) -> str:
     """
     question = question.strip()
     if not question:
-        raise ValueError('the question is empty; ask something, such as "Where is the liver?"')
+        raise ValueError('the question is empty; ask something, such as "Where is the right lung?"')
     if box is None:
         return question
     if not _POINTING.search(question):

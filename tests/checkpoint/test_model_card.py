@@ -123,3 +123,15 @@ def test_a_report_that_does_not_fit_is_refused(report, tmp_path, change, message
 def test_origins_hold_no_scores():
     """A number in the words would not change when the weights do."""
     assert not [path.name for path in CARDS.iterdir() if "%" in path.read_text(encoding="utf-8")]
+
+
+def test_the_card_lists_the_names_by_modality(config):
+    config.label_names = {"ct": ["left lung", "liver"], "mr": ["brain tumor"]}
+    card = render_card(config, 1, read_origin("unrecorded"))
+    assert "## Names that it knows\n\nObjects that its training data has boxes of:\n" in card
+    assert "| ct | left lung, liver |\n| mr | brain tumor |\n" in card
+
+
+def test_a_card_without_names_says_so(config):
+    card = render_card(config, 1, read_origin("unrecorded"))
+    assert "The checkpoint does not list the names of the objects that it was trained on." in card

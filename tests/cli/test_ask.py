@@ -16,6 +16,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 Bird = Callable[..., Any]
+KEYS = {"text", "raw", "spans", "issues", "remarks", "image", "image_wh", "model"}
+KEYS |= {"question", "question_boxes_unit", "question_boxes_px"}
 
 
 def test_ask_prints_the_answer_and_its_boxes_in_pixels(
@@ -46,6 +48,13 @@ def test_ask_json_is_one_document_with_the_keys_of_the_contract(
             }
         ],
         "issues": ["not_four_numbers"],
+        "remarks": [],
+        "question": "Where?",
+        "question_boxes_unit": [],
+        "question_boxes_px": [],
+        "image_wh": [200, 80],
+        "model": str(tiny_checkpoint),
+        "image": str(image),
     }
 
 
@@ -59,6 +68,90 @@ def test_ask_draws_a_picture_and_leaves_nothing_else(
         assert (drawn.format, drawn.size) == ("PNG", (512, 205))
         assert len({colour for _, colour in drawn.getcolors()}) > 2
     assert {path.name for path in tmp_path.iterdir()} == {"image.png", "out.png"}
+    assert ran.out.endswith("  drawn: out.png, 2.56 times the size of the image\n")
+
+
+def test_the_box_of_the_question_is_drawn_too(
+    bird: Bird, image: Path, asked: list[Any], tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    for name, box in (("without.png", []), ("with.png", ["--box", "150,10,190,70"])):
+        assert bird("ask", image, "What is this?", "--model", tiny_checkpoint, "--draw", name, *box).code == 0
+    without, shown = (
+        Image.open(tmp_path / name).getpixel((384, 100)) for name in ("without.png", "with.png")
+    )
+    assert without == (90, 90, 90) != shown  # 150 pixels of 200 are 384 of 512
+
+
+def test_ask_says_if_the_answer_names_another_thing(
+    bird: Bird, image: Path, asked: list[Any], tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    copied = _with_names(tiny_checkpoint, tmp_path / "model")
+    remarks = [
+        "the answer is about 'left kidney', not 'unicorn'",
+        "'unicorn' is not among the 3 names this model was trained on",
+    ]
+    ran = bird("ask", image, "Where is the unicorn?", "--model", copied)
+    assert ran.out.splitlines()[-2:] == [f"  remark: {remark}" for remark in remarks]
+    ran = bird("ask", image, "Where is the unicorn?", "--model", copied, "--json")
+    assert json.loads(ran.out)["remarks"] == remarks
+
+
+NAMES = {"ct": ["left kidney", "liver"], "mr": ["brain tumor", "left kidney"]}
+
+
+def _with_names(checkpoint: Path, folder: Path) -> Path:
+    """A copy of a checkpoint that lists `NAMES`."""
+    shutil.copytree(checkpoint, folder)
+    for file in ("config.json", "processor_config.json"):
+        written = json.loads((folder / file).read_text()) | {"label_names": NAMES}
+        (folder / file).write_text(json.dumps(written))
+    return folder
+
+
+def test_the_names_that_a_model_knows_are_listed(bird: Bird, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    copied = _with_names(tiny_checkpoint, tmp_path / "model")
+    ran = bird("ask", "--names", "--model", copied)
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out == "ct (2): left kidney, liver\nmr (2): brain tumor, left kidney\n"
+    assert json.loads(bird("ask", "--names", "--json", "--model", copied).out) == NAMES
+
+
+def test_a_model_without_a_list_of_names_says_so(bird: Bird, tiny_checkpoint: Path) -> None:
+    ran = bird("ask", "--names", "--model", tiny_checkpoint)
+    assert ran.code == 0
+    assert ran.out.startswith(f"{tiny_checkpoint} does not list the names that it knows")
+    assert json.loads(bird("ask", "--names", "--json", "--model", tiny_checkpoint).out) == {}
+
+
+# --- several images and questions -----------------------------------------------------------------------------
+
+
+def test_all_questions_are_asked_about_all_images(
+    bird: Bird, image: Path, asked: list[Any], tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    Image.new("L", (50, 40)).save(tmp_path / "other.png")
+    options = ["--image", "other.png", "--question", "What is this?", "--model", tiny_checkpoint]
+    ran = bird("ask", "image.png", "Where?", *options, "--json", "--draw", "out.png")
+    assert (ran.code, ran.err.count("\r")) == (0, 0)
+    documents = json.loads(ran.out)
+    assert [(each["image"], each["question"], each["image_wh"]) for each in documents] == [
+        ("image.png", "Where?", [200, 80]),
+        ("image.png", "What is this?", [200, 80]),
+        ("other.png", "Where?", [50, 40]),
+        ("other.png", "What is this?", [50, 40]),
+    ]
+    assert asked[0].image is asked[1].image  # its features are computed once
+    drawn = [each["drawing"] for each in documents]
+    assert drawn == ["out-1.png", "out-2.png", "out-3.png", "out-4.png"]
+    assert all((tmp_path / name).is_file() for name in drawn) and not (tmp_path / "out.png").exists()
+
+
+def test_each_of_several_answers_is_headed_by_its_question(
+    bird: Bird, image: Path, asked: list[Any], tiny_checkpoint: Path
+) -> None:
+    ran = bird("ask", "image.png", "Where?", "--question", "What?", "--model", tiny_checkpoint)
+    answer = "The left kidney is here. \n  left kidney: 20,20,100,80\n"
+    assert ran.out == f"image.png: Where?\n{answer}image.png: What?\n{answer}"
 
 
 @pytest.mark.parametrize("box", ["20,8,100,80", " 20.0, 8, 1e2, 80 "])
@@ -67,6 +160,22 @@ def test_ask_puts_a_box_of_pixels_into_the_question(
 ) -> None:
     assert bird("ask", image, "What is this?", "--model", tiny_checkpoint, "--box", box).code == 0
     assert asked[0].question == "What is <ref>this</ref><box>(100,100),(500,1000)</box>?"
+
+
+def test_a_box_may_be_given_in_fractions_of_the_image(
+    bird: Bird, image: Path, asked: list[Any], tiny_checkpoint: Path
+) -> None:
+    words = ["ask", image, "What is this?", "--model", tiny_checkpoint, "--json"]
+    shown = json.loads(bird(*words, "--box-unit", "0.1,0.1,0.5,1").out)
+    assert asked[0].question == "What is <ref>this</ref><box>(100,100),(500,1000)</box>?"
+    assert shown["question_boxes_px"] == [[20.0, 8.0, 100.0, 80.0]]
+
+
+@pytest.mark.parametrize(("words", "missing"), [([], "IMAGE"), (["image.png"], "QUESTION")])
+def test_what_is_missing_is_named_with_an_example(bird: Bird, words: list[str], missing: str) -> None:
+    ran = bird("ask", *words)
+    assert (ran.code, ran.out) == (2, "")
+    assert f"Missing argument {missing}" in ran.err and "Where is the right lung?" in ran.err
 
 
 def sixteen_bits() -> Image.Image:
@@ -85,7 +194,7 @@ def test_images_of_every_kind_are_answered(
     picture.save(tmp_path / name)
     ran = bird("ask", name, "Where is the left kidney?", "--model", tiny_checkpoint, "--json")
     assert (ran.code, ran.err) == (0, "")
-    assert json.loads(ran.out).keys() == {"text", "raw", "spans", "issues"}
+    assert json.loads(ran.out).keys() == KEYS
 
 
 @pytest.mark.parametrize("box", [[], ["--box", "1,1,9,9"]], ids=["plain", "boxed"])
@@ -153,6 +262,25 @@ def test_images_that_cannot_be_read_are_refused(
         ("What is this?", ["--box", "1,2,3,4,5"], ["not four numbers"]),
         ("What is this?", ["--box", "a,b,c,d"], ["not four numbers"]),
         ("What is this?", ["--box", ""], ["not four numbers"]),
+        (
+            "What is this?",
+            ["--box", "0.1,0.2,0.5,0.9"],
+            ["box 0.1,0.2,0.5,0.9: boxes are in pixels", "--box-unit x1"],
+        ),
+        (
+            "What is this?",
+            ["--box", "0,0,1,1"],
+            ["boxes are in pixels; for fractions of the image use --box-unit"],
+        ),
+        (
+            "What is this?",
+            ["--box-unit", "10,20,50,90"],
+            ["--box-unit '10,20,50,90' is not a box", "such as"],
+        ),
+        ("What is this?", ["--box-unit", "0.1,0.2"], ["--box-unit '0.1,0.2' is not a box"]),
+        ("What is this?", ["--box", "1,2,3,4", "--box-unit", "0,0,1,1"], ["give one of them"]),
+        ("Where?", ["--device", "gpu"], ["device 'gpu' cannot be used here; use cpu"]),
+        ("Where?", ["--dtype", "int8"], ["dtype 'int8' is unknown; use float32, bfloat16, float16"]),
         ("Where?", ["--draw", "nowhere/out.png"], ["nowhere/out.png: the folder nowhere does not exist"]),
         ("Where?", ["--draw", "out.jpg"], ["out.jpg", "give a name that ends in .png"]),
         ("Where?", ["--draw", "image.png"], ["would overwrite the image", "another name"]),
@@ -246,7 +374,7 @@ def test_the_program_answers_in_json_and_says_nothing_else(
     words = ["ask", "deep.png", "Where?", "--model", tiny_checkpoint, "--json", "--draw", "out.png"]
     done = python("-m", "bird_hf.cli", *words, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(done.stdout).keys() == {"text", "raw", "spans", "issues"}
+    assert json.loads(done.stdout).keys() == KEYS | {"drawing", "drawing_scale"}
     assert (tmp_path / "out.png").is_file()
 
 

@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 
 from bird_hf.cli import app
 from bird_hf.convert import convert
+from bird_hf.hub.configuration_bird import BirdConfig
+from bird_hf.hub.processing_bird import BirdProcessor
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "qwen_vl_tiny"
 CASES = json.loads((Path(__file__).parents[1] / "golden" / "qwen_vl_tokenizer_cases.json").read_text())
@@ -21,6 +23,7 @@ def test_a_source_without_a_vocabulary_gives_model_and_config_and_says_so(
 ):
     report = convert(GOLDEN, tmp_path / "bird")
     assert not report.has_processor
+    assert BirdConfig.from_pretrained(tmp_path / "bird").label_names == {}
     assert report.num_parameters == sum(tensor.numel() for tensor in reference.values())
     names = {path.name for path in (tmp_path / "bird").iterdir()}
     assert {"config.json", "generation_config.json", "model.safetensors", "modeling_bird.py"} <= names
@@ -78,5 +81,6 @@ def test_a_source_with_a_vocabulary_gives_a_processor_too(source, tmp_path, orig
     assert convert(source, tmp_path / "bird").has_processor
     names = {path.name for path in (tmp_path / "bird").iterdir()}
     assert {"tokenizer.json", "processor_config.json", "chat_template.jinja"} <= names
+    assert BirdProcessor.from_pretrained(tmp_path / "bird").known_names == ()
     generation = json.loads((tmp_path / "bird" / "generation_config.json").read_text())
     assert generation["eos_token_id"] == [258, 256]  # <|im_end|>, <|endoftext|>

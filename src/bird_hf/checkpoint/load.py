@@ -113,6 +113,15 @@ def load_processor(folder: Path) -> BirdProcessor:
         ) from error
 
 
+def read_label_names(folder: Path) -> dict[str, list[str]]:
+    """The names that the model of a checkpoint folder knows, by modality, without loading the model; {} if not listed.
+
+    Raises ValueError if the folder is not a BiRD checkpoint.
+    """
+    check_folder(folder)
+    return json.loads((folder / "config.json").read_text(encoding="utf-8")).get("label_names") or {}
+
+
 def copy_code(folder: Path) -> None:
     """Copy the model's code into a checkpoint folder, as `save_pretrained` does, so that it loads without bird_hf."""
     for file in _CODE.glob("[!_]*.py"):

@@ -16,6 +16,7 @@ import yaml
 from safetensors import safe_open
 
 from ..atomic_writes import write_text
+from ..markdown import table
 from ..repository_folders import repository_folder
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ def render_card(config: BirdConfig, num_parameters: int, origin: Origin, results
         text_width=text.hidden_size,
         vocabulary=text.vocab_size,
         context=text.max_position_embeddings,
+        names=_names(config),
         hallucination=(
             "How often is measured below, in the tables on absent objects."
             if results
@@ -105,6 +107,13 @@ def render_card(config: BirdConfig, num_parameters: int, origin: Origin, results
         ),
         results=f"{origin.test_data}\n\n{results}".strip() if results else _NOTHING_MEASURED,
     )
+
+
+def _names(config: BirdConfig) -> str:
+    if not config.label_names:
+        return "The checkpoint does not list the names of the objects that it was trained on."
+    rows = [(modality, ", ".join(names)) for modality, names in config.label_names.items()]
+    return f"Objects that its training data has boxes of:\n\n{table(('modality', 'names'), rows)}"
 
 
 def _header(origin: Origin) -> str:

@@ -12,9 +12,11 @@ from typing import Annotated
 import typer
 
 from ..extras import missing_extra
+from ..progress import silence_bars_in_files
+from ..repository_folders import find_recipe
+from .ask import ask
 from .data import OutFolder, data_app
-
-ModelOption = Annotated[Path, typer.Option("--model", help="Checkpoint folder, or OWNER/NAME on the hub.")]
+from .options import ModelOption
 
 app = typer.Typer(
     name="bird",
@@ -61,39 +63,7 @@ def quickstart(out: OutFolder = Path(".")) -> None:
     typer.echo(f"\nPictures: {out / 'quickstart'} (model solid, reference dashed green). {NOTICE}")
 
 
-@app.command()
-def ask(
-    image: Annotated[Path, typer.Argument(help="An image file.")],
-    question: Annotated[str, typer.Argument(help='For example "Where is the liver?"')],
-    model: ModelOption = Path("bird"),
-    box: Annotated[
-        str | None, typer.Option(help="x1,y1,x2,y2 in pixels: the region that the question is about.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-    draw: Annotated[
-        Path | None, typer.Option(help="Write the image with the boxes to this PNG file.")
-    ] = None,
-) -> None:
-    """Ask a question about an image; prints the answer and its boxes in pixels."""
-    from ..draw import check_png_path, save_png
-    from ..inference import ask, read_box_px
-
-    if draw is not None:
-        check_png_path(draw)
-        if draw.exists() and image.exists() and draw.samefile(image):
-            raise ValueError(f"--draw {draw} would overwrite the image; give another name")
-    answer = ask(image, question, None if box is None else read_box_px(box, "--box"), model)
-    if draw is not None:
-        save_png(answer.draw(), draw)
-    if as_json:
-        typer.echo(json.dumps(answer.to_json(), ensure_ascii=False))
-        return
-    typer.echo(answer.text)
-    for span in answer.to_json()["spans"]:
-        for corners in span["boxes_px"]:
-            typer.echo(f"  {span['phrase']}: " + ",".join(f"{value:.0f}" for value in corners))
-    for issue in answer.issues:
-        typer.echo(f"  malformed answer: {issue}", err=True)
+app.command()(ask)
 
 
 @app.command()
@@ -168,11 +138,12 @@ def train(
     config: Annotated[Path, typer.Option(help="A recipe, such as recipes/nano.yaml.")],
 ) -> None:
     """Train by a recipe. Options override its fields: --learning_rate 1e-4. A stopped run can be continued."""
-    _check_recipe(config)
+    recipe = find_recipe(config)
+    _check_recipe(recipe)
     from ..train.run import main
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    typer.echo(f"trained model: {main(['--config', str(config), *context.args])}")
+    typer.echo(f"trained model: {main(['--config', str(recipe), *context.args])}")
 
 
 @app.command()
@@ -288,8 +259,6 @@ def _shown_boxes(grounded) -> str:
 def _check_recipe(path: Path) -> None:
     import yaml
 
-    if not path.is_file():
-        raise ValueError(f"{path}: no such recipe; those of the repository are in recipes/")
     try:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -300,6 +269,7 @@ def _check_recipe(path: Path) -> None:
 
 def main() -> None:
     """The console script. Wrong input ends in one line on stderr and exit code 2; BIRD_DEBUG=1 shows the traceback."""
+    silence_bars_in_files()
     try:
         app(prog_name="bird")
     except (ValueError, OSError, ModuleNotFoundError) as error:

@@ -1,0 +1,168 @@
+"""`bird ask`: questions about images, and the names that a model knows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .options import JsonOption, ModelOption
+
+if TYPE_CHECKING:
+    from ..hub.boxes import Box
+    from ..inference import Answer
+
+
+def ask(
+    context: typer.Context,
+    image: Annotated[Path | None, typer.Argument(help="An image file.", show_default=False)] = None,
+    question: Annotated[
+        str | None, typer.Argument(help='For example "Where is the right lung?"', show_default=False)
+    ] = None,
+    model: ModelOption = Path("bird"),
+    box: Annotated[
+        str | None, typer.Option(help="x1,y1,x2,y2 in pixels: the region that the question is about.")
+    ] = None,
+    box_unit: Annotated[
+        str | None, typer.Option(help="The same in fractions of the image's width and height.")
+    ] = None,
+    more_images: Annotated[
+        list[Path] | None,
+        typer.Option("--image", help="One more image; can be repeated. All questions are asked about each."),
+    ] = None,
+    more_questions: Annotated[
+        list[str] | None, typer.Option("--question", help="One more question; can be repeated.")
+    ] = None,
+    as_json: JsonOption = False,
+    draw: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the image with the boxes to this PNG file; of several answers to NAME-1.png, NAME-2.png, ..."
+        ),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu (the default), cuda, cuda:1, mps.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32 (the default), bfloat16, float16.")] = None,
+    names: Annotated[
+        bool, typer.Option("--names", help="List the names that the model knows, by modality; asks nothing.")
+    ] = False,
+) -> None:
+    """Ask a question about an image; prints the answer and its boxes in pixels.
+
+    Several images or questions are answered in one run; with --json they are a list in one document.
+    """
+    if names:
+        _print_names(model, as_json)
+        return
+    if image is None or question is None:
+        missing = "IMAGE" if image is None else "QUESTION"
+        context.fail(f'Missing argument {missing}; for example bird ask IMAGE.png "Where is the right lung?"')
+    images, questions = [image, *(more_images or [])], [question, *(more_questions or [])]
+    pictures = _picture_paths(draw, images, len(images) * len(questions))
+    answers = _answers(images, questions, _asked_box(box, box_unit), model, device, dtype)
+    asked = [(path, text) for path in images for text in questions]
+    documents = []
+    for (path, text), answer, picture in zip(asked, answers, pictures, strict=True):
+        document = answer.to_json() | {"image": str(path)}
+        if picture is not None:
+            document |= {"drawing": str(picture), "drawing_scale": _draw(answer, picture)}
+        documents.append(document)
+        if not as_json:
+            if len(asked) > 1:
+                typer.echo(f"{path}: {text}")
+            _print_answer(answer, document)
+    if as_json:
+        typer.echo(json.dumps(documents if len(documents) > 1 else documents[0], ensure_ascii=False))
+
+
+def _asked_box(px: str | None, unit: str | None) -> Box | Sequence[float] | None:
+    from ..inference import check_pixels, read_box_px, read_box_unit
+
+    if px is not None and unit is not None:
+        raise ValueError("--box and --box-unit give the same box in two ways; give one of them")
+    if unit is not None:
+        return read_box_unit(unit, "--box-unit")
+    if px is None:
+        return None
+    corners = read_box_px(px, "--box")
+    check_pixels(corners, "for fractions of the image use --box-unit x1,y1,x2,y2")
+    return corners
+
+
+def _picture_paths(draw: Path | None, images: Sequence[Path], count: int) -> list[Path | None]:
+    """The file of each answer's picture. Raises ValueError if one cannot be written or is one of the images."""
+    from ..draw import check_png_path
+
+    if draw is None:
+        return [None] * count
+    check_png_path(draw)
+    numbered = [draw.with_name(f"{draw.stem}-{number}{draw.suffix}") for number in range(1, count + 1)]
+    paths = [draw] if count == 1 else numbered
+    for path in paths:
+        if path.exists() and any(image.exists() and path.samefile(image) for image in images):
+            raise ValueError(f"--draw {path} would overwrite the image; give another name")
+    return [*paths]
+
+
+def _answers(
+    images: Sequence[Path],
+    questions: Sequence[str],
+    box: Box | Sequence[float] | None,
+    model: Path,
+    device: str | None,
+    dtype: str | None,
+) -> list[Answer]:
+    """The answers to every question about the first image, then about the next."""
+    from ..inference import Query, load
+
+    queries = []
+    for path in images:
+        first = Query.about(path, questions[0], box)
+        queries.append(first)
+        assert first.image is not None
+        others = (Query.about(first.image, question, box) for question in questions[1:])
+        queries += [
+            replace(query, image=first.image) for query in others
+        ]  # one object: features are computed once
+    return load(model, device, dtype).answers(queries, progress=len(queries) > 1)
+
+
+def _draw(answer: Answer, path: Path) -> float:
+    """Write the picture of an answer; returns how many times larger it is than the image."""
+    from ..draw import save_png
+
+    picture = answer.draw()
+    save_png(picture, path)
+    assert answer.image is not None
+    return round(picture.width / answer.image.width, 3)
+
+
+def _print_answer(answer: Answer, document: dict[str, Any]) -> None:
+    typer.echo(answer.text)
+    for span in document["spans"]:
+        for corners in span["boxes_px"]:
+            typer.echo(f"  {span['phrase']}: " + ",".join(f"{value:.0f}" for value in corners))
+    for remark in answer.remarks:
+        typer.echo(f"  remark: {remark}")
+    if "drawing" in document:
+        typer.echo(
+            f"  drawn: {document['drawing']}, {document['drawing_scale']:g} times the size of the image"
+        )
+    for issue in answer.issues:
+        typer.echo(f"  malformed answer: {issue}", err=True)
+
+
+def _print_names(model: Path, as_json: bool) -> None:
+    from ..checkpoint.load import find_checkpoint, read_label_names
+
+    names = read_label_names(find_checkpoint(model))
+    if as_json:
+        typer.echo(json.dumps(names, ensure_ascii=False))
+        return
+    for modality, known in names.items():
+        typer.echo(f"{modality} ({len(known)}): {', '.join(known)}")
+    if not names:
+        typer.echo(f"{model} does not list the names that it knows; checkpoints trained by bird train do")
