@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gradio as gr
 import numpy as np
 import pytest
 import yaml
@@ -26,7 +28,7 @@ from bird_hf.demo import (
     read_examples,
 )
 from bird_hf.hub.boxes import Box
-from bird_hf.inference import GroundingModel, tagged_question
+from bird_hf.inference import Answer, GroundingModel, tagged_question
 
 ROOT = Path(__file__).parents[1]
 WH = (200, 80)
@@ -85,7 +87,7 @@ def picture(tmp_path: Path) -> str:
 
 
 def callbacks() -> Callbacks:
-    return Callbacks(GroundingModel(None, None), [EXAMPLE])
+    return Callbacks(GroundingModel(None, SimpleNamespace(known_names=())), [EXAMPLE])
 
 
 # --- asking --------------------------------------------------------------------------------------------------
@@ -336,3 +338,32 @@ def test_the_spaces_card_names_the_tested_gradio() -> None:
     assert f"gradio=={card['sdk_version']}" in (ROOT / "constraints.txt").read_text(encoding="utf-8").split()
     assert (ROOT / "space" / card["app_file"]).is_file()
     assert len(card["short_description"]) <= 60  # the hub refuses longer ones
+
+
+@pytest.fixture
+def own_umask():
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+def test_files_of_uploads_are_readable_by_their_owner_only(own_umask, monkeypatch):
+    monkeypatch.delenv("GRADIO_TEMP_DIR", raising=False)
+    demo.keep_uploads_private()
+    monkeypatch.setenv("GRADIO_TEMP_DIR", os.environ["GRADIO_TEMP_DIR"])  # removed after the test
+    picture = gr.Image(format="png")
+    cached = Path(picture.postprocess(np.zeros((9, 9, 3), np.uint8)).path)
+    assert cached.is_relative_to(os.environ["GRADIO_TEMP_DIR"])
+    assert cached.stat().st_mode & 0o777 == 0o600
+    for folder in cached.relative_to(os.environ["GRADIO_TEMP_DIR"]).parents:
+        assert Path(os.environ["GRADIO_TEMP_DIR"], folder).stat().st_mode & 0o777 == 0o700
+
+
+def test_the_page_shows_remarks():
+    answer = Answer.from_raw(
+        "Here it is.", EXAMPLE.image, remarks=("the answer is about 'liver', not 'unicorn'",)
+    )
+    assert (
+        "The answer is about &#x27;liver&#x27;, not &#x27;unicorn&#x27;."
+        in demo.reply_of(answer, EXAMPLE.image).message
+    )

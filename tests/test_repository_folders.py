@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from hatchling.builders.wheel import WheelBuilder
 
+import bird_hf
 from bird_hf import repository_folders
-from bird_hf.repository_folders import repository_folder
+from bird_hf.repository_folders import find_recipe, repository_folder
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("model_card", "recipes", "metrics")
@@ -19,8 +20,11 @@ FIND = """
 import json
 import bird_hf
 from bird_hf.checkpoint.model_card import known_origins, read_origin
-from bird_hf.repository_folders import repository_folder
+from pathlib import Path
+from bird_hf.repository_folders import find_recipe, repository_folder
 found = {name: str(repository_folder(name)) for name in %r}
+found |= {name: bird_hf.metric(name) for name in ("grounding_recall", "mbmr", "referring_recall")}
+found["recipe"] = str(find_recipe(Path("recipes/nano.yaml")))
 origins = {name: read_origin(name).license for name in known_origins()}
 print(json.dumps(dict(package=bird_hf.__file__, found=found, origins=origins)))
 """
@@ -73,7 +77,12 @@ def test_an_installed_wheel_finds_its_folders_and_reads_the_origins(wheel_files,
     said = json.loads(ran.stdout)
     package = tmp_path / "site" / "bird_hf"
     assert said["package"] == str(package / "__init__.py")
-    assert said["found"] == {name: str(package / "assets" / name) for name in FOLDERS}
+    assets = package / "assets"
+    metrics = {
+        name: str(assets / "metrics" / name) for name in ("grounding_recall", "mbmr", "referring_recall")
+    }
+    recipe = {"recipe": str(assets / "recipes" / "nano.yaml")}
+    assert said["found"] == {name: str(assets / name) for name in FOLDERS} | metrics | recipe
     assert said["origins"]["qwen-vl"] == "other" and len(said["origins"]) == 5
 
 
@@ -83,3 +92,26 @@ def test_a_broken_install_is_named(monkeypatch, tmp_path):
         FileNotFoundError, match="was installed without its model_card folder; install bird-hf"
     ):
         repository_folder("model_card")
+
+
+def test_an_unknown_metric_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match="'recall' is not a metric; use one of grounding_recall, mbmr, ref"):
+        bird_hf.metric("recall")
+
+
+def test_a_recipe_of_ones_own_comes_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    packaged = find_recipe(Path("recipes/nano.yaml"))
+    assert packaged == ROOT / "recipes" / "nano.yaml"
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "nano.yaml").write_text("seed: 1")
+    assert find_recipe(Path("recipes/nano.yaml")) == Path("recipes/nano.yaml")
+
+
+@pytest.mark.parametrize(
+    "path", ["recipes/unknown.yaml", "nano.yaml", "other/nano.yaml", "recipes/../nano.yaml"]
+)
+def test_a_recipe_that_does_not_exist_is_refused_with_the_known_ones(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"no such recipe; give your file, or one of .*recipes/nano\.yaml"):
+        find_recipe(Path(path))

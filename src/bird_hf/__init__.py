@@ -4,7 +4,7 @@
     from transformers import AutoModelForImageTextToText
 
     model = AutoModelForImageTextToText.from_pretrained("bird")  # the auto classes know BiRD
-    answer = bird_hf.ask("scan.png", "Where is the liver?", model="bird")
+    answer = bird_hf.ask("scan.png", "Where is the right lung?", model="bird")
     print(answer.text, answer.boxes_px)
 
 Importing the package loads neither torch nor transformers: each public name is imported on its first use.
@@ -25,6 +25,7 @@ if _TYPE_CHECKING:
     from .hub.modeling_bird import BirdForConditionalGeneration, BirdModel
     from .hub.processing_bird import BirdProcessor
     from .inference import Answer, GroundingModel, Query, ask, load
+    from .repository_folders import metric
 
 __version__ = "0.1.0"
 
@@ -43,6 +44,7 @@ __all__ = [
     "Span",
     "ask",
     "load",
+    "metric",
     "read",
     "write",
 ]
@@ -54,6 +56,7 @@ _PUBLIC_NAMES = {
     "hub.configuration_bird": ("BirdConfig", "BirdVisionConfig"),
     "hub.image_processing_bird": ("BirdImageProcessor",),
     "hub.processing_bird": ("BirdProcessor",),
+    "repository_folders": ("metric",),
     "hub.modeling_bird": ("BirdForConditionalGeneration", "BirdModel"),
 }
 _MODULE_OF = {name: module for module, names in _PUBLIC_NAMES.items() for name in names}

@@ -6,8 +6,12 @@ except the images, for an hour; the page itself holds the question and the box.
 
 from __future__ import annotations
 
+import atexit
 import html
 import math
+import os
+import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +41,7 @@ _TASK_NAMES = {
     Task.IMAGE_ANALYSIS: "About the image (MIA)",
 }
 _QUESTIONS = {
-    Task.VISUAL_GROUNDING: "Where is the liver?",
+    Task.VISUAL_GROUNDING: "Where is the right lung?",
     Task.REFERRING_CLASSIFICATION: "What is this?",
     Task.REFERRING_CAPTION: "Describe this region.",
     Task.IMAGE_ANALYSIS: "Which imaging modality is this?",
@@ -85,8 +89,22 @@ def run_demo(model: Path, data: Path, host: str | None = None, port: int | None 
     first free port from 7860. Raises ValueError if a folder cannot be used or the address is taken.
     """
     examples = read_examples(data)
+    keep_uploads_private()
     page = build_page(Callbacks(load(model), examples))
     launch(page, host, port)
+
+
+def keep_uploads_private() -> None:
+    """Make all files that this process writes from now on readable by its user only: uploads, and pictures of them.
+
+    gradio's folder for them is a new one, which is deleted when the process ends, unless GRADIO_TEMP_DIR names one.
+    """
+    os.umask(0o077)
+    if "GRADIO_TEMP_DIR" in os.environ:
+        return
+    folder = tempfile.mkdtemp(prefix="bird-demo-")  # mode 0700
+    os.environ["GRADIO_TEMP_DIR"] = folder
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
 
 def launch(page: gr.Blocks, host: str | None = None, port: int | None = None, **kwargs: Any) -> None:
@@ -215,8 +233,10 @@ def reply_of(answer: Answer, image: Image.Image, asked: Box | None = None) -> Re
     found = [(span.phrase or "(no phrase)", box) for span in answer.spans for box in span.boxes]
     lines = [f"{phrase}: {_box_text(box.to_pixels(image.size))}" for phrase, box in found]
     issues = ", ".join(answer.issues)
+    notes = [f"Malformed answer: {issues}."] if issues else []
+    notes += [f"{remark[:1].upper()}{remark[1:]}." for remark in answer.remarks]
     return Reply(
-        message=_line(f"Malformed answer: {issues}.") if issues else "",
+        message=_line(" ".join(notes)) if notes else "",
         text=answer.text.strip() or "(The model gave no words.)",
         boxes="\n".join(lines) or "No box in this answer.",
         shown=annotated(image, ([("your box", asked)] if asked else []) + found),

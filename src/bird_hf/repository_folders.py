@@ -17,3 +17,28 @@ def repository_folder(name: str) -> Path:
         if folder.is_dir():
             return folder
     raise FileNotFoundError(f"{_PACKAGE} was installed without its {name} folder; install bird-hf again")
+
+
+def metric(name: str) -> str:
+    """Returns the folder of a metric, for `evaluate.load(bird_hf.metric("grounding_recall"))`.
+
+    Raises ValueError if there is no such metric.
+    """
+    folders = {path.parent.name: str(path.parent) for path in repository_folder("metrics").glob("*/app.py")}
+    if name not in folders:
+        raise ValueError(f"{name!r} is not a metric; use one of {', '.join(sorted(folders))}")
+    return folders[name]
+
+
+def find_recipe(path: Path) -> Path:
+    """Returns the recipe `path`; if there is no such file, recipes/NAME.yaml is the one that comes with the package.
+
+    Raises ValueError if there is neither.
+    """
+    if path.is_file():
+        return path
+    folder = repository_folder("recipes")
+    if path.parent == Path("recipes") and (folder / path.name).is_file():
+        return folder / path.name
+    known = ", ".join(f"recipes/{each.name}" for each in sorted(folder.glob("*.yaml")))
+    raise ValueError(f"{path}: no such recipe; give your file, or one of {known}")

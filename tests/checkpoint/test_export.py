@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
 from bird_hf.checkpoint.export import export_checkpoint, push
 
@@ -138,3 +139,24 @@ def test_pushing_goes_through_huggingface_hub(exported, monkeypatch):
     (repo, created), uploaded = calls
     assert repo == "me/mine" and created == {"private": True, "exist_ok": True}
     assert (uploaded["repo_id"], uploaded["folder_path"]) == ("me/mine", exported)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        LocalTokenNotFoundError("Token is required, but no token found.\nSee the docs."),
+        ConnectionError("Name or service not known"),
+        OfflineModeIsEnabled("Cannot reach the hub"),
+        HFValidationError("Repo id must be in the form 'namespace/repo_name'"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_failed_upload_is_one_line_that_names_the_login(exported, monkeypatch, error):
+    class Hub:
+        def create_repo(self, *_args, **_options):
+            raise error
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    with pytest.raises(ValueError, match=r"not uploaded to me/mine .*log in with `hf auth login`") as caught:
+        push(exported, "me/mine")
+    assert type(error).__name__ in str(caught.value) and "\n" not in str(caught.value)

@@ -73,10 +73,20 @@ def export_merged(
 
 
 def push(folder: Path, repo: str, private: bool = True) -> str:
-    """Upload an exported folder to a hub repository, which is created if it does not exist; returns its address."""
+    """Upload an exported folder to a hub repository, which is created if it does not exist; returns its address.
+
+    Raises ValueError, in one line, if the upload fails, for example without network or login.
+    """
     from huggingface_hub import HfApi
 
     api = HfApi()
-    address = api.create_repo(repo, private=private, exist_ok=True)
-    api.upload_folder(repo_id=repo, folder_path=folder, commit_message="bird export")
+    try:
+        address = api.create_repo(repo, private=private, exist_ok=True)
+        api.upload_folder(repo_id=repo, folder_path=folder, commit_message="bird export")
+    except Exception as error:  # its HTTP client's errors have no common class in all versions
+        reason = " ".join(str(error).split())[:160]
+        raise ValueError(
+            f"{folder} is complete, but was not uploaded to {repo} ({type(error).__name__}: {reason}); check name and "
+            "network, and log in with `hf auth login`"
+        ) from error
     return str(address)

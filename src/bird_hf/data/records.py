@@ -25,7 +25,19 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 
 
-class Modality(StrEnum):
+class NamedChoice(StrEnum):
+    """A choice that is written by name in files and options: letter case does not count, errors list the names."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> NamedChoice:
+        wanted = str(value).strip().lower().replace("-", "_")
+        for choice in cls:
+            if choice.value == wanted:
+                return choice
+        raise ValueError(f"{value!r} is not a valid {cls.__name__}; use one of {', '.join(cls)}")
+
+
+class Modality(NamedChoice):
     """The eight imaging modalities of the paper (BiRD 3)."""
 
     CT = "ct"
@@ -65,7 +77,7 @@ class Modality(StrEnum):
 _MAYBE_SINGLE_CLASS = (Modality.PET, Modality.FUNDUS)
 
 
-class Task(StrEnum):
+class Task(NamedChoice):
     """The four tasks of the paper (BiRD 3), and `CHAT` for all turns of an image together."""
 
     VISUAL_GROUNDING = "vg"  # text -> box
@@ -83,7 +95,7 @@ SINGLE_TASKS = (
 )
 
 
-class Axis(StrEnum):
+class Axis(NamedChoice):
     """The plane of a slice; `PLANAR` for images that are not slices of a volume."""
 
     AXIAL = "axial"

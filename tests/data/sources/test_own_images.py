@@ -10,6 +10,7 @@ import pytest
 
 from bird_hf.data.sources.faults import Drop
 from bird_hf.data.sources.open import open_source
+from bird_hf.data.sources.own_images import read_description
 
 from .example_sources import NOISE, SIDE, listed, save
 
@@ -71,11 +72,15 @@ def test_volumes_with_label_maps(tmp_path: Path) -> None:
         ("[1]", "must have dataset, modality and region"),
         ("dataset: a", "must have dataset, modality and region"),
         (ABOUT + "colour: red", "its fields can be"),
-        (ABOUT.replace("ct", "xray"), "'xray' is not a valid Modality"),
+        (
+            ABOUT.replace("ct", "xray"),
+            "'xray' is not a valid Modality; use one of ct, mr, x_ray, pet, endoscopy, ",
+        ),
         (ABOUT.replace("hospital", "../x"), "must be a plain name"),
         (ABOUT.replace("Lung_R", "class2"), "unnamed_class"),
         (ABOUT + "window: skin", "window must be one of"),
         (ABOUT + "axes: [2d]", "axes must be of"),
+        (ABOUT + "axes: [oblique]", "'oblique' is not a valid Axis; use one of axial, coronal, sagittal, 2d"),
         (ABOUT + "detail: ../t1", "must be letters and digits"),
         (ABOUT.replace("true", "'no'"), "must be true or false"),
         (ABOUT.replace("[0-9]+)", "("), "labels.yaml"),
@@ -88,3 +93,11 @@ def test_an_invalid_description_is_refused_with_its_field(tmp_path: Path, text: 
     with pytest.raises(ValueError, match=says) as caught:
         open_source(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("spelt", "modality"), [("CT", "ct"), ("X-ray", "x_ray"), ("MR", "mr"), ("Fundus", "fundus")]
+)
+def test_the_case_of_a_modality_does_not_count(tmp_path: Path, spelt: str, modality: str) -> None:
+    (tmp_path / "labels.yaml").write_text(ABOUT.replace("modality: ct", f"modality: {spelt}"))
+    assert read_description(tmp_path / "labels.yaml").modality == modality
