@@ -290,7 +290,8 @@ def _coordinate_loss(tokenizer: PreTrainedTokenizerBase, sigma: float) -> Coordi
     ids = coordinate_ids(tokenizer)
     if ids is None:
         raise ValueError(
-            "coordinate_label_sigma needs a model with coordinate tokens; unset it, or set coordinate_tokens in new_model"
+            "coordinate_label_sigma needs a model with coordinate tokens; unset it, or set coordinate_tokens in "
+            "new_model"
         )
     return CoordinateLabelLoss(ids, len(tokenizer), sigma)
 
