@@ -52,7 +52,7 @@ _POINTING = re.compile(
 class Query:
     """One question as the model reads it, with its image; None if the question has no image.
 
-    `question` may hold <ref> and <box> tags. `Query.about` makes a query from plain words and a box.
+    `question` may hold `<ref>` and `<box>` tags. `Query.about` makes a query from plain words and a box.
     """
 
     question: str
@@ -210,7 +210,7 @@ class GroundingModel:
         """The tagged text of each answer, in the order of the queries. Greedy; batches are padded on the left.
 
         Queries of a batch that share an image object share its features, which are computed once.
-        Questions are user text: <ref> and <box> in them are read as tags, any other control token is plain text.
+        Questions are user text: `<ref>` and `<box>` in them are read as tags, any other control token is plain text.
         """
         # Questions of similar length go together, to keep padding short.
         order = sorted(range(len(queries)), key=lambda index: len(queries[index].question))

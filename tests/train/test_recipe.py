@@ -29,7 +29,7 @@ def test_recipes_of_the_repository_can_be_read(path, tmp_path):
     recipe = run.read(["--config", str(path), "--output_dir", str(tmp_path), "--use_cpu", "true"])
     assert recipe.script.dataset_name and recipe.script.dataset_config == "chat"
     assert recipe.training.logging_steps and recipe.training.report_to == []
-    assert bool(recipe.model.model_name_or_path) != hasattr(recipe.training, "new_model")
+    assert bool(recipe.model.model_name_or_path) != bool(getattr(recipe.training, "new_model", None))
 
 
 def test_without_a_file_the_arguments_are_the_recipe(tmp_path):
@@ -81,9 +81,9 @@ def test_an_old_field_of_a_new_model_is_refused(write_recipe, tmp_path, new_mode
         run.read(["--config", str(path)])
 
 
-def test_fields_of_a_new_model_need_one(write_recipe, tmp_path):
-    with pytest.raises(ValueError, match=r"^detection_loss_weight is not a field of a recipe"):
-        run.read(["--config", str(write_recipe(tmp_path, detection_loss_weight=1.0))])
+def test_fields_of_a_new_model_can_fine_tune_one(write_recipe, tmp_path):
+    recipe = run.read(["--config", str(write_recipe(tmp_path, coordinate_label_sigma=6.0))])
+    assert recipe.training.coordinate_label_sigma == 6.0 and recipe.training.new_model is None
 
 
 def test_a_value_of_the_wrong_type_is_one_line(write_recipe, tmp_path):

@@ -76,7 +76,7 @@ class GroundedText:
 
 
 def write(text: str, spans: Sequence[Span] = ()) -> str:
-    """Tag `text`: each span's phrase in <ref>, its boxes in thousandths right behind it.
+    """Tag `text`: each span's phrase in `<ref>`, its boxes in thousandths right behind it.
 
     A span with an empty phrase writes only its boxes, and must come before every phrase.
     Raises ValueError if a span does not fit the text, spans overlap, or the text already holds a tag.
@@ -123,9 +123,9 @@ def _check_span(span: Span, text: str, done: int, last_phrase: str) -> None:
 def read(text: str) -> GroundedText:
     """Read tagged text into clean text, spans and issues. Never raises; linear in the length of `text`.
 
-    Known tags and the coordinates of a <box> are removed, and nothing else. A box that is broken in any way
+    Known tags and the coordinates of a `<box>` are removed, and nothing else. A box that is broken in any way
     gives an issue and no box. A box before any phrase becomes a span with an empty phrase. The text is read
-    once: what only looks like a tag after others are gone ("<re<box></box>f>") is text and stays.
+    once: what only looks like a tag after others are gone (`<re<box></box>f>`) is text and stays.
     """
     reader = _Reader()
     tags, pieces = _TAG.findall(text), _TAG.split(text)

@@ -9,7 +9,7 @@ from typing import Any
 from . import sft
 from .from_scratch import cpu_attention
 from .from_scratch import trainer as from_scratch
-from .from_scratch.config import FromScratchConfig
+from .from_scratch.config import OWN_FIELDS, FromScratchConfig
 from .recipe import BirdSFTConfig, Recipe, field_names, read_recipe
 from .sft import BirdSFTTrainer, load_split
 
@@ -23,9 +23,9 @@ def main(arguments: Sequence[str]) -> Path:
 
 
 def read(arguments: Sequence[str]) -> Recipe:
-    """Parse a recipe; one that sets `new_model` may set the fields of `FromScratchConfig` too."""
-    is_new = "new_model" in field_names(arguments)
-    return read_recipe(arguments, FromScratchConfig if is_new else BirdSFTConfig)
+    """Parse a recipe; one that sets a field of `FromScratchConfig`, such as `new_model`, is read as one."""
+    is_own = not field_names(arguments).isdisjoint(OWN_FIELDS)
+    return read_recipe(arguments, FromScratchConfig if is_own else BirdSFTConfig)
 
 
 def build(recipe: Recipe, callbacks: Sequence[Any] = ()) -> BirdSFTTrainer:

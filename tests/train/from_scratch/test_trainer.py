@@ -94,8 +94,27 @@ def test_coordinates_have_gaussian_labels_in_the_trainers_loss(trainer_of, batch
 
 
 def test_gaussian_labels_need_coordinate_tokens(trainer_of, new_model):
-    with pytest.raises(ValueError, match="coordinate_label_sigma needs coordinate_tokens"):
+    with pytest.raises(ValueError, match="coordinate_label_sigma needs a model with coordinate tokens"):
         trainer_of(new_model=new_model, coordinate_label_sigma=5.0)
+
+
+def test_a_model_from_scratch_is_fine_tuned_with_its_own_losses(trainer_of, new_model, tmp_path):
+    first = trainer_of(new_model=new_model | {"coordinate_tokens": True})
+    save_for_use(first, tmp_path / "first")
+    tuned = trainer_of(
+        model_name_or_path=str(tmp_path / "first"), dtype="float32", coordinate_label_sigma=5.0
+    )
+    assert tuned.coordinate_loss is not None
+    weights = tuned.model.state_dict()
+    for name, value in load_file(tmp_path / "first" / "model.safetensors").items():
+        assert torch.equal(weights[name], value.float()), name
+
+
+def test_a_recipe_names_a_checkpoint_or_a_new_model(trainer_of, new_model, tmp_path):
+    with pytest.raises(ValueError, match="sets both `model_name_or_path` and `new_model`; remove one"):
+        trainer_of(new_model=new_model, model_name_or_path=str(tmp_path))
+    with pytest.raises(ValueError, match="sets neither `model_name_or_path`"):
+        trainer_of(coordinate_label_sigma=5.0)
 
 
 def test_attention_supervision_needs_cpu_eager_attention(trainer_of, new_model):

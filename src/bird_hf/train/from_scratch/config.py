@@ -1,4 +1,4 @@
-"""What a recipe with `new_model` may set: sizes, the order of stages, and losses beside that of the answers."""
+"""What a recipe for a model from random weights may set: sizes, stages, and losses beside that of the answers."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class Stage:
 
 @dataclass
 class FromScratchConfig(BirdSFTConfig):
-    """`BirdSFTConfig` for a model that starts from random weights.
+    """`BirdSFTConfig` for a model that starts from random weights, and for fine-tuning such a model.
 
-    new_model: sizes of the model, the fields of `NewModel`.
+    new_model: sizes of the model, the fields of `NewModel`; unset to fine-tune `model_name_or_path`.
     stages: what is trained, in order, such as `[{train: vision, steps: 3200}, {train: answers}]`; see `Stage`.
     render_images: if the folder `dataset_name` does not exist, render this many augmented images into it, from the
         embedded volumes and phantoms.
@@ -86,7 +86,8 @@ class FromScratchConfig(BirdSFTConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_stages()
-        NewModel.from_dict(self.new_model or {})
+        if self.new_model is not None:
+            NewModel.from_dict(self.new_model)
         for name in ("detection_loss_weight", "attention_loss_weight", "coordinate_label_sigma"):
             if self.world_size > 1 and getattr(self, name):
                 raise ValueError(f"{name} is for one process; unset it to train on several")
@@ -105,3 +106,12 @@ class FromScratchConfig(BirdSFTConfig):
             )
         if not self.detection_loss_weight and any(stage.train == VISION for stage in stages):
             raise ValueError("stages: `train: vision` needs detection_loss_weight; set it")
+
+
+def _names(config: type[BirdSFTConfig]) -> set[str]:
+    return {item.name for item in fields(config)} | config.OLD_FIELDS.keys()
+
+
+OWN_FIELDS = _names(FromScratchConfig) - _names(
+    BirdSFTConfig
+)  # a recipe that sets one of them is for this config

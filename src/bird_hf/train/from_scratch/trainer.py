@@ -19,11 +19,11 @@ from trl.trainer.utils import FusedCausalLMOutput
 
 from ...data.embedded.training_set import render_training_set
 from ...hub.modeling_bird import BirdForConditionalGeneration
-from ...hub.processing_bird import lower_case
+from ...hub.processing_bird import BirdProcessor, lower_case
 from ..collate import IGNORED
 from ..label_names import add_label_names
 from ..recipe import Recipe
-from ..sft import BirdSFTTrainer
+from ..sft import BirdSFTTrainer, load_model
 from . import cpu_attention
 from .attention_supervision import AttentionSupervisionLoss
 from .collate import LossWeights, SupervisedCollator
@@ -234,16 +234,14 @@ class FromScratchTrainer(BirdSFTTrainer):
 def build_trainer(
     recipe: Recipe, train_dataset: Dataset, eval_dataset: Dataset | None = None, callbacks: Sequence[Any] = ()
 ) -> FromScratchTrainer:
-    """A trainer for a recipe with `new_model`."""
+    """A trainer for a new model, or for one that was trained from scratch and is trained on."""
     args = recipe.training
     assert isinstance(args, FromScratchConfig)
     if args.attention_loss_weight and recipe.model.attn_implementation != cpu_attention.NAME:
         raise ValueError(f"attention_loss_weight needs attn_implementation {cpu_attention.NAME}; set it")
     set_seed(args.seed)
     cpu_attention.register()
-    sizes = NewModel.from_dict(args.new_model or {})
-    texts = conversation_texts(train_dataset, sizes.lowercase_questions)
-    model, processor = create_model(sizes, texts, recipe.model.attn_implementation)
+    model, processor = _model_of(recipe, args, train_dataset)
     if args.freeze_vision:
         model.freeze_vision()
     add_label_names(model.config, processor, train_dataset)
@@ -269,6 +267,18 @@ def build_trainer(
     )
 
 
+def _model_of(
+    recipe: Recipe, args: FromScratchConfig, train_dataset: Dataset
+) -> tuple[BirdForConditionalGeneration, BirdProcessor]:
+    if args.new_model is None:
+        return load_model(recipe.model)
+    if recipe.model.model_name_or_path:
+        raise ValueError("the recipe sets both `model_name_or_path` and `new_model`; remove one")
+    sizes = NewModel.from_dict(args.new_model)
+    texts = conversation_texts(train_dataset, sizes.lowercase_questions)
+    return create_model(sizes, texts, recipe.model.attn_implementation)
+
+
 def _detection_head(
     model: BirdForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, classes: dict[str, int]
 ) -> DetectionHead:
@@ -282,7 +292,10 @@ def _coordinate_loss(tokenizer: PreTrainedTokenizerBase, sigma: float) -> Coordi
         return None
     ids = coordinate_ids(tokenizer)
     if ids is None:
-        raise ValueError("coordinate_label_sigma needs coordinate_tokens in new_model; set those too")
+        raise ValueError(
+            "coordinate_label_sigma needs a model with coordinate tokens; unset it, or set coordinate_tokens in "
+            "new_model"
+        )
     return CoordinateLabelLoss(ids, len(tokenizer), sigma)
 
 
