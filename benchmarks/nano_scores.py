@@ -24,7 +24,8 @@ from bird_hf.checkpoint import load_checkpoint
 from bird_hf.data.embedded.cases import EMBEDDED_CASES
 from bird_hf.data.embedded.sample_set import Split, sample_phantoms, spaced_slices
 from bird_hf.data.records import ImageRecord, MaskedImage, Turn
-from bird_hf.data.teachers.templates import askable_absent, classify, ground
+from bird_hf.data.teachers.subjects import askable_absent
+from bird_hf.data.teachers.templates import classify, ground
 from bird_hf.eval.hallucination import box_given
 from bird_hf.eval.predict import Query, generate_answers
 from bird_hf.eval.report import MALFORMED

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -17,6 +17,10 @@ BuildSource = Annotated[
 Subsets = Annotated[
     str, typer.Option(help="Turns of nested training configs: 20000 makes chat_20k, vg_20k, ...")
 ]
+Wordings = Annotated[
+    Literal["plain", "varied"],
+    typer.Option(help="Templates' questions in the training split; the test split has the plain ones."),
+]
 _SUBSETS = ",".join(map(str, SIZES))
 data_app = typer.Typer(help="Make and look at Med-GRIT data.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -27,11 +31,12 @@ OutFolder = Annotated[
 
 
 @data_app.command("sample")
-def data_sample(out: OutFolder = Path("med-grit")) -> None:
+def data_sample(out: OutFolder = Path("med-grit"), wordings: Wordings = "varied") -> None:
     """Render the embedded sample: real slices and phantoms, all four tasks, as Parquet."""
     from .data.embedded.sample_set import write_sample
+    from .data.teachers.wordings import Wordings as Choice
 
-    _echo_rows(write_sample(out))
+    _echo_rows(write_sample(out, Choice(wordings)))
 
 
 @data_app.command("phantoms")
@@ -65,6 +70,7 @@ def data_build(
         bool | None, typer.Option("--pixels/--no-pixels", help="Rows hold images; by default where free.")
     ] = None,
     subsets: Subsets = _SUBSETS,
+    wordings: Wordings = "varied",
     batch: Annotated[bool, typer.Option("--batch", help="Ask the chat model through its Batch API.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count its tokens, ask nothing.")] = False,
     prompt_price: Annotated[float, typer.Option(min=0, help="Of a million, for --dry-run.")] = 0.0,
@@ -75,10 +81,18 @@ def data_build(
     from .data.build.publish import drop_table, image_table
     from .data.build.review_files import read_review
     from .data.teachers.open import open_teacher
+    from .data.teachers.wordings import Wordings as Choice
 
     sizes, rejected = read_sizes(subsets), read_review(out / "review").turns
     words = open_teacher(teacher, seed, out / ".build" / "replies", model, base_url, batch, rejected)
-    settings = BuildSettings(limit=limit, seed=seed, teacher=words.name, pixels=pixels, subsets=sizes)
+    settings = BuildSettings(
+        limit=limit,
+        seed=seed,
+        teacher=words.name,
+        pixels=pixels,
+        subsets=sizes,
+        wordings=Choice(wordings),
+    )
     workers = workers or os.cpu_count() or 1
     if dry_run:
         from .data.build.costs import as_table, estimate_build

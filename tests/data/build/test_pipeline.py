@@ -22,6 +22,7 @@ from bird_hf.data.folder.publish import open_folder
 from bird_hf.data.records import Modality
 from bird_hf.data.teachers.base import Refusal
 from bird_hf.data.teachers.templates import TemplateTeacher
+from bird_hf.data.teachers.wordings import Wordings
 
 from .example_builds import COUNT, IMAGES, SETTINGS, published, run
 
@@ -102,12 +103,12 @@ class DyingTeacher(TemplateTeacher):
         super().__init__(seed)
         self.lives, self.asked = lives, []
 
-    def dialogues(self, records):  # type: ignore[no-untyped-def]
+    def dialogues(self, records, wordings=Wordings.PLAIN):  # type: ignore[no-untyped-def]
         for record in records:
             if len(self.asked) == self.lives:
                 raise ValueError("no connection")
             self.asked.append(record.info.image_id)
-            yield from super().dialogues([record])
+            yield from super().dialogues([record], wordings)
 
 
 def test_what_a_teacher_wrote_is_not_asked_for_again(source: Path, built: Path, tmp_path: Path) -> None:
@@ -123,8 +124,8 @@ def test_what_a_teacher_wrote_is_not_asked_for_again(source: Path, built: Path, 
 class ChoosyTeacher(TemplateTeacher):
     """Refuses every CT image."""
 
-    def dialogues(self, records):  # type: ignore[no-untyped-def]
-        for answer in super().dialogues(records):
+    def dialogues(self, records, wordings=Wordings.PLAIN):  # type: ignore[no-untyped-def]
+        for answer in super().dialogues(records, wordings):
             info = answer.record.info
             yield Refusal(info.image_id, "unknown_id") if info.modality is Modality.CT else answer
 

@@ -20,19 +20,18 @@ from bird_hf.data.records import (
     Turn,
     dialogue_row,
 )
+from bird_hf.data.teachers.analysis import MODALITY_NAMES, analyse
+from bird_hf.data.teachers.positions import place_of
+from bird_hf.data.teachers.subjects import askable_absent
 from bird_hf.data.teachers.templates import (
-    GROUNDING_QUESTIONS,
-    MODALITY_NAMES,
-    analyse,
-    askable_absent,
     caption_of,
     classify,
     describe,
     ground,
     ground_pair,
-    place_of,
     write_dialogue,
 )
+from bird_hf.data.teachers.wordings import Kind, fill, plain_forms
 from bird_hf.hub.boxes import Box
 from bird_hf.hub.grounding import read
 
@@ -110,11 +109,11 @@ class TestEveryTurn:
 
 class TestGround:
     def test_where_is_the_x_is_one_of_the_wordings(self):
-        assert "Where is the {}?" in GROUNDING_QUESTIONS
+        assert "Where is the liver?" in {fill(form, ("liver",)).text for form in plain_forms(Kind.GROUND)}
 
     def test_every_wording_is_used(self, rng):
         asked = {ground(record(LEFT), "left kidney", rng).question for _ in range(200)}
-        assert asked == {wording.format("left kidney") for wording in GROUNDING_QUESTIONS}
+        assert asked == {fill(form, ("left kidney",)).text for form in plain_forms(Kind.GROUND)}
 
     def test_one_object(self, rng):
         turn = ground(record(LEFT, RIGHT), "left kidney", rng)
