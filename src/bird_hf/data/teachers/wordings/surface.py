@@ -67,7 +67,8 @@ def restyled(worded: Worded, surface: Surface, option: int = 0) -> Worded:
     elif surface is Surface.NO_PUNCTUATION:
         return replace(worded, text=text.rstrip("?.!")) if text[-1:] in _OTHER else worded
     elif surface is Surface.OTHER_PUNCTUATION:
-        return replace(worded, text=text[:-1] + _OTHER[text[-1]][option]) if text[-1:] in _OTHER else worded
+        ends = text[-1:] in _OTHER
+        return replace(worded, text=(text[:-1] if ends else text) + _OTHER.get(text[-1:], "?.")[option])
     else:
         return worded
     return replace(worded, text=changed) if len(changed) == len(text) else worded  # "ß" has two capitals
