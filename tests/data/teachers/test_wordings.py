@@ -219,7 +219,12 @@ class TestNames:
 
     @pytest.mark.parametrize(
         ("name", "plural"),
-        [("polyp", "polyps"), ("color patch", "color patches"), ("left lung", None), ("vertebra", "vertebrae")],
+        [
+            ("polyp", "polyps"),
+            ("color patch", "color patches"),
+            ("left lung", None),
+            ("vertebra", "vertebrae"),
+        ],
     )
     def test_plurals(self, name, plural):
         assert plural_of(name) == plural
