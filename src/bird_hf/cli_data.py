@@ -17,6 +17,9 @@ BuildSource = Annotated[
 Subsets = Annotated[
     str, typer.Option(help="Turns of nested training configs: 20000 makes chat_20k, vg_20k, ...")
 ]
+Pixels = Annotated[
+    bool | None, typer.Option("--pixels/--no-pixels", help="Rows hold images; by default where free.")
+]
 Wordings = Annotated[
     Literal["plain", "varied"],
     typer.Option(help="Templates' questions in the training split; the test split has the plain ones."),
@@ -34,9 +37,8 @@ OutFolder = Annotated[
 def data_sample(out: OutFolder = Path("med-grit"), wordings: Wordings = "varied") -> None:
     """Render the embedded sample: real slices and phantoms, all four tasks, as Parquet."""
     from .data.embedded.sample_set import write_sample
-    from .data.teachers.wordings import Wordings as Choice
 
-    _echo_rows(write_sample(out, Choice(wordings)))
+    _echo_rows(write_sample(out, wordings))
 
 
 @data_app.command("phantoms")
@@ -66,9 +68,7 @@ def data_build(
     workers: Annotated[int, typer.Option(min=0, help="Processes that read images; 0 is one a core.")] = 0,
     engine: Annotated[str, typer.Option(help="processes, or ray: on RAY_ADDRESS, else here.")] = "processes",
     seed: Annotated[int, typer.Option(min=0, help="Seed of sampling, split and words.")] = 0,
-    pixels: Annotated[
-        bool | None, typer.Option("--pixels/--no-pixels", help="Rows hold images; by default where free.")
-    ] = None,
+    pixels: Pixels = None,
     subsets: Subsets = _SUBSETS,
     wordings: Wordings = "varied",
     batch: Annotated[bool, typer.Option("--batch", help="Ask the chat model through its Batch API.")] = False,
@@ -81,18 +81,10 @@ def data_build(
     from .data.build.publish import drop_table, image_table
     from .data.build.review_files import read_review
     from .data.teachers.open import open_teacher
-    from .data.teachers.wordings import Wordings as Choice
 
     sizes, rejected = read_sizes(subsets), read_review(out / "review").turns
     words = open_teacher(teacher, seed, out / ".build" / "replies", model, base_url, batch, rejected)
-    settings = BuildSettings(
-        limit=limit,
-        seed=seed,
-        teacher=words.name,
-        pixels=pixels,
-        subsets=sizes,
-        wordings=Choice(wordings),
-    )
+    settings = BuildSettings(limit, seed, words.name, pixels=pixels, subsets=sizes, wordings=wordings)
     workers = workers or os.cpu_count() or 1
     if dry_run:
         from .data.build.costs import as_table, estimate_build

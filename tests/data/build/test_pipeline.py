@@ -215,7 +215,7 @@ def test_bad_input_ends_in_one_line(tmp_path: Path, options: tuple[str, ...], sa
 
 
 def test_wordings_vary_in_the_training_split_only(source: Path, built: Path, tmp_path: Path) -> None:
-    plain = build(source, tmp_path, replace(SETTINGS, wordings=Wordings.PLAIN), 1)
+    plain = build(source, tmp_path, replace(SETTINGS, wordings="plain"), 1)
     files, varied = plain["files"], json.loads((built / "manifest.json").read_text())["files"]
     assert {name: files[name] for name in files if "/test-" in name} == {
         name: varied[name] for name in varied if "/test-" in name
@@ -233,7 +233,7 @@ def test_wordings_vary_in_the_training_split_only(source: Path, built: Path, tmp
 def test_columns_other_than_messages_and_forms_do_not_depend_on_the_wordings(
     source: Path, built: Path, tmp_path: Path
 ) -> None:
-    build(source, tmp_path, replace(SETTINGS, wordings=Wordings.PLAIN), 1)
+    build(source, tmp_path, replace(SETTINGS, wordings="plain"), 1)
     rows = [open_folder(folder, "chat", "train") for folder in (built, tmp_path)]
     for column in ("image_id", "image_wh", "caption", "case_id", "teacher"):
         assert rows[0][column][:] == rows[1][column][:]

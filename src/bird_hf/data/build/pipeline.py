@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
+from typing import Literal
 
 from tqdm import tqdm
 
@@ -65,7 +66,7 @@ class BuildSettings:
     test_share: float = TEST_SHARE
     pixels: bool | None = None
     subsets: tuple[int, ...] = SIZES
-    wordings: Wordings = Wordings.VARIED
+    wordings: Literal["plain", "varied"] = "varied"
     review: str | None = None
 
 
@@ -318,7 +319,7 @@ def _answers(context: BuildContext, teacher: Teacher) -> Iterator[Dialogue | Ref
         return
     yield from teacher.dialogues(state.chosen_records(without_dialogue=True, split="test"))
     varied = state.chosen_records(without_dialogue=True, split="train")
-    yield from teacher.dialogues(varied, context.settings.wordings)
+    yield from teacher.dialogues(varied, Wordings.VARIED)
 
 
 def _dialogue_result(

@@ -52,12 +52,12 @@ For research only, never for clinical use.
 """
 
 
-def write_sample(out: Path, wordings: Wordings = Wordings.VARIED) -> dict[str, dict[str, int]]:
+def write_sample(out: Path, wordings: Literal["plain", "varied"] = "varied") -> dict[str, dict[str, int]]:
     """Render the sample into the folder `out`; returns the number of rows by config and split.
 
     wordings: of the training split; the test split has the plain ones.
     """
-    splits = {"train": sample_dialogues("train", wordings), "test": sample_dialogues("test")}
+    splits = {"train": sample_dialogues("train", Wordings(wordings)), "test": sample_dialogues("test")}
     return publish(splits, out, _CARD)
 
 
