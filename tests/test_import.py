@@ -1,10 +1,12 @@
 """`import bird_hf` is light, its names arrive when used, and the auto classes know BiRD afterwards."""
 
 import ast
+import json
 import os
 import pkgutil
 import pydoc
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -37,7 +39,6 @@ def run(code, *args, **env):
 def folder(tmp_path_factory):
     """A whole BiRD folder whose vocabulary is bytes."""
     import base64
-    import json
 
     root = tmp_path_factory.mktemp("import")
     source = root / "source"
@@ -153,6 +154,36 @@ print(type(AutoModel.from_pretrained(folder, trust_remote_code=True)).__name__)
 """
     found = run(code, folder, HF_MODULES_CACHE=str(tmp_path), PYTHONPATH="")
     assert found.split() == ["1", "BirdModel"]
+
+
+def test_names_and_case_folding_travel_with_a_folder_without_the_package(folder, tmp_path):
+    names = {"ct": ["left lung"], "mr": ["brain tumor", "left lung"]}
+    copied = tmp_path / "bird"
+    shutil.copytree(folder, copied)
+    for file, fields in (
+        ("config.json", {"label_names": names}),
+        ("processor_config.json", {"label_names": names, "lowercase_questions": True}),
+    ):
+        written = json.loads((copied / file).read_text()) | fields
+        (copied / file).write_text(json.dumps(written))
+    code = """
+import json, sys
+sys.modules["bird_hf"] = None  # importing it would fail
+from transformers import AutoConfig, AutoProcessor
+folder, again = sys.argv[1], sys.argv[1] + "-again"
+config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
+processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+config.save_pretrained(again)
+processor.save_pretrained(again)
+config = AutoConfig.from_pretrained(again, trust_remote_code=True)
+processor = AutoProcessor.from_pretrained(again, trust_remote_code=True)
+messages = [{"role": "user", "content": "WHERE?"}]
+ids = processor.apply_chat_template(messages, tokenize=True, return_dict=True)["input_ids"]
+print(json.dumps([config.label_names, processor.label_names, processor.known_names, processor.decode(ids[0])]))
+"""
+    found = json.loads(run(code, copied, HF_MODULES_CACHE=str(tmp_path), PYTHONPATH=""))
+    assert found[:3] == [names, names, ["brain tumor", "left lung"]]
+    assert "where?" in found[3] and "WHERE?" not in found[3]
 
 
 @pytest.mark.parametrize("path", sorted(HUB.glob("*.py")), ids=lambda path: path.name)

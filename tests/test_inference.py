@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from copy import copy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from PIL import Image
 import bird_hf
 from bird_hf.checkpoint.load import find_checkpoint
 from bird_hf.hub.boxes import Box
-from bird_hf.hub.grounding import Issue, Span
+from bird_hf.hub.grounding import Issue, Span, read
 from bird_hf.hub.modeling_bird import BirdForConditionalGeneration
 from bird_hf.inference import (
     Answer,
@@ -194,7 +196,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
 
     def load_fake(folder: Path) -> GroundingModel:
         folders.append(folder)
-        return GroundingModel(None, None)
+        return GroundingModel(None, SimpleNamespace(known_names=()))
 
     inference = bird_hf.inference
     inference._load_cached.cache_clear()
@@ -221,7 +223,7 @@ def test_a_checkpoint_is_loaded_once_until_its_files_change(
 
 
 def test_a_loaded_model_is_asked_as_it_is(loads: list[Path]) -> None:
-    assert ask(RED, "Where?", model=GroundingModel(None, None)).raw == KIDNEY
+    assert ask(RED, "Where?", model=GroundingModel(None, SimpleNamespace(known_names=()))).raw == KIDNEY
     assert loads == []
 
 
@@ -242,7 +244,92 @@ def test_an_answer_holds_words_boxes_and_issues() -> None:
         "raw": KIDNEY,
         "spans": [span_json(answer.spans[0], (200, 80))],
         "issues": ["not_four_numbers"],
+        "remarks": [],
+        "question": "",
+        "question_boxes_unit": [],
+        "question_boxes_px": [],
+        "image_wh": [200, 80],
+        "model": "",
     }
+
+
+def test_an_answer_holds_its_question_and_its_model(tiny_checkpoint: Path) -> None:
+    answer = load(tiny_checkpoint).ask(RED, "What is this?", box=(10, 5, 30, 20))
+    shown = answer.to_json()
+    assert (answer.question.text, answer.model) == ("What is this?", str(tiny_checkpoint))
+    assert shown["question"] == "What is this?"
+    assert shown["question_boxes_unit"] == [[0.25, 0.25, 0.75, 1.0]]
+    assert shown["question_boxes_px"] == [[10.0, 5.0, 30.0, 20.0]]
+    assert (shown["image_wh"], shown["model"]) == ([40, 20], str(tiny_checkpoint))
+
+
+def test_the_box_of_the_question_is_drawn_too(tiny_checkpoint: Path) -> None:
+    black = Image.new("RGB", (600, 600))
+    question = read("What is <ref>this</ref><box>(500,500),(900,900)</box>?")
+    drawn = Answer.from_raw(KIDNEY, black, question=question).draw()
+    assert drawn.getpixel((300, 400)) != (0, 0, 0) != drawn.getpixel((60, 400))
+    assert (
+        Answer.from_raw(KIDNEY, black).draw().getpixel((539, 400)) == (0, 0, 0) != drawn.getpixel((539, 400))
+    )
+
+
+@pytest.mark.parametrize(
+    ("known", "answered", "remarks"),
+    [
+        (
+            {"ct": ["left kidney", "liver"]},
+            KIDNEY,
+            (
+                "the answer is about 'left kidney', not 'unicorn'",
+                "'unicorn' is not among the 2 names this model was trained on",
+            ),
+        ),
+        (
+            {},
+            KIDNEY,
+            ("the answer is about 'left kidney', not 'unicorn'",),
+        ),  # converted: its names are not known
+        ({"ct": ["unicorn"]}, "There is no unicorn in this image.", ()),
+    ],
+)
+def test_answers_have_remarks_on_their_names(
+    tiny_model, tiny_processor, monkeypatch, known, answered, remarks
+):
+    processor = copy(tiny_processor)
+    processor.label_names = known
+    model = GroundingModel(tiny_model, processor)
+    monkeypatch.setattr(model, "generate", lambda queries, *_: [answered] * len(queries))
+    answer = model.ask(RED, "Where is the unicorn?")
+    assert (answer.text, answer.remarks) == (read(answered).text, remarks)
+    assert answer.to_json()["remarks"] == list(remarks)
+
+
+@pytest.mark.parametrize("box", [(0.1, 0.2, 0.5, 0.9), (0, 0, 1, 1), np.array([0.1, 0.2, 0.5, 0.9])])
+def test_fractions_are_not_taken_for_pixels(box: Any) -> None:
+    with pytest.raises(ValueError, match=r"boxes are in pixels; for fractions of the image use bird_hf.Box"):
+        Query.about(RED, "What is this?", box)
+
+
+def test_a_dtype_and_a_device_may_be_chosen(tiny_checkpoint: Path) -> None:
+    model = load(tiny_checkpoint, device="cpu", dtype="bfloat16")
+    assert {(value.dtype, value.device.type) for value in model.model.parameters()} == {
+        (torch.bfloat16, "cpu")
+    }
+    assert model.ask(RED, "Where?").image_wh == (40, 20)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"device": "gpu"}, "device 'gpu' cannot be used here; use cpu"),
+        ({"device": "cuda:99"}, "device 'cuda:99' cannot be used here; use cpu"),
+        ({"dtype": "int8"}, "dtype 'int8' is unknown; use float32, bfloat16, float16"),
+        ({"dtype": "fast"}, "dtype 'fast' is unknown; use float32, bfloat16, float16"),
+    ],
+)
+def test_an_unknown_device_or_dtype_is_refused(tiny_checkpoint: Path, options: Any, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        load(tiny_checkpoint, **options)
 
 
 def test_an_answer_is_drawn_on_its_image() -> None:

@@ -15,20 +15,21 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import MutableMapping, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
-from tqdm import tqdm
 
 from .checkpoint.load import find_checkpoint, load_checkpoint
 from .draw import draw_spans
 from .hub.boxes import Box
-from .hub.grounding import Issue, Span, read, write
+from .hub.grounding import GroundedText, Issue, Span, read, write
 from .hub.pixels import open_image, rgb_image
+from .progress import progress_bar
+from .remarks import NameRemarks
 
 if TYPE_CHECKING:
     from .hub.modeling_bird import BirdForConditionalGeneration
@@ -38,7 +39,9 @@ ImageSource = str | os.PathLike[str] | bytes | Image.Image
 PixelBox = tuple[float, float, float, float]
 
 MAX_NEW_TOKENS = 128  # two boxes and a long name take about 70
+DTYPES = ("float32", "bfloat16", "float16")
 _CACHED_MODELS = 2
+_NO_QUESTION = GroundedText("", ())
 # The words of a question that its box is written behind: "What is this?", "Describe this region.", not "this image".
 _POINTING = re.compile(
     r"\bthis(?: (?:region|structure|object|area))?\b(?! (?:image|picture|scan|slice)\b)", re.IGNORECASE
@@ -64,6 +67,7 @@ class Query:
         """
         picture = rgb_image(image) if isinstance(image, Image.Image) else open_image(image)
         if box is not None and not isinstance(box, Box):
+            check_pixels(box, "for fractions of the image use bird_hf.Box(x1, y1, x2, y2)")
             box = Box.from_pixels(box, picture.size)
         return cls(tagged_question(question, box), picture)
 
@@ -77,6 +81,9 @@ class Answer:
     spans: the phrases of `text` that were tagged, each with its boxes.
     issues: what is malformed in `raw`; see `bird_hf.read`.
     image: the image that was asked about, upright 8-bit RGB; None if the question had no image.
+    remarks: what to know about the names in question and answer; see `bird_hf.remarks`.
+    question: the words of the question, with the phrases that point at a box.
+    model: the checkpoint that answered, as it was named.
     """
 
     text: str
@@ -84,12 +91,15 @@ class Answer:
     spans: tuple[Span, ...] = ()
     issues: tuple[Issue, ...] = ()
     image: Image.Image | None = field(default=None, repr=False, compare=False)
+    remarks: tuple[str, ...] = ()
+    question: GroundedText = _NO_QUESTION
+    model: str = ""
 
     @classmethod
-    def from_raw(cls, raw: str, image: Image.Image | None = None) -> Answer:
-        """The answer that the tagged text `raw` holds."""
+    def from_raw(cls, raw: str, image: Image.Image | None = None, **fields: Any) -> Answer:
+        """The answer that the tagged text `raw` holds; `fields` are the other fields of an answer."""
         grounded = read(raw)
-        return cls(grounded.text, raw, grounded.spans, grounded.issues, image)
+        return cls(grounded.text, raw, grounded.spans, grounded.issues, image, **fields)
 
     @property
     def image_wh(self) -> tuple[int, int] | None:
@@ -110,16 +120,28 @@ class Answer:
     def to_json(self) -> dict[str, Any]:
         """The document that `bird ask --json` prints, as a dict; boxes in the unit frame and in pixels."""
         size = self._asked_image().size
+        asked = self.question.boxes
         return {
             "text": self.text,
             "raw": self.raw,
             "spans": [span_json(span, size) for span in self.spans],
             "issues": [str(issue) for issue in self.issues],
+            "remarks": list(self.remarks),
+            "question": self.question.text,
+            "question_boxes_unit": [list(box.xyxy) for box in asked],
+            "question_boxes_px": [list(box.to_pixels(size)) for box in asked],
+            "image_wh": list(size),
+            "model": self.model,
         }
 
     def draw(self, reference: Sequence[Span] = ()) -> Image.Image:
-        """A copy of the image with the boxes and their phrases; the boxes of `reference` are dashed and green."""
-        return draw_spans(self._asked_image(), self.spans, reference)
+        """A copy of the image with the boxes of the question and the answer, and their phrases.
+
+        The phrases of the question end in a question mark. The boxes of `reference` are dashed and green. Images with
+        sides below 512 pixels are enlarged.
+        """
+        asked = [Span(f"{span.phrase}?", 0, 0, span.boxes) for span in self.question.spans]
+        return draw_spans(self._asked_image(), [*asked, *self.spans], reference)
 
     def _asked_image(self) -> Image.Image:
         if self.image is None:
@@ -133,11 +155,17 @@ class GroundingModel:
     Args:
         model: a `BirdForConditionalGeneration`, on any device.
         processor: its `BirdProcessor`.
+        name: how the checkpoint is named in answers.
     """
 
-    def __init__(self, model: BirdForConditionalGeneration, processor: BirdProcessor) -> None:
+    def __init__(self, model: BirdForConditionalGeneration, processor: BirdProcessor, name: str = "") -> None:
         self.model = model
         self.processor = processor
+        self.name = name
+
+    @cached_property
+    def _name_remarks(self) -> NameRemarks:
+        return NameRemarks(self.processor.known_names)
 
     def ask(
         self,
@@ -162,9 +190,14 @@ class GroundingModel:
         upright = {key: rgb_image(image) if image is not None else None for key, image in images.items()}
         texts = self.generate(queries, batch_size, max_new_tokens, progress)
         return [
-            Answer.from_raw(text, upright[id(query.image)])
+            self._answer(text, query, upright[id(query.image)])
             for text, query in zip(texts, queries, strict=True)
         ]
+
+    def _answer(self, raw: str, query: Query, image: Image.Image | None) -> Answer:
+        question = read(query.question)
+        remarks = self._name_remarks.remarks(question, read(raw))
+        return Answer.from_raw(raw, image, remarks=remarks, question=question, model=self.name)
 
     @torch.inference_mode()
     def generate(
@@ -182,7 +215,7 @@ class GroundingModel:
         # Questions of similar length go together, to keep padding short.
         order = sorted(range(len(queries)), key=lambda index: len(queries[index].question))
         texts = [""] * len(queries)
-        with tqdm(total=len(queries), desc="answering", unit="question", disable=not progress) as bar:
+        with progress_bar(total=len(queries), desc="answering", unit="question", disable=not progress) as bar:
             for start in range(0, len(order), batch_size):
                 batch = order[start : start + batch_size]
                 generated = self._generate_batch([queries[index] for index in batch], max_new_tokens)
@@ -238,20 +271,49 @@ def ask(
     Raises ValueError, in one line, if the image, the question, the box or the checkpoint cannot be used.
     """
     query = Query.about(image, question, box)
-    if not isinstance(model, GroundingModel):
+    if isinstance(model, GroundingModel):
+        name = model.name
+    else:
         folder = find_checkpoint(model).resolve()
-        model = _load_cached(folder, _last_change_ns(folder))
+        name, model = os.fspath(model), _load_cached(folder, _last_change_ns(folder))
     (answer,) = model.answers([query], max_new_tokens=max_new_tokens)
-    return answer
+    return replace(answer, model=name)
 
 
-def load(name: str | os.PathLike[str] = "bird", **kwargs: Any) -> GroundingModel:
+def load(
+    name: str | os.PathLike[str] = "bird", device: str | None = None, dtype: str | None = None, **kwargs: Any
+) -> GroundingModel:
     """Load a checkpoint folder, or a hub repository OWNER/NAME, for asking.
 
-    `kwargs` go to the model's `from_pretrained`, such as `device_map="cuda"` or `dtype="bfloat16"`.
-    Raises ValueError, in one line, if it is not a usable BiRD checkpoint.
+    device: a torch device such as "cuda" or "cuda:1"; by default the CPU.
+    dtype: float32 (the default), bfloat16 or float16.
+    `kwargs` go to the model's `from_pretrained`, such as `device_map="auto"`.
+    Raises ValueError, in one line, if it is not a usable BiRD checkpoint, or if there is no such device or dtype.
     """
-    return GroundingModel(*load_checkpoint(find_checkpoint(name), **kwargs))
+    place = None if device is None else _check_device(device)
+    if dtype is not None:
+        kwargs["dtype"] = _check_dtype(dtype)
+    model, processor = load_checkpoint(find_checkpoint(name), **kwargs)
+    return GroundingModel(model if place is None else model.to(place), processor, os.fspath(name))
+
+
+def _check_device(name: str) -> torch.device:
+    """Raises ValueError if torch does not know the device, or cannot use it here."""
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        found = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+        found += ["mps"] if torch.backends.mps.is_available() else []
+        raise ValueError(f"device {name!r} cannot be used here; use {' or '.join(found)}") from error
+    return device
+
+
+def _check_dtype(name: str | torch.dtype) -> torch.dtype:
+    dtype = getattr(torch, name, None) if isinstance(name, str) else name
+    if dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        raise ValueError(f"dtype {name!r} is unknown; use {', '.join(DTYPES)}")
+    return dtype
 
 
 def tagged_question(question: str, box: Box | None = None) -> str:
@@ -277,6 +339,24 @@ def read_box_px(text: str, name: str = "box") -> PixelBox:
         example = "such as 10,20,110,90"
         raise ValueError(f"{name} {text!r} is not four numbers x1,y1,x2,y2 in pixels, {example}") from None
     return x1, y1, x2, y2
+
+
+def read_box_unit(text: str, name: str = "box") -> Box:
+    """The `Box` of "x1,y1,x2,y2", fractions of the image. Raises ValueError, calling the text `name`, if it is none."""
+    try:
+        return Box(*(float(part) for part in text.split(",")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{name} {text!r} is not a box: four fractions x1,y1,x2,y2 with 0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1, "
+            "such as 0.1,0.2,0.5,0.9"
+        ) from error
+
+
+def check_pixels(xyxy: Sequence[float], remedy: str) -> None:
+    """Raises ValueError, ending in `remedy`, if corners seem to be fractions of the image: none is above 1."""
+    if all(0 <= value <= 1 for value in xyxy):
+        shown = ",".join(f"{value:g}" for value in xyxy)
+        raise ValueError(f"box {shown}: boxes are in pixels; {remedy}")
 
 
 def span_json(span: Span, image_wh: tuple[int, int]) -> dict[str, Any]:

@@ -26,7 +26,9 @@ import hashlib, json, os, signal, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from bird_hf.convert import convert, tqdm, weight_writer
+from tqdm import tqdm
+
+from bird_hf.convert import convert, weight_writer
 
 weight_writer.SHARD_BYTES = 1_000_000
 src, root = map(Path, sys.argv[1:])

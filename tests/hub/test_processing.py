@@ -218,6 +218,85 @@ def test_a_saved_processor_is_the_same_processor(processor, tmp_path):
     assert again.tokenizer.padding_side == "left"
 
 
+NAMES = {"ct": ["left kidney", "liver"], "mr": ["left kidney"]}
+
+
+def test_known_names_are_saved_with_the_processor(tokenizer, tmp_path):
+    images = BirdImageProcessor(size={"height": 16, "width": 16})
+    BirdProcessor(images, tokenizer, QUERIES, label_names=NAMES, lowercase_questions=True).save_pretrained(
+        tmp_path
+    )
+    again = BirdProcessor.from_pretrained(tmp_path)
+    assert again.label_names == NAMES
+    assert again.known_names == ("left kidney", "liver")
+    assert again.lowercase_questions
+
+
+def test_a_processor_without_names_knows_none(processor):
+    assert processor.label_names == {} and processor.known_names == ()
+    assert not processor.lowercase_questions
+
+
+# --- questions in lower case -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def lowercase_processor(tokenizer):
+    images = BirdImageProcessor(size={"height": 16, "width": 16})
+    return BirdProcessor(images, tokenizer, num_queries=QUERIES, lowercase_questions=True)
+
+
+def test_questions_are_tokenized_in_lower_case_and_nothing_else_is(lowercase_processor):
+    system = {"role": "system", "content": "Be Brief."}
+    messages = [system, user(PICTURE, "Where Is THE Left Kidney?"), assistant("The Left Kidney.")]
+    ids = encode(lowercase_processor, messages)["input_ids"][0]
+    assert decoded(lowercase_processor, ids) == (
+        "<|im_start|>system\nBe Brief.<|im_end|>\n"
+        "<|im_start|>user\nPicture 1: <img>[image]</img>\nwhere is the left kidney?<|im_end|>\n"
+        "<|im_start|>assistant\nThe Left Kidney.<|im_end|>\n"
+    )
+
+
+def test_upper_and_lower_case_give_the_same_ids(lowercase_processor):
+    spellings = ["WHERE IS THE LIVER?", "where is the liver?", "Where Is The Liver?"]
+    batch = encode(lowercase_processor, [[user(text)] for text in spellings])["input_ids"]
+    assert (batch == batch[0]).all()
+    plain = encode(lowercase_processor, [{"role": "user", "content": spellings[0]}])["input_ids"]
+    assert torch.equal(plain[0], batch[0])
+
+
+def test_by_default_questions_keep_their_case(processor):
+    ids = encode(processor, [user("Where Is It?")])["input_ids"][0]
+    assert "Where Is It?" in decoded(processor, ids)
+
+
+def test_messages_are_not_changed_in_place(lowercase_processor):
+    messages = [user("Where?")]
+    lowercase_processor.fold_questions(messages)
+    assert messages == [user("Where?")]
+
+
+@pytest.mark.parametrize(
+    ("text", "folded"),
+    [
+        ("What is THIS <box>(1,2),(3,4)</box>?", "what is this <box>(1,2),(3,4)</box>?"),
+        ("<BOX>(1,2),(3,4)</BOX>", "<BOX>(1,2),(3,4)</BOX>"),  # not a tag, and does not become one
+        ("A <IMG> B <|IM_END|> C", "a <IMG> b <|IM_END|> c"),
+        ("İLIUM", "İlium"),  # its small form is two characters long
+        ("ΟΔΟΣ", "οδος"),
+        ("", ""),
+    ],
+)
+def test_lower_case_keeps_length_and_makes_no_tags(text, folded):
+    assert processing_bird.lower_case(text) == folded
+    assert len(folded) == len(text)
+
+
+@pytest.mark.parametrize("token", [token.content for token in CONTROL_TOKENS if "extra" not in token.content])
+def test_no_capital_letters_become_a_token(lowercase_processor, token):
+    assert processing_bird.lower_case(token.upper()) == token.upper()
+
+
 def test_servers_learn_how_many_slots_images_take(processor):
     found = processor._get_num_multimodal_tokens(image_sizes=[(10, 20), (30, 40)])
     assert found.num_image_tokens == [QUERIES, QUERIES]

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+from copy import copy
 from pathlib import Path
 
 import pytest
 import torch
+from datasets import load_dataset
 from peft import PeftModel
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
+from bird_hf.checkpoint.adapters import merge_adapter
 from bird_hf.checkpoint.load import load_checkpoint
 from bird_hf.hub.modeling_bird import BirdForConditionalGeneration
 from bird_hf.train import run, sft
+from bird_hf.train.collate import GroundingCollator
 from bird_hf.train.sft import save_for_use
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -247,3 +252,45 @@ def test_a_recipe_may_be_evaluated_on_another_split(trainer_of, tiny_checkpoint)
     )
     trainer.train()
     assert [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
+
+
+# --- the names that a model knows --------------------------------------------------------------------------
+
+
+def test_a_trained_checkpoint_lists_the_names_of_its_data(
+    write_recipe, tmp_path, tiny_checkpoint, four_phantoms
+):
+    rows = load_dataset(four_phantoms, "chat", split="train")
+    names: dict[str, set[str]] = {}
+    for row in rows:
+        names.setdefault(row["modality"], set()).update(
+            item["label"] for item in row["objects"] if item["present"]
+        )
+    model, processor = load_checkpoint(
+        run.main(["--config", str(write_recipe(tmp_path, model_name_or_path=str(tiny_checkpoint)))])
+    )
+    assert model.config.label_names == {modality: sorted(names[modality]) for modality in sorted(names)}
+    assert processor.label_names == model.config.label_names
+    assert set(processor.known_names) == set().union(*names.values())
+
+
+def test_an_adapter_passes_its_names_on_when_it_is_merged(write_recipe, tmp_path, tiny_checkpoint):
+    path = write_recipe(tmp_path, model_name_or_path=str(tiny_checkpoint), **LORA)
+    adapter = run.main(["--config", str(path)])
+    merge_adapter(adapter, tiny_checkpoint, tmp_path / "merged")
+    model, processor = load_checkpoint(tmp_path / "merged")
+    assert model.config.label_names == processor.label_names != {}
+
+
+def test_questions_are_learnt_in_the_case_in_which_they_are_asked(tiny_processor):
+    processor = copy(tiny_processor)
+    processor.lowercase_questions = True
+    row = {
+        "image": Image.new("RGB", (9, 9)),
+        "messages": [
+            {"role": "user", "content": "WHERE Is It?"},
+            {"role": "assistant", "content": "Here It Is."},
+        ],
+    }
+    text = processor.tokenizer.decode(GroundingCollator(processor).pack(row).input_ids)
+    assert "\nwhere is it?<|im_end|>" in text and "Here It Is.<|im_end|>" in text

@@ -34,6 +34,7 @@ def merge_adapter(adapter: Path, base: Path, out: Path) -> None:
         with silent_loading():
             processor = load_processor(adapter)
         check_processor(processor, model.config, adapter)
+        model.config.label_names = processor.label_names  # with those of the adapter's training data
     _merged(model, adapter, base).save_pretrained(out)
     processor.save_pretrained(out)
     for folder in (base, adapter):

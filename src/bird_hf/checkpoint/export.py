@@ -5,9 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from tqdm import tqdm
-
 from ..atomic_writes import replacing_folder
+from ..progress import progress_bar
 from .adapters import find_base, merge_adapter
 from .load import check_folder, copy_code
 from .model_card import read_origin, write_card
@@ -44,7 +43,7 @@ def export_checkpoint(
         {path for part in _PARTS for path in model.glob(part)} - {model / name for name in _TRAINING_STATE}
     )
     with replacing_folder(out) as making:
-        for path in tqdm(files, desc="copying", unit="file"):
+        for path in progress_bar(files, desc="copying", unit="file"):
             shutil.copyfile(path, making / path.name)
         copy_code(making)
         if origin or not has_card:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 from transformers import GenerationConfig
 
 from ..atomic_writes import write_text
@@ -22,6 +21,7 @@ from ..checkpoint.model_card import read_origin, render_card
 from ..hub.image_processing_bird import BirdImageProcessor
 from ..hub.modeling_bird import BirdForConditionalGeneration
 from ..hub.processing_bird import END_OF_TEXT, TURN_END, BirdProcessor
+from ..progress import progress_bar
 from .layouts import block_sizes
 from .qwen_tokenizer import read_tokenizer
 from .resumable_folder import check_space, resumable_folder
@@ -95,7 +95,9 @@ def convert(
 def _write_weights(shards: list[Shard], missing: list[Shard], source: SourceCheckpoint, folder: Path) -> None:
     """Write the missing shards, and the index of all."""
     total, to_write = (sum(shard.size for shard in group) for group in (shards, missing))
-    with tqdm(desc="converting", total=total, initial=total - to_write, unit="B", unit_scale=True) as bar:
+    with progress_bar(
+        desc="converting", total=total, initial=total - to_write, unit="B", unit_scale=True
+    ) as bar:
         for shard in missing:
             write_shard(shard, source.weights, folder, bar.update)
     write_index(shards, folder)

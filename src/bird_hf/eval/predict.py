@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
-from tqdm import tqdm
 
 from ..checkpoint.load import find_checkpoint
 from ..data.folder.publish import open_folder
 from ..data.records import SINGLE_TASKS
 from ..inference import GroundingModel, Query, load
+from ..progress import progress_bar
 from .hallucination import missing_objects
 from .predictions import Prediction, finished, write_predictions
 from .run import Run, begin_run, prediction_file, weights_sha256
@@ -97,7 +97,7 @@ def _answer(
     left = [each for each in questions if each.id not in done]
     with (
         out.open("a", encoding="utf-8") as file,
-        tqdm(total=len(questions), initial=len(done), desc=out.stem) as bar,
+        progress_bar(total=len(questions), initial=len(done), desc=out.stem) as bar,
     ):
         for start in range(0, len(left), batch_size):
             batch = left[start : start + batch_size]

@@ -6,6 +6,7 @@ The defaults are the paper's: ViT-bigG at 448 pixels, 256 queries, Qwen-7B (BiRD
 from __future__ import annotations
 
 import math
+from dataclasses import field
 from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
@@ -110,6 +111,8 @@ class BirdConfig(PreTrainedConfig):
         box_token_ids: ids of `<box>` and `</box>`; required for smoothing.
         coordinate_token_runs: first and last id of each run of consecutive ids; the runs together are the tokens of
             0 to 1000, in order; required for smoothing.
+        label_names: for each modality, the names of the objects that the training data has boxes of, sorted; empty if
+            they are not known, as after a conversion. `BirdProcessor` has a copy.
     """
 
     model_type = "bird"
@@ -124,6 +127,7 @@ class BirdConfig(PreTrainedConfig):
     box_token_ids: list[int] | None = None
     coordinate_token_runs: list[list[int]] | None = None
     tie_word_embeddings: bool = False
+    label_names: dict[str, list[str]] = field(default_factory=dict)
 
     def __post_init__(self, **kwargs: Any) -> None:
         _refuse_old_keys(kwargs)

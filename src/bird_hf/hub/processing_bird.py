@@ -45,6 +45,8 @@ CONTROL_TOKENS: tuple[AddedToken, ...] = tuple(
     )
 )
 _RESERVED = re.compile("|".join(re.escape(token.content) for token in CONTROL_TOKENS if token.special))
+# With a group, so that re.split returns the tokens too; in any case, so that no text becomes a token by folding.
+_ANY_TOKEN = re.compile(f"({'|'.join(re.escape(token.content) for token in CONTROL_TOKENS)})", re.IGNORECASE)
 
 # From transformers 5.23 on; this goes when no older version is supported.
 _CAN_SANITIZE = "sanitize_control_tokens" in signature(ProcessorMixin.apply_chat_template).parameters
@@ -118,6 +120,9 @@ class BirdProcessor(ProcessorMixin):
         tokenizer: a tokenizer that knows `CONTROL_TOKENS`.
         num_queries: image tokens per image; the model's `config.num_queries`.
         chat_template: ChatML with numbered pictures unless another is given.
+        label_names: the model's `config.label_names`.
+        lowercase_questions: convert the text of user messages to lower case before it is tokenized, for models whose
+            training did so; tags, answers and system messages keep their case.
     """
 
     _auto_class = "AutoProcessor"  # saving copies the files of this folder that it needs
@@ -128,12 +133,21 @@ class BirdProcessor(ProcessorMixin):
         tokenizer: Any = None,
         num_queries: int = 256,
         chat_template: str | None = None,
+        label_names: dict[str, list[str]] | None = None,
+        lowercase_questions: bool = False,
         **kwargs: Any,
     ):
         self.num_queries = num_queries
+        self.label_names = label_names or {}
+        self.lowercase_questions = lowercase_questions
         self.image_token = IMAGE_TOKEN
         self.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
         super().__init__(image_processor, tokenizer, chat_template=chat_template or CHAT_TEMPLATE)
+
+    @property
+    def known_names(self) -> tuple[str, ...]:
+        """The names of all modalities in `label_names`, each once, sorted; empty if they are not known."""
+        return tuple(sorted({name for names in self.label_names.values() for name in names}))
 
     def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs: Any) -> str:
         """The text with which the base class replaces one placeholder."""
@@ -165,7 +179,7 @@ class BirdProcessor(ProcessorMixin):
         ValueError.
         `sanitize_control_tokens=False` lets them through.
         """
-        conversation = _join_texts(conversation)
+        conversation = self.fold_questions(_join_texts(conversation))
         if sanitize_control_tokens:
             if _CAN_SANITIZE and tokenize and not return_assistant_tokens_mask:
                 kwargs["sanitize_control_tokens"] = True
@@ -178,6 +192,13 @@ class BirdProcessor(ProcessorMixin):
             return_assistant_tokens_mask=return_assistant_tokens_mask,
             **kwargs,
         )
+
+    def fold_questions(self, conversation: Any) -> Any:
+        """A conversation, or a batch of them, as the model is trained to read it: see `lowercase_questions`.
+
+        `apply_chat_template` calls it. Texts keep their length, so that character offsets stay valid.
+        """
+        return _in_lower_case(conversation) if self.lowercase_questions else conversation
 
     def post_process_grounding(
         self, texts_or_ids: Any, target_sizes: Sequence[tuple[int, int]] | None = None
@@ -227,6 +248,38 @@ def _join_texts(conversation: Any) -> Any:
 
 def _is_text(part: Any) -> bool:
     return isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
+
+
+def _in_lower_case(conversation: Any) -> Any:
+    """A copy of messages, single or nested in lists, with the texts of the user's messages in lower case."""
+    if isinstance(conversation, (list, tuple)):
+        return [_in_lower_case(part) for part in conversation]
+    if not isinstance(conversation, dict) or conversation.get("role") != "user":
+        return conversation
+    content = conversation.get("content")
+    if isinstance(content, str):
+        return {**conversation, "content": lower_case(content)}
+    return {**conversation, "content": [_part_in_lower_case(part) for part in content or ()]}
+
+
+def _part_in_lower_case(part: Any) -> Any:
+    text = part.get("text") if isinstance(part, dict) else None
+    return {**part, "text": lower_case(text)} if isinstance(text, str) else part
+
+
+def lower_case(text: str) -> str:
+    """A text in lower case, of the same length, without change to tags or to what would become a tag."""
+    pieces = _ANY_TOKEN.split(text)
+    pieces[::2] = [_same_length_lower(piece) for piece in pieces[::2]]
+    return "".join(pieces)
+
+
+def _same_length_lower(text: str) -> str:
+    """`str.lower`, except for the few letters whose small form has more characters."""
+    lower = text.lower()
+    return (
+        lower if len(lower) == len(text) else "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
+    )
 
 
 def _message_texts(conversation: Any) -> Iterator[str]:

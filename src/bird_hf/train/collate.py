@@ -98,7 +98,7 @@ class GroundingCollator:
                 content.insert(0, {"type": "image"})
             typed.append([{"role": first["role"], "content": content}, *rest])
         encoded = self.processor.tokenizer.apply_chat_template(
-            typed,
+            self.processor.fold_questions(typed),
             chat_template=self.processor.chat_template,
             tokenize=True,
             return_dict=True,

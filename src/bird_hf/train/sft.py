@@ -19,6 +19,7 @@ from trl import ModelConfig, ScriptArguments, SFTTrainer, get_peft_config, get_q
 from ..hub.modeling_bird import BirdForConditionalGeneration
 from ..hub.processing_bird import BirdProcessor
 from .collate import GroundingCollator
+from .label_names import add_label_names
 from .recipe import BirdSFTConfig, Recipe
 
 
@@ -52,6 +53,7 @@ def build_trainer(
     model, processor = load_model(recipe.model)
     if args.freeze_vision:
         model.freeze_vision()
+    add_label_names(model.config, processor, train_dataset)
     return BirdSFTTrainer(
         model=model,
         args=args,

@@ -128,3 +128,11 @@ def test_each_query_begins_at_its_own_position(tiny_sizes):
         row, column = divmod(query, 8)
         near = weights[query, max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2]
         assert near.sum() > 0.8, f"query {query} attends elsewhere"
+
+
+def test_a_new_model_may_read_questions_in_lower_case(tiny_sizes):
+    sizes = NewModel(vocab_size=500, lowercase_questions=True, **tiny_sizes)
+    _, processor = create_model(sizes, ["where is it?"])
+    assert processor.lowercase_questions
+    message = {"role": "user", "content": "WHERE Is It?"}
+    assert processor.fold_questions([message])[0]["content"] == "where is it?"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from datasets import Dataset
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
@@ -348,3 +349,21 @@ def test_nano_recipe_sets_every_field_that_training_from_scratch_adds():
     recipe = yaml.safe_load(NANO.read_text())
     added = set(run.FromScratchConfig.__annotations__) - {"OLD_FIELDS"}
     assert added <= recipe.keys()
+
+
+# --- the names that a model knows, and the case of its questions ---------------------------------------------
+
+
+def test_a_new_checkpoint_lists_the_names_of_its_data(write_recipe, tmp_path, new_model, four_phantoms):
+    path = write_recipe(tmp_path, new_model=new_model | {"lowercase_questions": True})
+    model, processor = load_checkpoint(run.main(["--config", str(path)]))
+    assert model.config.label_names == processor.label_names != {}
+    assert processor.lowercase_questions
+
+
+def test_the_tokenizer_is_trained_on_questions_as_they_are_read():
+    row = {"messages": [{"role": "user", "content": "WHERE?"}, {"role": "assistant", "content": "Here."}]}
+    rows = Dataset.from_list([row])
+    plain, folded = (list(from_scratch.conversation_texts(rows, option)) for option in (False, True))
+    assert "WHERE?" in plain and "Here." in plain
+    assert folded == ["where?" if text == "WHERE?" else text for text in plain]

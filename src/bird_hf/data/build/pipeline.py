@@ -16,9 +16,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Literal
 
-from tqdm import tqdm
-
 from ...atomic_writes import write_text
+from ...progress import progress_bar
 from ..folder.publish import png_bytes, rows_of
 from ..folder.subsets import SIZES
 from ..masks import record_of
@@ -212,7 +211,7 @@ def _list(context: BuildContext) -> None:
     with state.stage("list") as todo:
         if todo:
             names: Counter[tuple[str, str, str]] = Counter()
-            listed = tqdm(context.source.listed(), desc="listing", unit="image")
+            listed = progress_bar(context.source.listed(), desc="listing", unit="image")
             state.add_listed(_reviewed(listed, context.review, names), settings.seed)
             state.add_names(names, context.spelled)
             state.pick(round(settings.limit * _SPARE), settings.slice_spacing)
@@ -249,7 +248,7 @@ def _read(context: BuildContext) -> None:
     )
     jobs = batched(state.candidates_to_read(), _CHUNK)
     workers = min(context.workers, -(-(total - done) // _CHUNK))
-    with tqdm(total=total, initial=done, desc="reading", unit="image") as bar:
+    with progress_bar(total=total, initial=done, desc="reading", unit="image") as bar:
         for results in in_workers(read, jobs, workers, context.engine):
             with state.transaction():
                 state.add_reads(results)
@@ -303,7 +302,7 @@ def _write_dialogues(context: BuildContext, teacher: Teacher) -> None:
     single_class = single_class_modalities(state.chosen_records())
     total, done = state.count("chosen"), state.count("words")
     answers = _answers(context, teacher)
-    with tqdm(total=total, initial=done, desc="writing", unit="image") as bar:
+    with progress_bar(total=total, initial=done, desc="writing", unit="image") as bar:
         for batch in batched(answers, _CHUNK):
             with state.transaction():
                 state.add_dialogues(_dialogue_result(answer, single_class, review) for answer in batch)

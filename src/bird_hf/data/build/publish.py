@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from ...atomic_writes import move_folder
 from ...markdown import Markup, table
+from ...progress import progress_bar
 from ..folder.publish import write_card
 from ..folder.shards import Rows, ShardWriter
 from ..folder.subsets import ImageOrder, Subset, cut, stratified
@@ -53,7 +54,7 @@ def write_dataset(
     shutil.rmtree(making, ignore_errors=True)
     counts: dict[str, dict[str, int]] = {}
     subsets: list[Subset] = []
-    with tqdm(total=state.published_count(), desc="publishing", unit="image") as bar:
+    with progress_bar(total=state.published_count(), desc="publishing", unit="image") as bar:
         for split in _SPLITS:
             images = stratified(state.images_of_split(split))
             parts = cut(images, settings["subsets"]) if split == "train" else []

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from tqdm import tqdm
 
+from ...progress import progress_bar
 from ..folder.publish import image_cell, publish
 from ..masks import record_of
 from ..phantoms import draw_phantom
@@ -68,7 +68,7 @@ def sample_dialogues(
     style = Style(wordings, vocabulary=embedded_names())
     rng = np.random.default_rng([SEED, split == "test"])
     images = sample_images(split, PHANTOMS_PER_MODALITY[split], SLICES_PER_PLANE[split])
-    for image, record in tqdm(images, desc=f"{split} images", unit="image"):
+    for image, record in progress_bar(images, desc=f"{split} images", unit="image"):
         dialogue = write_dialogue(record, rng, _TURNS, absent=1, pairs=int(rng.random() < 0.3), style=style)
         yield dialogue, image_cell(image)
 

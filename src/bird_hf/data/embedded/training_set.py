@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import yaml
-from tqdm import tqdm
 
 from ...atomic_writes import move_folder
+from ...progress import progress_bar
 from ..folder.publish import image_cell, rows_of, write_card
 from ..folder.shards import shard_path, write_shard
 from ..masks import record_of
@@ -72,7 +72,7 @@ def render_training_set(out: Path, images: int, seed: int, workers: int | None =
     shards = -(-images // IMAGES_PER_SHARD)
     missing = [number for number in range(shards) if not shard_path(folder, "train", number, shards).exists()]
     render = partial(_render_shard, folder, shards, images, seed)
-    with tqdm(total=shards, initial=shards - len(missing), desc="rendering", unit="shard") as bar:
+    with progress_bar(total=shards, initial=shards - len(missing), desc="rendering", unit="shard") as bar:
         for _ in in_workers(render, missing, workers or os.cpu_count() or 1):
             bar.update()
     write_card(making, {Task.CHAT.value: {"train": images}}, _CARD)

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from ...hub.boxes import Box
 from ...hub.grounding import Span, read
 from ...hub.pixels import open_image
+from ...progress import progress_bar
 from ..near_duplicates import HashIndex, difference_hash
 from ..records import Axis, Modality, Task
 from ..sides import other_side
@@ -126,7 +126,7 @@ def _rows_with_places(
     splits: Mapping[str, Sequence[Path]], columns: Sequence[str], description: str
 ) -> Iterator[tuple[Place, str, Row]]:
     """Yields (place, split, row)."""
-    with tqdm(desc=description, unit="row") as progress:
+    with progress_bar(desc=description, unit="row") as progress:
         for split, paths in splits.items():
             for path in paths:
                 for number, row in enumerate(stream_rows([path], columns)):

@@ -9,11 +9,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from ...atomic_writes import replacing_folder
 from ...hub.grounding import Span, read
 from ...hub.pixels import open_image
+from ...progress import progress_bar
 from ..folder.publish import write_card
 from ..folder.shards import Row, write_stream
 from ..records import Dialogue, ImageRecord, Instance, Task, Turn, dialogue_row
@@ -114,7 +113,7 @@ def _rows(
     """Yields the rows of a file. Writes what rows have no column for to `layout`, and adds the turns to `turns`."""
     with layout.open("w", encoding="utf-8") as lines:
         lines.write(to_json({"file": file.path.name}) + "\n")
-        for number, value in tqdm(read_list(file.path), desc=file.path.name, unit="entry"):
+        for number, value in progress_bar(read_list(file.path), desc=file.path.name, unit="entry"):
             try:
                 entry = read_entry(value)
                 image_wh, cell = images.read(entry.image_id)
@@ -188,7 +187,7 @@ class TurnTable:
             {"split": split},
         )
         by_image = groupby(found, key=lambda row: row[0])
-        for image_id, rows in tqdm(by_image, desc=f"{split} chats", unit="image"):
+        for image_id, rows in progress_bar(by_image, desc=f"{split} chats", unit="image"):
             image_wh, cell = images.read(image_id)
             turns = [(Task(task), (question, answer)) for _, task, question, answer in rows]
             yield dialogue_row(_dialogue(image_id, image_wh, turns), cell) | {"task": Task.CHAT.value}

@@ -16,9 +16,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from ...atomic_writes import replacing_folder
+from ...progress import progress_bar
 from ..folder.publish import png_bytes
 from ..records import CLASSES_TABLE, IMAGES_TABLE, MaskedImage, MaskName, Modality
 from . import PHANTOM_LABELS, draw_phantom
@@ -31,7 +31,7 @@ def write_phantoms(out: Path, count: int, seed: int, side: int) -> tuple[int, in
     total = count * len(Modality)
     images = (draw_phantom(modality, seed + number, side) for modality in Modality for number in range(count))
     classes = {f"phantom_{modality.value}": PHANTOM_LABELS[modality] for modality in Modality}
-    return write_folder(out, tqdm(images, total=total, desc="phantoms", unit="image"), classes)
+    return write_folder(out, progress_bar(images, total=total, desc="phantoms", unit="image"), classes)
 
 
 def write_folder(

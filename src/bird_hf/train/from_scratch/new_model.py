@@ -38,6 +38,7 @@ class NewModel:
     coordinate_tokens: give each number from 0 to 1000 a token of its own; see `coordinate_tokens.py`.
     coordinate_smoothing_sigma: see `BirdConfig`; needs coordinate_tokens.
     sequence_bias: added to the logits of words of one token in generation (transformers' `sequence_bias`).
+    lowercase_questions: see `BirdProcessor`.
     local_resampler_init: start each query of the resampler with attention at its own position in the image.
     """
 
@@ -47,6 +48,7 @@ class NewModel:
     coordinate_tokens: bool = False
     coordinate_smoothing_sigma: float = 0.0
     sequence_bias: dict[str, float] = field(default_factory=dict)
+    lowercase_questions: bool = False
     local_resampler_init: bool = False
 
     @classmethod
@@ -85,7 +87,10 @@ def create_model(
             init_coordinate_embeddings(weight, ids)
     side = config.vision_config.image_size
     images = BirdImageProcessor(size={"height": side, "width": side})
-    return model, BirdProcessor(images, tokenizer, num_queries=config.num_queries)
+    processor = BirdProcessor(
+        images, tokenizer, num_queries=config.num_queries, lowercase_questions=sizes.lowercase_questions
+    )
+    return model, processor
 
 
 def _config(sizes: NewModel, tokenizer: PreTrainedTokenizerBase) -> BirdConfig:

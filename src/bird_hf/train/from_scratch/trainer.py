@@ -19,8 +19,9 @@ from trl.trainer.utils import FusedCausalLMOutput
 
 from ...data.embedded.training_set import render_training_set
 from ...hub.modeling_bird import BirdForConditionalGeneration
-from ...hub.processing_bird import BirdProcessor
+from ...hub.processing_bird import BirdProcessor, lower_case
 from ..collate import IGNORED
+from ..label_names import add_label_names
 from ..recipe import Recipe
 from ..sft import BirdSFTTrainer, load_model
 from . import cpu_attention
@@ -243,6 +244,7 @@ def build_trainer(
     model, processor = _model_of(recipe, args, train_dataset)
     if args.freeze_vision:
         model.freeze_vision()
+    add_label_names(model.config, processor, train_dataset)
     tokenizer = processor.tokenizer
     classes = classes_of(train_dataset) if args.detection_loss_weight else None
     return FromScratchTrainer(
@@ -273,7 +275,8 @@ def _model_of(
     if recipe.model.model_name_or_path:
         raise ValueError("the recipe sets both `model_name_or_path` and `new_model`; remove one")
     sizes = NewModel.from_dict(args.new_model)
-    return create_model(sizes, conversation_texts(train_dataset), recipe.model.attn_implementation)
+    texts = conversation_texts(train_dataset, sizes.lowercase_questions)
+    return create_model(sizes, texts, recipe.model.attn_implementation)
 
 
 def _detection_head(
@@ -303,12 +306,16 @@ def render_missing(script: ScriptArguments, args: FromScratchConfig) -> None:
         render_training_set(Path(script.dataset_name), args.render_images, args.seed)
 
 
-def conversation_texts(dataset: Dataset) -> Iterator[str]:
-    """The texts of a dataset's conversations and of the chat template; images are not decoded."""
+def conversation_texts(dataset: Dataset, lowercase_questions: bool = False) -> Iterator[str]:
+    """The texts of a dataset's conversations and of the chat template; images are not decoded.
+
+    lowercase_questions: the questions as `BirdProcessor` with this option reads them.
+    """
     step = max(1, len(dataset) // _TOKENIZER_ROWS)
     for row in dataset.select_columns(["messages"]).select(range(0, len(dataset), step)):
         yield "system\nYou are a helpful assistant."
         for message in row["messages"]:
             yield f"{message['role']}\n"
             yield "Picture 1: "
-            yield message["content"]
+            is_folded = lowercase_questions and message["role"] == "user"
+            yield lower_case(message["content"]) if is_folded else message["content"]
