@@ -28,7 +28,8 @@ from bird_hf.checkpoint.load import find_checkpoint
 from bird_hf.data.embedded.cases import EMBEDDED_CASES
 from bird_hf.data.embedded.sample_set import Split, sample_phantoms, spaced_slices
 from bird_hf.data.records import ImageRecord, MaskedImage, Turn
-from bird_hf.data.teachers.templates import askable_absent, classify, ground
+from bird_hf.data.teachers.subjects import askable_absent
+from bird_hf.data.teachers.templates import classify, ground
 from bird_hf.eval.predictions import Prediction, write_predictions
 from bird_hf.eval.recall import Recall, mean_score, total
 from bird_hf.eval.run import Run, begin_run, prediction_file, weights_sha256

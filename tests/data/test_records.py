@@ -32,7 +32,7 @@ settings.load_profile("no deadline")
 
 COLUMNS = [
     "image_id", "image", "image_wh", "modality", "modality_detail", "region", "axis", "slice", "dataset", "case_id",
-    "caption", "task", "messages", "independent", "objects", "synthetic", "teacher",
+    "caption", "task", "messages", "forms", "independent", "objects", "synthetic", "teacher",
 ]  # fmt: skip
 LIVER = Instance("liver_0", "liver", Box(0.1, 0.2, 0.3, 0.4), 0.04)
 SPLEEN = Instance("spleen_0", "spleen", None, 0.0)
@@ -45,6 +45,7 @@ WHERE = Turn(
     "Here is the liver.",
     answer_spans=(Span("liver", 12, 17, (LIVER.box,)),),
     instance_ids=("liver_0",),
+    form="vg/plain/where-is-the",
 )
 WHERE_NOT = Turn(Task.VISUAL_GROUNDING, "Find the spleen.", "There is no spleen.", instance_ids=("spleen_0",))
 WHAT = Turn(
@@ -83,6 +84,7 @@ def test_the_whole_row():
             {"role": "user", "content": "Where is the liver?"},
             {"role": "assistant", "content": "Here is the <ref>liver</ref><box>(100,200),(300,400)</box>."},
         ],
+        "forms": ["vg/plain/where-is-the"],
         "independent": True,
         "objects": [
             {

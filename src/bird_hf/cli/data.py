@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -26,6 +26,10 @@ Pixels = Annotated[
         "--pixels/--no-pixels", help="Whether rows hold the images; by default if the licence allows it."
     ),
 ]
+Wordings = Annotated[
+    Literal["plain", "varied"],
+    typer.Option(help="Templates' questions in the training split; the test split has the plain ones."),
+]
 Price = Annotated[float, typer.Option(min=0, help="Of a million tokens, for the costs of --dry-run.")]
 _SUBSETS = ",".join(map(str, SIZES))
 data_app = typer.Typer(
@@ -39,11 +43,11 @@ OutFolder = Annotated[
 
 
 @data_app.command("sample")
-def data_sample(out: OutFolder = Path("med-grit")) -> None:
+def data_sample(out: OutFolder = Path("med-grit"), wordings: Wordings = "varied") -> None:
     """Write the embedded sample as Parquet: real slices and phantoms, all four tasks."""
     from ..data.embedded.sample_set import write_sample
 
-    _echo_rows(write_sample(out))
+    _echo_rows(write_sample(out, wordings))
 
 
 @data_app.command("phantoms")
@@ -73,6 +77,7 @@ def data_build(
     seed: Annotated[int, typer.Option(min=0, help="Seed of sampling, split and dialogues.")] = 0,
     pixels: Pixels = None,
     subsets: Subsets = _SUBSETS,
+    wordings: Wordings = "varied",
     batch: Annotated[bool, typer.Option("--batch", help="Use the Batch API of the chat model.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count the chat model's tokens.")] = False,
     prompt_price: Price = 0.0,
@@ -86,7 +91,7 @@ def data_build(
 
     sizes, rejected = read_sizes(subsets), read_review(out / "review").turns
     words = open_teacher(teacher, seed, out / ".build" / "replies", model, base_url, batch, rejected)
-    settings = BuildSettings(limit=limit, seed=seed, teacher=words.name, pixels=pixels, subsets=sizes)
+    settings = BuildSettings(limit, seed, words.name, pixels=pixels, subsets=sizes, wordings=wordings)
     workers = workers or os.cpu_count() or 1
     if dry_run:
         from ..data.build.costs import as_table, estimate_build

@@ -283,7 +283,10 @@ def single_class_modalities(records: Iterable[ImageRecord]) -> set[Modality]:
 
 @dataclass(frozen=True)
 class Turn:
-    """A question and its answer as clean text with spans; tags are written only by `tagged`."""
+    """A question and its answer as clean text with spans; tags are written only by `tagged`.
+
+    form: the id of the question's wording (see teachers/wordings), "" if unknown.
+    """
 
     task: Task
     question: str
@@ -291,6 +294,7 @@ class Turn:
     question_spans: tuple[Span, ...] = ()
     answer_spans: tuple[Span, ...] = ()
     instance_ids: tuple[str, ...] = ()
+    form: str = ""
 
     def tagged(self) -> tuple[str, str]:
         """The question and the answer as tagged text, as the model reads and writes them."""
@@ -329,6 +333,7 @@ def dialogue_row(dialogue: Dialogue, image: Any = None) -> dict[str, Any]:
         "caption": record.caption,
         "task": task.value,
         "messages": messages,
+        "forms": [turn.form for turn in dialogue.turns],
         "independent": dialogue.independent,
         "objects": [_object_row(instance) for instance in _instances_of(record, dialogue.turns)],
         "synthetic": info.synthetic,
@@ -371,6 +376,7 @@ def row_features() -> Features:
             "caption": Value("string"),
             "task": Value("string"),
             "messages": List({"role": Value("string"), "content": Value("string")}),
+            "forms": List(Value("string")),
             "independent": Value("bool"),
             "objects": List(
                 {

@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any
 
 from ..data.records import Modality
-from ..data.teachers.templates import GROUNDING_QUESTIONS
+from ..data.teachers.wordings import Kind, fill, plain_forms
 from ..hub.grounding import read
 from .paper_rules import clean_response
 from .predictions import Prediction
@@ -68,7 +68,7 @@ def _questions(
         Prediction(
             number,
             f"{image_id}.png",
-            GROUNDING_QUESTIONS[0].format(name),
+            fill(plain_forms(Kind.GROUND)[0], (name,)).text,
             f"There is no {name} in this image.",
             "",
             kind.value,

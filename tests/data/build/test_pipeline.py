@@ -12,6 +12,7 @@ import time
 import tracemalloc
 from collections import Counter
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -22,6 +23,7 @@ from bird_hf.data.folder.publish import open_folder
 from bird_hf.data.records import Modality
 from bird_hf.data.teachers.base import Refusal
 from bird_hf.data.teachers.templates import TemplateTeacher
+from bird_hf.data.teachers.wordings import Wordings
 
 from .example_builds import COUNT, IMAGES, SETTINGS, published, run
 
@@ -102,12 +104,12 @@ class DyingTeacher(TemplateTeacher):
         super().__init__(seed)
         self.lives, self.asked = lives, []
 
-    def dialogues(self, records):  # type: ignore[no-untyped-def]
+    def dialogues(self, records, wordings=Wordings.PLAIN):  # type: ignore[no-untyped-def]
         for record in records:
             if len(self.asked) == self.lives:
                 raise ValueError("no connection")
             self.asked.append(record.info.image_id)
-            yield from super().dialogues([record])
+            yield from super().dialogues([record], wordings)
 
 
 def test_what_a_teacher_wrote_is_not_asked_for_again(source: Path, built: Path, tmp_path: Path) -> None:
@@ -123,8 +125,8 @@ def test_what_a_teacher_wrote_is_not_asked_for_again(source: Path, built: Path, 
 class ChoosyTeacher(TemplateTeacher):
     """Refuses every CT image."""
 
-    def dialogues(self, records):  # type: ignore[no-untyped-def]
-        for answer in super().dialogues(records):
+    def dialogues(self, records, wordings=Wordings.PLAIN):  # type: ignore[no-untyped-def]
+        for answer in super().dialogues(records, wordings):
             info = answer.record.info
             yield Refusal(info.image_id, "unknown_id") if info.modality is Modality.CT else answer
 
@@ -210,3 +212,28 @@ def test_bad_input_ends_in_one_line(tmp_path: Path, options: tuple[str, ...], sa
     assert (process.returncode, out) == (2, "")
     assert errors.count("\n") == 1 and says in errors
     assert not os.path.exists(tmp_path / "out")
+
+
+def test_wordings_vary_in_the_training_split_only(source: Path, built: Path, tmp_path: Path) -> None:
+    plain = build(source, tmp_path, replace(SETTINGS, wordings="plain"), 1)
+    files, varied = plain["files"], json.loads((built / "manifest.json").read_text())["files"]
+    assert {name: files[name] for name in files if "/test-" in name} == {
+        name: varied[name] for name in varied if "/test-" in name
+    }
+    for folder, split, is_varied in (
+        (built, "train", True),
+        (built, "test", False),
+        (tmp_path, "train", False),
+    ):
+        forms = [form for row in open_folder(folder, "chat", split) for form in row["forms"]]
+        assert forms and all(forms)
+        assert any("/plain/" not in form for form in forms) == is_varied
+
+
+def test_columns_other_than_messages_and_forms_do_not_depend_on_the_wordings(
+    source: Path, built: Path, tmp_path: Path
+) -> None:
+    build(source, tmp_path, replace(SETTINGS, wordings="plain"), 1)
+    rows = [open_folder(folder, "chat", "train") for folder in (built, tmp_path)]
+    for column in ("image_id", "image_wh", "caption", "case_id", "teacher"):
+        assert rows[0][column][:] == rows[1][column][:]

@@ -17,6 +17,7 @@ from bird_hf.data.embedded.sample_set import (
     write_sample,
 )
 from bird_hf.data.records import Modality
+from bird_hf.data.teachers.wordings import Wordings
 from bird_hf.hub.grounding import read
 
 SMALL = {"train": "breast1", "test": "brain2"}  # the two volumes that are quickest to read
@@ -89,6 +90,14 @@ def test_dialogues_are_the_same_every_time(small):
     assert list(sample_dialogues("test")) == list(sample_dialogues("test"))
 
 
+def test_training_split_is_varied_and_test_split_plain(small):
+    def forms(split, *wordings):
+        return [turn.form for made, _ in sample_dialogues(split, *wordings) for turn in made.turns]
+
+    assert any("/plain/" not in form for form in forms("train", Wordings.VARIED))
+    assert all("/plain/" in form for form in (*forms("train"), *forms("test")))
+
+
 def test_written_sample_loads_and_leaks_nothing(small, tmp_path):
     datasets = pytest.importorskip("datasets")
     counts = write_sample(tmp_path / "med-grit")
@@ -101,5 +110,7 @@ def test_written_sample_loads_and_leaks_nothing(small, tmp_path):
         assert len(rows) == counts["vg"][split]
         cases[split] = set(rows["case_id"])
         assert all(not read(text).issues for row in rows["messages"] for text in (m["content"] for m in row))
+        varied = any("/plain/" not in form for row in rows["forms"] for form in row)
+        assert varied == (split == "train")
     assert not cases["train"] & cases["test"]
     assert "For research only" in (tmp_path / "med-grit" / "README.md").read_text(encoding="utf-8")

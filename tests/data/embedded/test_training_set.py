@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import io
+import re
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from bird_hf.atomic_writes import temporary_name
 from bird_hf.data.embedded import training_set
-from bird_hf.data.embedded.cases import EMBEDDED_CASES
-from bird_hf.data.embedded.training_set import render_training_set, training_rows
+from bird_hf.data.embedded.cases import EMBEDDED_CASES, embedded_names
+from bird_hf.data.embedded.training_set import TURNS, render_training_set, training_rows, training_style
+from bird_hf.data.masks import record_of
+from bird_hf.data.phantoms import draw_phantom
+from bird_hf.data.records import ImageRecord, Modality, Task
+from bird_hf.data.teachers.analysis import _ask_presence
+from bird_hf.data.teachers.templates import write_dialogue
+from bird_hf.data.teachers.wordings import is_held_out, unknown_words
 from bird_hf.hub.grounding import read
 
 datasets = pytest.importorskip("datasets")
@@ -77,6 +86,74 @@ def test_shares_add_up_and_name_only_training_cases():
 def test_test_case_is_refused(name):
     with pytest.raises(ValueError, match=f"{name} is a test case"):
         training_set._sampler(name)
+
+
+# --- wordings ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def records() -> list[ImageRecord]:
+    """Records of training images: phantoms of each modality and slices of the training head."""
+    images = [draw_phantom(modality, seed, 64) for modality in Modality for seed in range(50)]
+    rng = np.random.default_rng(0)
+    images += [training_set._sampler("colin27").draw(rng, 96, number, 0.0015) for number in range(100)]
+    return [record_of(image, training_set.TRAINING_MIN_AREA) for image in images]
+
+
+def test_yes_and_no_are_balanced_by_modality_and_label(records):
+    style, rates = training_style(), training_style().presence_rates
+    counts: Counter[tuple[Modality, str, bool]] = Counter()
+    for number, record in enumerate(records):
+        for draw in range(10):
+            turn = _ask_presence(record, np.random.default_rng([number, draw]), style)
+            if found := re.fullmatch(
+                r"Yes, the (.+) is visible\.|No, .* no (.+) in this image\.", turn.answer
+            ):
+                counts[record.info.modality, found[1] or found[2], found[1] is not None] += 1
+    for modality in Modality:
+        yes, no = (
+            sum(count for key, count in counts.items() if key[0] is modality and key[2] is answer)
+            for answer in (True, False)
+        )
+        assert 0.4 <= yes / (yes + no) <= 0.6, modality
+        checked = 0
+        for label, rate in rates[modality].items():
+            yes, no = counts[modality, label, True], counts[modality, label, False]
+            # A label that nearly every image shows can only have the answer yes.
+            if yes and no and yes + no >= 30 and 0.05 <= rate <= 0.95:
+                assert 0.25 <= yes / (yes + no) <= 0.75, (modality, label, yes, no)
+                checked += 1
+        assert checked >= 2, modality
+
+
+def test_presence_rates_are_of_the_labels_of_the_data():
+    names = embedded_names()
+    for modality, rates in training_style().presence_rates.items():
+        assert set(rates) <= set(names[modality])
+        assert all(0 <= rate <= 1 for rate in rates.values())
+
+
+def test_turns_are_as_many_and_as_plain_as_training_needs(records):
+    style = training_style()
+    turns = [
+        turn
+        for number, record in enumerate(records)
+        for turn in write_dialogue(record, np.random.default_rng(number), TURNS, 2, 0, style, 1, 1).turns
+    ]
+    assert 10 < len(turns) / len(records) < 17
+    grounding = [turn for turn in turns if turn.task is Task.VISUAL_GROUNDING]
+    assert 0.25 < sum("/plain/" in turn.form for turn in grounding) / len(grounding) < 0.6
+    assert not any(is_held_out(turn.form) for turn in turns)
+    text = " ".join(f"{turn.question} {turn.answer}" for turn in turns).lower()
+    assert not [word for word in unknown_words("held_out") if re.search(rf"\b{word}\b", text)]
+    asked = [turn for turn in turns if turn.task is Task.IMAGE_ANALYSIS]
+    assert sum(turn.form.startswith("presence/") for turn in asked) > len(asked) / 2
+
+
+def test_rows_name_the_form_of_each_question():
+    (row,) = training_rows(0, SEED_OF_PHANTOMS)
+    assert len(row["forms"]) == len(row["messages"]) / 2
+    assert all(row["forms"])
 
 
 # --- rendering ------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from PIL import Image
 
 from bird_hf.data.folder.publish import (
     image_cell,
+    open_folder,
     png_bytes,
     publish,
     rows_of,
     write_card,
 )
+from bird_hf.data.folder.shards import shards_of, stream_rows
 from bird_hf.data.masks import record_of
 from bird_hf.data.phantoms import draw_phantom
 from bird_hf.data.records import Dialogue, MaskedImage, Modality, Task, row_features
@@ -93,6 +96,20 @@ class TestLoad:
             assert [without_image(row) for row in rows] == [
                 without_image(row) for row in expected(split, task)
             ]
+
+    def test_rows_of_a_folder_without_forms_come_back_too(self, folder, tmp_path):
+        """Folders of earlier versions have no such column."""
+        import pyarrow.parquet as pq
+
+        old = tmp_path / "old"
+        shutil.copytree(folder, old)
+        for path in old.rglob("*.parquet"):
+            pq.write_table(pq.read_table(path).drop_columns("forms"), path)
+        rows = open_folder(old, "chat", "test")
+        assert "forms" not in rows.column_names
+        assert rows["messages"][:] == [row["messages"] for row in expected("test", "chat")]
+        columns = [name for name in rows.column_names if name != "image"]
+        assert len(list(stream_rows(shards_of(old, Task.CHAT)["test"], columns))) == len(rows)
 
     def test_pixels_come_back_as_they_were(self, load):
         for row, (image, _) in zip(load("chat", split="train"), TRAIN, strict=True):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -20,18 +23,26 @@ from bird_hf.data.records import (
     Turn,
     dialogue_row,
 )
+from bird_hf.data.teachers.analysis import MODALITY_NAMES, analyse
+from bird_hf.data.teachers.positions import is_borderline, place_of
+from bird_hf.data.teachers.style import Style
+from bird_hf.data.teachers.subjects import askable_absent
 from bird_hf.data.teachers.templates import (
-    GROUNDING_QUESTIONS,
-    MODALITY_NAMES,
-    analyse,
-    askable_absent,
+    TemplateTeacher,
     caption_of,
     classify,
     describe,
     ground,
     ground_pair,
-    place_of,
     write_dialogue,
+)
+from bird_hf.data.teachers.wordings import (
+    Kind,
+    Wordings,
+    fill,
+    is_held_out,
+    plain_forms,
+    unknown_words,
 )
 from bird_hf.hub.boxes import Box
 from bird_hf.hub.grounding import read
@@ -110,11 +121,11 @@ class TestEveryTurn:
 
 class TestGround:
     def test_where_is_the_x_is_one_of_the_wordings(self):
-        assert "Where is the {}?" in GROUNDING_QUESTIONS
+        assert "Where is the liver?" in {fill(form, ("liver",)).text for form in plain_forms(Kind.GROUND)}
 
     def test_every_wording_is_used(self, rng):
         asked = {ground(record(LEFT), "left kidney", rng).question for _ in range(200)}
-        assert asked == {wording.format("left kidney") for wording in GROUNDING_QUESTIONS}
+        assert asked == {fill(form, ("left kidney",)).text for form in plain_forms(Kind.GROUND)}
 
     def test_one_object(self, rng):
         turn = ground(record(LEFT, RIGHT), "left kidney", rng)
@@ -289,3 +300,107 @@ class TestDialogue:
 )
 def test_a_caption_names_the_largest_objects(instances, axis, caption):
     assert caption_of(record(*instances, axis=axis)) == caption
+
+
+@pytest.fixture(scope="module")
+def varied() -> list[Dialogue]:
+    style = Style(Wordings.VARIED, unknown_words=unknown_words("train"), presence_share=0.6)
+    made = []
+    for modality in Modality:
+        for seed in range(20):
+            image = record_of(draw_phantom(modality, seed, 64))
+            rng = np.random.default_rng([seed, len(made)])
+            made.append(write_dialogue(image, rng, WANTED, 1, 1, style, foreign=2, unknown=1))
+    return made
+
+
+class TestVaried:
+    """Varied dialogues: more wordings, and more names to deny."""
+
+    def test_every_turn_reads_back_to_itself_without_an_issue(self, varied):
+        for _, turn in turns(varied):
+            question, answer = map(read, turn.tagged())
+            assert (question.text, answer.text) == (turn.question, turn.answer)
+            assert question.issues == answer.issues == ()
+
+    def test_boxes_are_where_the_task_has_them(self, varied):
+        for image, turn in turns(varied):
+            question, answer = (read(text).boxes for text in turn.tagged())
+            assert len(question) == (turn.task in (Task.REFERRING_CLASSIFICATION, Task.REFERRING_CAPTION))
+            present = {item.instance_id for item in image.present}
+            grounds = turn.task is Task.VISUAL_GROUNDING and bool(present.intersection(turn.instance_ids))
+            assert bool(answer) is grounds
+
+    def test_forms_are_those_of_training_and_of_their_task(self, varied):
+        kinds = {Task.VISUAL_GROUNDING: {"vg", "vg_pair"}, Task.REFERRING_CLASSIFICATION: {"roc"}}
+        kinds[Task.REFERRING_CAPTION] = {"rc"}
+        for _, turn in turns(varied):
+            assert not is_held_out(turn.form)
+            allowed = kinds.get(turn.task, {"modality", "view", "presence", "count", "side"})
+            assert turn.form.split("/")[0] in allowed
+
+    def test_names_that_are_not_in_the_image_are_denied(self, varied):
+        words = set(unknown_words("train"))
+        denied = {"unknown": 0, "foreign": 0}
+        for image, turn in turns(varied):
+            listed = {item.label for item in image.instances}
+            if found := re.fullmatch(r"I do not know the name (.+)\.", turn.answer):
+                assert found[1] in words and not turn.instance_ids
+                denied["unknown"] += 1
+            elif found := re.fullmatch(r"(?:No, t|T)here is no (.+) in this image\.", turn.answer):
+                assert found[1] not in {item.label for item in image.present}
+                denied["foreign"] += found[1] not in listed
+        assert denied["unknown"] > 160 and denied["foreign"] > 300
+
+    def test_answers_keep_the_label_whatever_the_question_calls_it(self, varied):
+        for image, turn in turns(varied):
+            labels = {item.label for item in image.instances}
+            for span in turn.answer_spans:
+                assert span.phrase in labels
+
+    def test_counts_run_from_none_to_many(self, varied):
+        answers = {turn.answer for _, turn in turns(varied) if turn.form.startswith("count/")}
+        assert {"There are none.", "There is one.", "There are two."} <= answers
+
+    def test_counts_are_true(self, varied):
+        words = ("none", "one", "two", "three", "four", "five", "six")
+        for image, turn in turns(varied):
+            if turn.form.startswith("count/"):
+                ids = set(turn.instance_ids)
+                count = sum(item.instance_id in ids for item in image.present)
+                assert turn.answer == f"There {'is' if count == 1 else 'are'} {words[count]}."
+
+    def test_described_objects_are_not_at_a_border(self, varied):
+        for image, turn in turns(varied):
+            if turn.task is Task.REFERRING_CAPTION:
+                (item,) = (item for item in image.present if item.instance_id in turn.instance_ids)
+                assert not is_borderline(item.box, item.area, image.info.axis)
+
+    def test_an_image_without_absent_labels_is_asked_for_names_of_other_modalities(self):
+        asked = [
+            analyse(record(LEFT), np.random.default_rng(seed), Style(Wordings.VARIED, presence_share=1.0))
+            for seed in range(200)
+        ]
+        answers = {turn.answer.split(",")[0] for turn in asked if turn.form.startswith("presence/")}
+        assert answers == {"Yes", "No"}
+
+
+class TestTeacher:
+    def test_plain_is_the_default_and_what_it_always_wrote(self):
+        images = [
+            record(LEFT, RIGHT, *CYSTS, NO_SPLEEN, name=f"ct_00--set--case--x_{n:04d}") for n in range(40)
+        ]
+        plain = list(TemplateTeacher(3).dialogues(images))
+        assert plain == list(TemplateTeacher(3).dialogues(images, Wordings.PLAIN))
+        assert all("/plain/" in turn.form for made in plain for turn in made.turns)
+        rows = [dialogue_row(made) for made in plain]
+        text = json.dumps([[message["content"] for message in row["messages"]] for row in rows])
+        assert hashlib.sha256(text.encode()).hexdigest().startswith("58cd6789881c8591")
+
+    def test_varied_wordings_have_no_unknown_words(self):
+        images = [record(LEFT, RIGHT, name=f"ct_00--set--case--x_{n:04d}") for n in range(80)]
+        made = [turn for one in TemplateTeacher(3).dialogues(images, Wordings.VARIED) for turn in one.turns]
+        assert not [turn for turn in made if "do not know" in turn.answer]
+        assert any("/plain/" not in turn.form for turn in made)
+        # The source lists no absent label, so those that are denied are names of other modalities.
+        assert sum(turn.answer.startswith("There is no ") for turn in made) > 20

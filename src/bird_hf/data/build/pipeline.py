@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
+from typing import Literal
 
 from ...atomic_writes import write_text
 from ...progress import progress_bar
@@ -28,6 +29,7 @@ from ..sources.label_names import Spellings, spellings
 from ..sources.open import open_source
 from ..teachers.base import Refusal, Teacher
 from ..teachers.templates import TemplateTeacher
+from ..teachers.wordings import Wordings
 from ..workers import batched, check_engine, in_workers
 from .publish import published, write_dataset
 from .review import Review
@@ -50,8 +52,9 @@ class BuildSettings:
 
     limit: number of images wanted. teacher: name of the teacher that writes the dialogues. min_area: share of the image
     below which an object is ignored. pixels: whether rows hold the images; None leaves it to the source's licence.
-    subsets: numbers of turns of the named parts of the training split. review: hash of the review's decisions, which
-    the build sets itself.
+    subsets: numbers of turns of the named parts of the training split. wordings: of the templates' questions in the
+    training split; the test split has the plain ones. review: hash of the review's decisions, which the build sets
+    itself.
     """
 
     limit: int = 60_000  # BiRD 3: about 60 K images
@@ -62,6 +65,7 @@ class BuildSettings:
     test_share: float = TEST_SHARE
     pixels: bool | None = None
     subsets: tuple[int, ...] = SIZES
+    wordings: Literal["plain", "varied"] = "varied"
     review: str | None = None
 
 
@@ -297,13 +301,24 @@ def _write_dialogues(context: BuildContext, teacher: Teacher) -> None:
         return
     single_class = single_class_modalities(state.chosen_records())
     total, done = state.count("chosen"), state.count("words")
-    answers = teacher.dialogues(state.chosen_records(without_dialogue=True))
+    answers = _answers(context, teacher)
     with progress_bar(total=total, initial=done, desc="writing", unit="image") as bar:
         for batch in batched(answers, _CHUNK):
             with state.transaction():
                 state.add_dialogues(_dialogue_result(answer, single_class, review) for answer in batch)
             bar.update(len(batch))
     state.finish("words")
+
+
+def _answers(context: BuildContext, teacher: Teacher) -> Iterator[Dialogue | Refusal]:
+    """Yield the teacher's results for the images without a dialogue; only templates have varied wordings."""
+    state = context.state
+    if not isinstance(teacher, TemplateTeacher) or context.settings.wordings == Wordings.PLAIN:
+        yield from teacher.dialogues(state.chosen_records(without_dialogue=True))
+        return
+    yield from teacher.dialogues(state.chosen_records(without_dialogue=True, split="test"))
+    varied = state.chosen_records(without_dialogue=True, split="train")
+    yield from teacher.dialogues(varied, Wordings.VARIED)
 
 
 def _dialogue_result(

@@ -245,10 +245,13 @@ class BuildState(StageDatabase):
         )
         return (PlacedImage(*row) for row in rows)
 
-    def chosen_records(self, without_dialogue: bool = False) -> Iterator[ImageRecord]:
-        """Yield the records of the chosen images by rank, optionally only those without a stored dialogue."""
-        where = "WHERE image_id NOT IN (SELECT image_id FROM words)" if without_dialogue else ""
-        ids = f"SELECT image_id FROM chosen {where} ORDER BY rank"
+    def chosen_records(
+        self, without_dialogue: bool = False, split: Literal["train", "test"] | None = None
+    ) -> Iterator[ImageRecord]:
+        """Yield the records of the chosen images by rank, optionally of one split or without a stored dialogue only."""
+        where = "image_id NOT IN (SELECT image_id FROM words)" if without_dialogue else "TRUE"
+        of_split = f"split = '{split}'" if split else "TRUE"
+        ids = f"SELECT image_id FROM chosen WHERE {where} AND {of_split} ORDER BY rank"
         for _, text in self._paged(ids, "record FROM {} JOIN reads USING (image_id)"):
             yield record_from_json(text)
 

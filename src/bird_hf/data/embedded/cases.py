@@ -6,9 +6,11 @@ Written by `tools/embed_volumes.py`; provenance and licences are in `assets/volu
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from ..phantoms import PHANTOM_LABELS
 from ..records import Axis, Modality
 from ..sources.volume_files import read_volume
 from ..volumes import CaseInfo, Volume
@@ -79,6 +81,27 @@ EMBEDDED_CASES: tuple[EmbeddedCase, ...] = (
     _pyradiomics("brain2", "test", "brain", exhaustive=True),
     _pyradiomics("lung2", "test", "chest", exhaustive=True),
 )
+
+
+@cache
+def embedded_names() -> dict[Modality, tuple[str, ...]]:
+    """The names of the embedded volumes and phantoms by modality, each once."""
+    return {
+        modality: tuple(
+            dict.fromkeys(
+                [
+                    *PHANTOM_LABELS[modality],
+                    *(
+                        name
+                        for case in EMBEDDED_CASES
+                        if case.modality is modality
+                        for name in case.labels.values()
+                    ),
+                ]
+            )
+        )
+        for modality in Modality
+    }
 
 
 def volumes_folder() -> Path:

@@ -16,9 +16,11 @@ from ..folder.publish import image_cell, publish
 from ..masks import record_of
 from ..phantoms import draw_phantom
 from ..records import Dialogue, ImageRecord, MaskedImage, Modality, Task
+from ..teachers.style import Style
 from ..teachers.templates import write_dialogue
+from ..teachers.wordings import Wordings
 from ..volumes import masked_slices
-from .cases import EMBEDDED_CASES, EmbeddedCase, load_case
+from .cases import EMBEDDED_CASES, EmbeddedCase, embedded_names, load_case
 
 Split = Literal["train", "test"]
 
@@ -50,17 +52,24 @@ For research only, never for clinical use.
 """
 
 
-def write_sample(out: Path) -> dict[str, dict[str, int]]:
-    """Render the sample into the folder `out`; returns the number of rows by config and split."""
-    return publish({split: sample_dialogues(split) for split in ("train", "test")}, out, _CARD)
+def write_sample(out: Path, wordings: Literal["plain", "varied"] = "varied") -> dict[str, dict[str, int]]:
+    """Render the sample into the folder `out`; returns the number of rows by config and split.
+
+    wordings: of the training split; the test split has the plain ones.
+    """
+    splits = {"train": sample_dialogues("train", Wordings(wordings)), "test": sample_dialogues("test")}
+    return publish(splits, out, _CARD)
 
 
-def sample_dialogues(split: Split) -> Iterator[tuple[Dialogue, dict[str, Any]]]:
+def sample_dialogues(
+    split: Split, wordings: Wordings = Wordings.PLAIN
+) -> Iterator[tuple[Dialogue, dict[str, Any]]]:
     """Yields the dialogues of a split, each with the `image` cell of its rows."""
+    style = Style(wordings, vocabulary=embedded_names())
     rng = np.random.default_rng([SEED, split == "test"])
     images = sample_images(split, PHANTOMS_PER_MODALITY[split], SLICES_PER_PLANE[split])
     for image, record in progress_bar(images, desc=f"{split} images", unit="image"):
-        dialogue = write_dialogue(record, rng, _TURNS, absent=1, pairs=int(rng.random() < 0.3))
+        dialogue = write_dialogue(record, rng, _TURNS, absent=1, pairs=int(rng.random() < 0.3), style=style)
         yield dialogue, image_cell(image)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from ...atomic_writes import move_folder
 from ...progress import progress_bar
@@ -21,10 +22,12 @@ from ..folder.shards import shard_path, write_shard
 from ..masks import record_of
 from ..phantoms import draw_phantom
 from ..records import MaskedImage, Modality, Task
+from ..teachers.style import Style
 from ..teachers.templates import write_dialogue
+from ..teachers.wordings import Wordings, unknown_words
 from ..workers import in_workers
 from .augment import SliceSampler
-from .cases import EMBEDDED_CASES, load_case
+from .cases import EMBEDDED_CASES, embedded_names, load_case
 
 IMAGES_PER_SHARD = 500
 SIDE_PX = 192
@@ -43,7 +46,15 @@ _SHARES: dict[str, float] = {
 # The first seed of the training phantoms; the seeds of the sample are smaller.
 _FIRST_PHANTOM_SEED = 1_000_000
 
-TURNS = {Task.VISUAL_GROUNDING: 10, Task.REFERRING_CLASSIFICATION: 2}
+# Turns per image; a training step draws some of them.
+TURNS = {
+    Task.VISUAL_GROUNDING: 10,
+    Task.REFERRING_CLASSIFICATION: 2,
+    Task.REFERRING_CAPTION: 1,
+    Task.IMAGE_ANALYSIS: 2,
+}
+# Shares of the images with a VG turn about a name of another modality, and about an unknown word.
+_FOREIGN_SHARE, _UNKNOWN_SHARE = 0.8, 0.6
 
 _CARD = (
     "# Training set of the embedded checkpoint\n\nAugmented slices and phantoms, rendered by `bird train`.\n"
@@ -75,17 +86,31 @@ def _render_shard(folder: Path, shards: int, images: int, seed: int, number: int
 
 
 def training_rows(index: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Yields the `chat` row of training image `index`. Images that yield no dialogue turns are redrawn."""
+    """Yields the `chat` row of training image `index`. Half of the images without any label are redrawn."""
     rng = np.random.default_rng([seed, index])
     while True:
         image = _draw(index, rng)
         record = record_of(image, TRAINING_MIN_AREA)
-        text_task = Task.REFERRING_CAPTION if rng.random() < 0.5 else Task.IMAGE_ANALYSIS
-        absent, pairs = int(rng.integers(2, 5)), int(rng.random() < 0.2)
-        dialogue = write_dialogue(record, rng, {**TURNS, text_task: 1}, absent, pairs)
-        if dialogue.turns:
-            yield from rows_of(dialogue, image_cell(image))[Task.CHAT]
-            return
+        if not record.instances and rng.random() < 0.5:
+            continue
+        absent, pairs = int(rng.integers(1, 4)), int(rng.random() < 0.2)
+        foreign, unknown = int(rng.random() < _FOREIGN_SHARE), int(rng.random() < _UNKNOWN_SHARE)
+        dialogue = write_dialogue(record, rng, TURNS, absent, pairs, training_style(), foreign, unknown)
+        yield from rows_of(dialogue, image_cell(image))[Task.CHAT]
+        return
+
+
+@cache
+def training_style() -> Style:
+    """The wordings of the training set: forms that are trained on, all names of the embedded data, unknown words."""
+    rates = yaml.safe_load(Path(__file__).with_name("presence_rates.yaml").read_text(encoding="utf-8"))
+    return Style(
+        Wordings.VARIED,
+        vocabulary=embedded_names(),
+        unknown_words=unknown_words("train"),
+        presence_share=0.6,
+        presence_rates={Modality(modality): of_label for modality, of_label in rates.items()},
+    )
 
 
 def _draw(index: int, rng: np.random.Generator) -> MaskedImage:

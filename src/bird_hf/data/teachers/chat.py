@@ -23,12 +23,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ...extras import missing_extra
 from ..draws import draw_of
 from ..records import Axis, Dialogue, ImageRecord, Turn, hash_of_turn
+from .analysis import MODALITY_NAMES
 from .base import Refusal
 from .fact_check import FaultyReplyError, check_names
 from .plan import PlannedTurn, plan_turns
+from .positions import place_of
 from .replies import read_caption, read_turns
 from .reply_store import Reply, ReplyStore, Request
-from .templates import MODALITY_NAMES, askable_absent, place_of
+from .subjects import askable_absent
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 
 from ...hub.grounding import read
 from ..records import Axis, ImageRecord, Instance, Modality
-from .templates import place_of
+from .positions import place_of
 
 LONGEST_NAME = 80  # characters of a label or id
 

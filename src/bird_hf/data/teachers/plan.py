@@ -10,7 +10,7 @@ from ..draws import draw_of
 from ..records import ImageRecord, Task
 from ..sides import other_side
 from .base import ABSENT_SHARE
-from .templates import askable_absent
+from .subjects import askable_absent
 
 
 @dataclass(frozen=True)

@@ -105,9 +105,10 @@ class SupervisedCollator(GroundingCollator):
                 for box in read(self.processor.tokenizer.decode(ids[opened : closed + 1])).boxes:
                     targets[start:closed, image_tokens_of(box.xyxy, self.processor.num_queries)] = True
                 begun = closed
+            text = self.processor.tokenizer.decode(ids[first : last + 1])
             if not is_answer:
-                question = self.processor.tokenizer.decode(ids[first : last + 1])
-            elif not boxes and _is_of_absent(question, row["objects"]):
+                question = text
+            elif not boxes and _is_of_absent(f"{question} {text}", row["objects"]):
                 targets[begun:last, -1] = True
         return targets
 
@@ -122,7 +123,10 @@ class SupervisedCollator(GroundingCollator):
                 yield opened, index
 
 
-def _is_of_absent(question: str, objects: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the object that a question names is absent; if a name contains another one, the longest counts."""
-    named = [item for item in objects if item["label"] in question]
+def _is_of_absent(turn: str, objects: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the object that a turn names is absent; if a name contains another one, the longest counts.
+
+    Questions may use another case, a plural or a synonym; answers hold the label itself.
+    """
+    named = [item for item in objects if item["label"] in turn]
     return bool(named) and not max(named, key=lambda item: len(item["label"]))["present"]
