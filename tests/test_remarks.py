@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import numpy as np
@@ -11,6 +12,7 @@ from bird_hf.data.masks import record_of
 from bird_hf.data.phantoms import draw_phantom
 from bird_hf.data.records import Modality, Task
 from bird_hf.data.teachers.templates import write_dialogue
+from bird_hf.data.teachers.wordings import Kind, fill, plain_forms, unknown_words, varied_forms
 from bird_hf.hub.grounding import GroundedText, Span, read
 from bird_hf.remarks import NameRemarks
 
@@ -25,6 +27,7 @@ NAMES = (
     "heart",
 )
 RIGHT = "<ref>right lung</ref><box>(1,2),(3,4)</box>"
+KINDS = [kind for kind in Kind if kind not in (Kind.CLASSIFY, Kind.DESCRIBE)]  # those two have a box
 OF_8 = "is not among the 8 names this model was trained on"
 
 
@@ -140,6 +143,46 @@ def test_right_answers_to_the_plain_wordings_have_no_remark(modality):
             GroundedText(turn.answer, turn.answer_spans),
         )
         assert names.remarks(question, answer) == (), (turn.question, turn.answer)
+
+
+def questions(kind, names):
+    """Every form of a kind, plain and varied, with and without articles, as a question without a box."""
+    for form in (*plain_forms(kind), *varied_forms(kind, "all")):
+        if not form.pointing:
+            for article in (True, False):
+                with contextlib.suppress(ValueError):  # the form needs a plural, and a name has none
+                    yield fill(form, names, article).text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_questions_of_every_form_about_known_names_have_no_remark(kind):
+    found = [(text, remarks(text)) for text in questions(kind, ("left lung", "optic disc"))]
+    assert [each for each in found if each[1]] == []
+    assert len(found) > 200
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["gallstone", "hip implant", "left adrenal gland"])
+def test_questions_of_every_form_about_an_unknown_name_have_its_remark(kind, name):
+    for text in questions(kind, (name, "unicorn")):
+        expected = [f"'{each}' {OF_8}" for each in (name, "unicorn") if each in text]
+        assert sorted(remark for remark in remarks(text)) == sorted(expected), text
+
+
+def test_synonyms_are_known_names():
+    names = NameRemarks(["pallidum", "left clavicle", "optic disc"])
+    for question in ("Where is the globus pallidus?", "left collarbone?", "optic nerve head", "optic discs"):
+        assert names.remarks(read(question), read("")) == ()
+    answer = read("Here is the optic disc.")
+    assert names.remarks(read("Where is the optic nerve head?"), answer) == ()
+    assert names.remarks(read("Where is the globus pallidus?"), answer) == (
+        "the answer is about 'optic disc', not 'pallidum'",
+    )
+
+
+@pytest.mark.parametrize("word", unknown_words("all"))
+def test_unknown_words_are_called_unknown(word):
+    assert any(word in remark for remark in remarks(f"Where is the {word}?"))
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """Remarks on an answer: it names another object than the question, or the question names one that is not known.
 
 Names are compared as words, without regard to case, spacing, punctuation, plural and singular, British and American
-spelling. The time is linear in the length of question and answer, and no text raises an error.
+spelling; the synonyms of varied questions count as the name. The time is linear in the length of question and answer,
+and no text raises an error.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
+from .data.teachers.wordings import plural_of, synonyms_of
 from .hub.grounding import GroundedText
 
 _Words = tuple[str, ...]
@@ -18,6 +20,7 @@ MAX_UNKNOWN_WORDS = 4  # more are not a name that was left over, but a question 
 _SHOWN_CHARS = 60
 _SUGGESTIONS = 3
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+_WORD_OR_COMMA = re.compile(rf"{_WORD.pattern}|,")
 
 
 def _word_set(text: str) -> frozenset[str]:
@@ -27,29 +30,34 @@ def _word_set(text: str) -> frozenset[str]:
 # Words of questions that are not part of a name. What is left of a question without them is the name asked for.
 _FUNCTION_WORDS = _word_set(
     """
-    a abnormal abnormalities abnormality about again all also am amount an anatomical anatomy and annotate
-    answer any anything anywhere appear appearing appears are area areas around as ask at axial bbox be been
-    body bottom boundaries boundary bounded bounding box boxed boxes but by can can't caption center centre
-    circle contain contained containing contains coordinate coordinates corner corners coronal could count
-    counted ct define delineate depict depicted depicts dermoscopy describe detect detected detection
-    determine diagnosis did display displayed do does don't draw each either else enclose enclosed
-    enclosing endoscopy ever every everything evidence exactly exist existing exists extent far find finding
-    findings for frame from fundus get give given go got ground grounding had has have healthy hello help
-    here hey hi highlight highlighted how i i'd i'm identify if image imaged images imaging in include
-    included inside instance instances into is isn't it it's its just kind kindly know label labeled
-    labelled let let's lie lies like localisation localise localised localization localize localized locate
-    located location locations look looking lying main many mark marked marker may me medical might mine
-    modality mr mri must my name named need no normal not now number object objects of off ok okay on one
-    only or organ organs our out outline over own part parts pathology patient patient's per pet photo
-    photograph picture pictures pinpoint place places plane please pls point position positions possible
-    possibly presence present question quick quickly radiograph ray really rectangle region regions right?
-    sagittal said say scan scan's scans search see seen she short should show showing shown shows side sides
-    sign signs sit site sits situated size slice slices so some somewhere sonogram spot structure structures
-    such summarise summarize summary tell than thank thanks that that's the their them then there there's
-    these they thing things this those though tissue to too top try type ultrasound unusual up us use using
-    very view visible visualise visualised visualize visualized want was we well were what what's when where
-    where's whereabouts wheres which while who whose why will with within without would wrong x xray yes yet
-    you your
+    a abnormal abnormalities abnormality about absent acquired again all also am amount an anatomical
+    anatomy and annotate answer any anything anywhere appear appearing appears are area areas aren't around
+    as ask at axial bbox be been body bottom boundaries boundary bounded bounding box boxed boxes but by
+    called can can't cant caption center centre check checking choose circle contain contained containing
+    contains coordinate coordinates corner corners coronal could could've count counted ct define delineate
+    depict depicted depicts dermoscopy describe describing description detect detected detection determine
+    diagnosis did didn't display displayed do does doesn't doesnt don't dont draw each either else enclose
+    enclosed enclosing endoscopy estimate ever every everything evidence exactly exist existing exists
+    explain explained extent far find finding findings for frame from fundus get give given go got ground
+    grounding guess had happening has have he healthy hello help her here hey hi highlight highlighted him
+    his hold holds how human i i'd i'm i've id identify if im image imaged images imaging in include
+    included indicate inside instance instances into is isn't it it's its just kind kindly know label
+    labeled labelled laterality let let's lets lie lies like list localisation localise localised
+    localization localize localized locate located location locations look looking looks lying made main man
+    many mark marked marker may me mean means medical method might mine modality mr mri must my name named
+    need no normal not now number object objects of off ok okay on one only or organ organs our out outline
+    output over overview own part parts pathology patient patient's people per person pet photo photograph
+    pick picture pictures pinpoint place places plane please pls point position positions possible possibly
+    presence present print provide put question quick quickly radiograph ray read really rectangle region
+    regions report reported return right? sagittal said say scan scan's scanner scans search see seen
+    segment segmentation select she short should show showing shown shows side sides sign signs sit site
+    sits situated size slice slices so some somewhere sonogram sort specify spot state structure structures
+    subject such summarise summarize summary taken technique tell test tested than thank thanks that that's
+    thats the their them then there there's theres these they thing things this those though tissue to too
+    top trace try type ultrasound unusual up us use used using very view visible visualise visualised
+    visualize visualized want was wasn't we well were what what's whats when where where's whereabouts
+    wheres whether which while who whose why will with within without woman wonder wondering would write
+    wrong x xray yes yet you you've your
     """
 )
 _MODIFIERS = _word_set(
@@ -57,9 +65,9 @@ _MODIFIERS = _word_set(
     left right upper lower anterior posterior superior inferior medial lateral
     """
 )
-_NOT_NAMES = _FUNCTION_WORDS | _MODIFIERS
+_NOT_NAMES = _FUNCTION_WORDS | _MODIFIERS | {","}
 _JOINING = frozenset(("of", "the"))  # inside a name: "head of the pancreas"
-_LISTING = frozenset(("and", "or", "the", "a", "an"))  # between names: "the heart and the liver"
+_LISTING = frozenset(("and", "or", "the", "a", "an", ","))  # between names: "the heart and the liver"
 # The question is about something beside the object that it names, so that an answer rightly names another one.
 _RELATIONS = _word_set(
     """
@@ -78,11 +86,12 @@ class NameRemarks:
     """
 
     def __init__(self, known_names: Sequence[str]) -> None:
-        self._names: dict[_Words, str] = {}
-        for name in known_names:
-            self._names.setdefault(_name_words(name), name)
-        self._names.pop((), None)
-        self._longest = max(map(len, self._names), default=0)
+        self._names = {_name_words(name): name for name in known_names if _name_words(name)}
+        self._spellings = {words: words for words in self._names}  # and synonyms -> words of the name
+        for words, name in self._names.items():
+            for other in (*synonyms_of(name), plural_of(name) or name):
+                self._spellings.setdefault(_name_words(other), words)
+        self._longest = max(map(len, self._spellings), default=0)
         self._count = len(known_names)
 
     def remarks(self, question: GroundedText, answer: GroundedText) -> tuple[str, ...]:
@@ -91,7 +100,7 @@ class NameRemarks:
         if question.boxes or not _RELATIONS.isdisjoint(word.lower() for word in words):
             return ()
         asked = self._known_in(words)
-        unknown = {} if asked else _left_over(words)
+        unknown = {} if asked else _left_over(_WORD_OR_COMMA.findall(question.text))
         remarks = [*_another(asked or unknown, self._named_by(answer))]
         if self._names:
             remarks += [self._unknown(folded, shown) for folded, shown in unknown.items()]
@@ -104,9 +113,9 @@ class NameRemarks:
         start = 0
         while start < len(folded):
             for length in range(min(self._longest, len(folded) - start), 0, -1):
-                candidate = tuple(folded[start : start + length])
-                if candidate in self._names:
-                    found[candidate] = self._names[candidate]
+                name = self._spellings.get(tuple(folded[start : start + length]))
+                if name is not None:
+                    found[name] = self._names[name]
                     start += length
                     break
             else:
@@ -116,7 +125,7 @@ class NameRemarks:
     def _named_by(self, answer: GroundedText) -> dict[_Words, str]:
         found = self._known_in(_words_of(answer.text))
         for span in answer.spans:
-            folded = _name_words(span.phrase)
+            folded = self._spellings.get(_name_words(span.phrase), _name_words(span.phrase))
             if folded and any(word not in _NOT_NAMES for word in folded):
                 found.setdefault(folded, span.phrase)
         return found
