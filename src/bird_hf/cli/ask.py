@@ -17,38 +17,51 @@ if TYPE_CHECKING:
     from ..inference import Answer
 
 
+Image = Annotated[Path | None, typer.Argument(help="An image file.", show_default=False)]
+Question = Annotated[
+    str | None, typer.Argument(help='For example "Where is the right lung?"', show_default=False)
+]
+PixelBox = Annotated[
+    str | None, typer.Option("--box", help="x1,y1,x2,y2 in pixels: the region that the question is about.")
+]
+UnitBox = Annotated[
+    str | None, typer.Option("--box-unit", help="The same in fractions of the image's width and height.")
+]
+MoreImages = Annotated[
+    list[Path] | None,
+    typer.Option("--image", help="One more image; can be repeated. All questions are asked about each."),
+]
+MoreQuestions = Annotated[
+    list[str] | None, typer.Option("--question", help="One more question; can be repeated.")
+]
+Picture = Annotated[
+    Path | None,
+    typer.Option(
+        "--draw",
+        help="Write the image with the boxes to this PNG file; of several answers to NAME-1.png, NAME-2.png, ...",
+    ),
+]
+Device = Annotated[str | None, typer.Option(help="cpu (the default), cuda, cuda:1, mps.")]
+Dtype = Annotated[str | None, typer.Option(help="float32 (the default), bfloat16, float16.")]
+Names = Annotated[
+    bool, typer.Option("--names", help="List the names that the model knows, by modality; asks nothing.")
+]
+
+
 def ask(
     context: typer.Context,
-    image: Annotated[Path | None, typer.Argument(help="An image file.", show_default=False)] = None,
-    question: Annotated[
-        str | None, typer.Argument(help='For example "Where is the right lung?"', show_default=False)
-    ] = None,
+    image: Image = None,
+    question: Question = None,
     model: ModelOption = Path("bird"),
-    box: Annotated[
-        str | None, typer.Option(help="x1,y1,x2,y2 in pixels: the region that the question is about.")
-    ] = None,
-    box_unit: Annotated[
-        str | None, typer.Option(help="The same in fractions of the image's width and height.")
-    ] = None,
-    more_images: Annotated[
-        list[Path] | None,
-        typer.Option("--image", help="One more image; can be repeated. All questions are asked about each."),
-    ] = None,
-    more_questions: Annotated[
-        list[str] | None, typer.Option("--question", help="One more question; can be repeated.")
-    ] = None,
+    box: PixelBox = None,
+    box_unit: UnitBox = None,
+    more_images: MoreImages = None,
+    more_questions: MoreQuestions = None,
     as_json: JsonOption = False,
-    draw: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write the image with the boxes to this PNG file; of several answers to NAME-1.png, NAME-2.png, ..."
-        ),
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu (the default), cuda, cuda:1, mps.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32 (the default), bfloat16, float16.")] = None,
-    names: Annotated[
-        bool, typer.Option("--names", help="List the names that the model knows, by modality; asks nothing.")
-    ] = False,
+    draw: Picture = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    names: Names = False,
 ) -> None:
     """Ask a question about an image; prints the answer and its boxes in pixels.
 
@@ -64,18 +77,17 @@ def ask(
     pictures = _picture_paths(draw, images, len(images) * len(questions))
     answers = _answers(images, questions, _asked_box(box, box_unit), model, device, dtype)
     asked = [(path, text) for path in images for text in questions]
-    documents = []
-    for (path, text), answer, picture in zip(asked, answers, pictures, strict=True):
-        document = answer.to_json() | {"image": str(path)}
-        if picture is not None:
-            document |= {"drawing": str(picture), "drawing_scale": _draw(answer, picture)}
-        documents.append(document)
-        if not as_json:
-            if len(asked) > 1:
-                typer.echo(f"{path}: {text}")
-            _print_answer(answer, document)
+    documents = [
+        _document(answer, path, picture)
+        for (path, _), answer, picture in zip(asked, answers, pictures, strict=True)
+    ]
     if as_json:
         typer.echo(json.dumps(documents if len(documents) > 1 else documents[0], ensure_ascii=False))
+        return
+    for (path, text), document in zip(asked, documents, strict=True):
+        if len(asked) > 1:
+            typer.echo(f"{path}: {text}")
+        _print_answer(document)
 
 
 def _asked_box(px: str | None, unit: str | None) -> Box | Sequence[float] | None:
@@ -130,28 +142,31 @@ def _answers(
     return load(model, device, dtype).answers(queries, progress=len(queries) > 1)
 
 
-def _draw(answer: Answer, path: Path) -> float:
-    """Write the picture of an answer; returns how many times larger it is than the image."""
+def _document(answer: Answer, image: Path, picture: Path | None) -> dict[str, Any]:
+    """The JSON document of an answer, whose picture is written to the file `picture`."""
+    document = answer.to_json() | {"image": str(image)}
+    if picture is None:
+        return document
     from ..draw import save_png
 
-    picture = answer.draw()
-    save_png(picture, path)
-    assert answer.image is not None
-    return round(picture.width / answer.image.width, 3)
+    drawn = answer.draw()
+    save_png(drawn, picture)
+    scale = drawn.width / document["image_wh"][0]
+    return document | {"drawing": str(picture), "drawing_scale": round(scale, 3)}
 
 
-def _print_answer(answer: Answer, document: dict[str, Any]) -> None:
-    typer.echo(answer.text)
+def _print_answer(document: dict[str, Any]) -> None:
+    typer.echo(document["text"])
     for span in document["spans"]:
         for corners in span["boxes_px"]:
             typer.echo(f"  {span['phrase']}: " + ",".join(f"{value:.0f}" for value in corners))
-    for remark in answer.remarks:
+    for remark in document["remarks"]:
         typer.echo(f"  remark: {remark}")
     if "drawing" in document:
         typer.echo(
             f"  drawn: {document['drawing']}, {document['drawing_scale']:g} times the size of the image"
         )
-    for issue in answer.issues:
+    for issue in document["issues"]:
         typer.echo(f"  malformed answer: {issue}", err=True)
 
 

@@ -12,29 +12,17 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from ..hub.boxes import Box
 from ..hub.grounding import Span, write
+from .choices import NamedChoice
 
 if TYPE_CHECKING:
     import numpy as np
     from datasets import Features
 
 SCHEMA_VERSION = 1
-
-
-class NamedChoice(StrEnum):
-    """A choice that is written by name in files and options: letter case does not count, errors list the names."""
-
-    @classmethod
-    def _missing_(cls, value: object) -> NamedChoice:
-        wanted = str(value).strip().lower().replace("-", "_")
-        for choice in cls:
-            if choice.value == wanted:
-                return choice
-        raise ValueError(f"{value!r} is not a valid {cls.__name__}; use one of {', '.join(cls)}")
 
 
 class Modality(NamedChoice):
