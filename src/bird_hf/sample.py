@@ -13,8 +13,8 @@ from PIL import Image
 from .atomic_writes import replacing_folder
 from .checkpoint.load import copy_code
 from .data.embedded.sample_set import write_sample
-from .draw import captioned, contact_sheet, draw_spans, save_png
-from .hub.grounding import GroundedText, Span, read
+from .draw import captioned, contact_sheet, save_png
+from .hub.grounding import GroundedText, read
 from .inference import Answer, Query, load
 
 if TYPE_CHECKING:
@@ -133,10 +133,8 @@ def _first_rows(dataset: Dataset) -> dict[str, int]:
 
 def picture_of(example: Example) -> Image.Image:
     """The image with the boxes of the question, the answer and the reference, and their words below it."""
-    asked = [Span(f"{span.phrase}?", 0, 0, span.boxes) for span in example.question.spans]
-    drawn = draw_spans(example.image, [*asked, *example.answer.spans], example.reference.spans)
     return captioned(
-        drawn,
+        example.answer.draw(example.reference.spans),
         [
             _TASK_NAMES[example.task],
             f"Q: {example.question.text}",
