@@ -15,7 +15,7 @@ from ..hub.grounding import GroundedText
 from ..hub.pixels import open_image
 from ..inference import GroundingModel, Query, read_box_px
 from .answers import Asked, no_answer, outlines, picture_value, reply_of
-from .examples import ExampleImage, box_text
+from .examples import ExampleImage
 
 MAX_QUESTION_CHARS = 500
 REGION_TASKS = (Task.REFERRING_CLASSIFICATION, Task.REFERRING_CAPTION)
@@ -66,7 +66,7 @@ class Callbacks:
         A box that is drawn while a task without a box is selected selects ROC.
         """
         try:
-            box = _checked_box(event.box, _read(stored).size)
+            box = _checked_box(str(event.box), _read(stored).size)
         except ValueError as error:
             return task, question, "", *no_answer(str(error))
         if box and task not in REGION_TASKS:
@@ -115,10 +115,10 @@ def _read(stored: str) -> Image.Image:
 
 
 def _checked_box(text: str, image_wh: tuple[int, int]) -> str:
-    """The box that the browser sent, in whole pixels; "" if it was cleared.
+    """The box that the browser sent; "" if it was cleared.
 
     Raises ValueError if it is not four numbers or not inside the image.
     """
-    if not text:
-        return ""
-    return box_text(Box.from_pixels(read_box_px(str(text)), image_wh).to_pixels(image_wh))
+    if text:
+        Box.from_pixels(read_box_px(text), image_wh)
+    return text
