@@ -22,7 +22,7 @@ from bird_hf.data.folder.publish import image_cell, open_folder, publish
 from bird_hf.data.records import SINGLE_TASKS, Task
 from bird_hf.data.teachers.templates import write_dialogue
 from bird_hf.demo import page as demo
-from bird_hf.demo.answers import Asked, no_answer, outlines, reply_of
+from bird_hf.demo.answers import no_answer, outlines, reply_of
 from bird_hf.demo.callbacks import REGION_TASKS, Callbacks
 from bird_hf.demo.examples import ExampleImage, ExampleQuestion, read_examples
 from bird_hf.demo.page import build_page, launch
@@ -107,8 +107,13 @@ def stored(tmp_path: Path) -> str:
     return str(path)
 
 
+def model_that_knows(*names: str) -> GroundingModel:
+    """A model without weights, for tests that replace `generate`."""
+    return GroundingModel(None, SimpleNamespace(known_names=names), "bird")
+
+
 def callbacks() -> Callbacks:
-    return Callbacks(GroundingModel(None, None), [EXAMPLE])
+    return Callbacks(model_that_knows(), [EXAMPLE])
 
 
 # --- asking --------------------------------------------------------------------------------------------------
@@ -238,17 +243,39 @@ def test_a_phrase_and_its_boxes_share_number_and_colour_with_the_drawing(box: Bo
         "<ref>a</ref><box>(0,0),(500,500)</box><box>(0,0),(900,900)</box> "
         "and <ref>b</ref><box>(600,600),(700,700)</box>",
         image,
+        question=read(tagged_question("What is this?", box)),
     )
-    asked = Asked(image, "Where?", box)
-    marks = {(mark["number"], mark["colour"], mark["phrase"]) for mark in outlines(asked, answer)}
+    marks = {(mark["number"], mark["colour"], mark["phrase"]) for mark in outlines(answer, image.size)}
     first = 0 if box is None else 1
     expected = {(first + n, MODEL_COLOURS[first + n], phrase) for n, phrase in enumerate("ab")}
-    page = reply_of(answer, asked).answer
+    page = reply_of(answer, image).answer
     phrases = re.findall(r'<mark tabindex="0" data-span="(\d)" style="--colour: (#\w+)">(\w)</mark>', page)
     assert marks == {(int(number), colour, phrase) for number, colour, phrase in phrases} == expected
     drawing = Image.open(io.BytesIO(downloads_of(page)["answer.png"]))
-    own = [Span("your box", 0, 0, (box,))] if box else []
+    own = [Span("this?", 0, 0, (box,))] if box else []
     assert np.array_equal(np.asarray(drawing), np.asarray(draw_spans(image, [*own, *answer.spans])))
+
+
+def test_remarks_on_the_answer_are_shown(asked: list[Any], stored: str) -> None:
+    page = Callbacks(model_that_knows("left kidney", "liver"), [])
+    _, message, answer = page.ask(stored, None, "vg", "Where is the liver?", "")
+    assert words(message) == "The answer is about &#x27;left kidney&#x27;, not &#x27;liver&#x27;."
+    _, message, _ = page.ask(stored, None, "vg", "Where is the <b>unicorn</b>?", "")
+    assert "<b>" not in message and "is not among the 2 names this model was trained on." in message
+    assert text_of(answer) == "The left kidney is here."
+
+
+@pytest.mark.parametrize("names", [(), ("left kidney", "<b>liver")])
+def test_the_page_lists_the_names_that_the_model_knows(names: tuple[str, ...]) -> None:
+    config = build_page(Callbacks(model_that_knows(*names), [])).get_config_file()
+    values = [
+        each["props"].get("value") for each in config["components"] if each["props"].get("elem_id") == "names"
+    ]
+    assert len(values) == bool(names)
+    for value in values:
+        assert (
+            "The 2 names that this model was trained on" in value and "left kidney, &lt;b&gt;liver" in value
+        )
 
 
 def test_text_never_becomes_markup(monkeypatch: pytest.MonkeyPatch, stored: str) -> None:
@@ -258,7 +285,7 @@ def test_text_never_becomes_markup(monkeypatch: pytest.MonkeyPatch, stored: str)
     example = ExampleImage(
         "ct", EXAMPLE.image, {Task.VISUAL_GROUNDING: ExampleQuestion(hostile, "", read(hostile))}
     )
-    page = Callbacks(GroundingModel(None, None), [example])
+    page = Callbacks(model_that_knows(), [example])
     picture, _, answer = page.ask(stored, 0, "vg", hostile, "")
     assert "<img" not in answer and answer.count("&lt;img src=x") == 4  # text, list, reference, raw
     assert [phrase for _, phrase in found_in(picture)] == [hostile]  # set as text by the browser
@@ -269,13 +296,10 @@ def test_an_answer_is_downloaded_as_png_json_and_coco(asked: list[Any], stored: 
     files = downloads_of(page)
     assert list(files) == ["answer.png", "answer.json", "answer.coco.json"]
     document = json.loads(files["answer.json"])
-    assert (document["question"], document["box_px"], document["image_wh"]) == (
-        "What is this?",
-        [20, 8, 100, 80],
-        [*WH],
-    )
-    answer = Answer.from_raw(KIDNEY, Image.new("RGB", WH))
-    assert document.items() >= json.loads(json.dumps(answer.to_json())).items()
+    question = read("What is <ref>this</ref><box>(100,100),(500,1000)</box>?")
+    answer = Answer.from_raw(KIDNEY, Image.new("RGB", WH), question=question, model="bird")
+    assert document == json.loads(json.dumps(answer.to_json()))
+    assert (document["question"], document["question_boxes_px"]) == ("What is this?", [[20, 8, 100, 80]])
     coco = json.loads(files["answer.coco.json"])
     assert coco["images"] == [{"id": 1, "file_name": "image.png", "width": 200, "height": 80}]
     assert coco["categories"] == [{"id": 1, "name": "left kidney"}]
@@ -289,13 +313,13 @@ def test_an_answer_is_downloaded_as_png_json_and_coco(asked: list[Any], stored: 
 def test_pictures_are_drawn_at_a_bounded_size(wh: tuple[int, int], drawn_wh: tuple[int, int]) -> None:
     image = Image.new("RGB", wh)
     answer = Answer.from_raw("<ref>all</ref><box>(0,0),(1000,1000)</box>", image)
-    page = reply_of(answer, Asked(image, "Where?")).answer
+    page = reply_of(answer, image).answer
     assert Image.open(io.BytesIO(downloads_of(page)["answer.png"])).size == drawn_wh
 
 
 def test_a_screen_reader_is_told_of_answers_and_messages() -> None:
     image = EXAMPLE.image
-    for page in (no_answer().answer, reply_of(Answer("a", "a", image=image), Asked(image, "?")).answer):
+    for page in (no_answer().answer, reply_of(Answer("a", "a", image=image), image).answer):
         assert page.count('role="status" aria-live="polite"') == 1
     assert 'role="alert"' in no_answer("wrong").message
 

@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -311,7 +312,7 @@ class ScriptedModel(GroundingModel):
     raw = TWO
 
     def __init__(self) -> None:
-        super().__init__(None, None)
+        super().__init__(None, SimpleNamespace(known_names=()))
 
     def generate(self, queries: Sequence[Any], *_: Any, **__: Any) -> list[str]:
         return [self.raw] * len(queries)

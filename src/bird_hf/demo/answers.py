@@ -1,6 +1,6 @@
 """An answer as the page shows it: HTML for its words, boxes and downloads, and outlines for the picture.
 
-Phrases and boxes that belong together have the same number (`data-span`) and the same colour as in `draw_spans`.
+Phrases and boxes that belong together have the same number (`data-span`) and the same colour as in `Answer.draw`.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import base64
 import html
 import io
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,14 +19,13 @@ import gradio as gr
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from PIL import Image
 
-from ..draw import MODEL_COLOURS, draw_spans
+from ..draw import MODEL_COLOURS
 from ..hub.boxes import Box
 from ..hub.grounding import GroundedText, Span
 from ..inference import Answer
 from .examples import box_text
 
 _MAX_DOWNLOAD_PX = 1024  # longer side of the PNG, which travels in the page
-_ASKED = "your box"
 
 
 class Reply(NamedTuple):
@@ -36,46 +35,34 @@ class Reply(NamedTuple):
     answer: str
 
 
-@dataclass(frozen=True)
-class Asked:
-    """A question that was answered.
+def no_answer(message: str = "") -> Reply:
+    """The reply without an answer. message: what is wrong."""
+    return Reply(_lines([message] if message else []), _template().render(answer=None))
 
-    words: the question without its box. box: the box that it refers to.
+
+def reply_of(answer: Answer, image: Image.Image, reference: GroundedText | None = None) -> Reply:
+    """Render an answer about `image`; the texts say if it has no words or boxes, is malformed, or has remarks.
+
     reference: the answer of the test row, if the question is that of an example.
     """
-
-    image: Image.Image
-    words: str
-    box: Box | None = None
-    reference: GroundedText | None = None
-
-    def spans_with(self, answer: Answer) -> tuple[Span, ...]:
-        """The box of the question, then the spans of the answer: the order in which colours are given."""
-        own = (Span(_ASKED, 0, 0, (self.box,)),) if self.box else ()
-        return (*own, *answer.spans)
-
-
-def message_line(words: str) -> str:
-    """One line of the page's message area, which screen readers announce at once."""
-    return f'<div role="alert">{html.escape(" ".join(words.split()))}</div>'
-
-
-def no_answer(message: str = "") -> Reply:
-    """The reply without an answer. message: what is wrong, in one line."""
-    return Reply(message_line(message) if message else "", _template().render(answer=None))
-
-
-def reply_of(answer: Answer, asked: Asked) -> Reply:
-    """Render an answer; the texts say if it has no words or boxes, or is malformed."""
-    issues = ", ".join(answer.issues)
+    issues = [f"Malformed answer: {', '.join(answer.issues)}."] if answer.issues else []
     page = _template().render(
         answer=answer,
-        pieces=list(_pieces(answer, asked)),
-        boxes=[mark for mark in outlines(asked, answer) if mark["kind"] == "found"],
-        reference=asked.reference.text if asked.reference else "",
-        downloads=_downloads(answer, asked),
+        pieces=list(_pieces(answer)),
+        boxes=[mark for mark in outlines(answer, image.size) if mark["kind"] == "found"],
+        reference=reference.text if reference else "",
+        downloads=_downloads(answer, image, reference),
     )
-    return Reply(message_line(f"Malformed answer: {issues}.") if issues else "", page)
+    return Reply(_lines([*issues, *map(_sentence, answer.remarks)]), page)
+
+
+def _lines(messages: Iterable[str]) -> str:
+    """The content of the page's message area, a line for each message; screen readers announce it at once."""
+    return "".join(f'<div role="alert">{html.escape(" ".join(words.split()))}</div>' for words in messages)
+
+
+def _sentence(remark: str) -> str:
+    return f"{remark[:1].upper()}{remark[1:]}."
 
 
 def picture_value(
@@ -93,25 +80,34 @@ def picture_value(
     return {"image": file, "width": width, "height": height, "asked": box, "outlines": list(marks)}
 
 
-def outlines(asked: Asked, answer: Answer) -> list[dict[str, Any]]:
+def outlines(
+    answer: Answer, image_wh: tuple[int, int], reference: GroundedText | None = None
+) -> list[dict[str, Any]]:
     """The boxes to draw over the picture, the reference first.
 
     Each has its kind (reference or found), its phrase, its box in pixels of the image as numbers and as text, and,
     if it is found, the number of its span and its colour.
     """
-    reference = asked.reference.spans if asked.reference else ()
-    marks = [_mark("reference", span, box, asked) for span in reference for box in span.boxes]
-    first = 1 if asked.box else 0
-    for number, span in enumerate(answer.spans, first):
+    marks = [
+        _mark("reference", span.phrase, box, image_wh)
+        for span in (reference.spans if reference else ())
+        for box in span.boxes
+    ]
+    for number, span in _numbered(answer):
         for box in span.boxes:
             colour = {"number": number, "colour": _colour(number)}
-            marks.append(_mark("found", span, box, asked) | colour)
+            marks.append(_mark("found", span.phrase, box, image_wh) | colour)
     return marks
 
 
-def _mark(kind: str, span: Span, box: Box, asked: Asked) -> dict[str, Any]:
-    xyxy = box.to_pixels(asked.image.size)
-    return {"kind": kind, "phrase": span.phrase or "(no phrase)", "xyxy": list(xyxy), "text": box_text(xyxy)}
+def _mark(kind: str, phrase: str, box: Box, image_wh: tuple[int, int]) -> dict[str, Any]:
+    xyxy = box.to_pixels(image_wh)
+    return {"kind": kind, "phrase": phrase or "(no phrase)", "xyxy": list(xyxy), "text": box_text(xyxy)}
+
+
+def _numbered(answer: Answer) -> Iterator[tuple[int, Span]]:
+    """The spans of an answer with their numbers; as in `Answer.draw`, those of the question come first."""
+    return enumerate(answer.spans, len(answer.question.spans))
 
 
 def _colour(number: int) -> str:
@@ -126,10 +122,10 @@ class _Piece(NamedTuple):
     colour: str = ""
 
 
-def _pieces(answer: Answer, asked: Asked) -> Iterator[_Piece]:
+def _pieces(answer: Answer) -> Iterator[_Piece]:
     """The answer's text, cut at the phrases that have boxes."""
     end = 0
-    for number, span in enumerate(answer.spans, 1 if asked.box else 0):
+    for number, span in _numbered(answer):
         if span.boxes and end <= span.start < span.end:
             yield _Piece(answer.text[end : span.start])
             yield _Piece(answer.text[span.start : span.end], number, _colour(number))
@@ -143,28 +139,22 @@ class _Download(NamedTuple):
     uri: str
 
 
-def _downloads(answer: Answer, asked: Asked) -> list[_Download]:
+def _downloads(answer: Answer, image: Image.Image, reference: GroundedText | None) -> list[_Download]:
     """The answer as files. They are part of the page, so that the server keeps none."""
     return [
-        _Download("answer.png", "PNG", _data_uri("image/png", _png(answer, asked))),
-        _Download("answer.json", "JSON", _json_uri(_document(answer, asked))),
-        _Download("answer.coco.json", "COCO", _json_uri(coco(answer, asked.image.size))),
+        _Download("answer.png", "PNG", _data_uri("image/png", _png(answer, image, reference))),
+        _Download("answer.json", "JSON", _json_uri(answer.to_json())),
+        _Download("answer.coco.json", "COCO", _json_uri(coco(answer, image.size))),
     ]
 
 
-def _png(answer: Answer, asked: Asked) -> bytes:
-    picture = asked.image.copy()
+def _png(answer: Answer, image: Image.Image, reference: GroundedText | None) -> bytes:
+    picture = image.copy()
     picture.thumbnail((_MAX_DOWNLOAD_PX, _MAX_DOWNLOAD_PX))
-    reference = asked.reference.spans if asked.reference else ()
+    drawn = replace(answer, image=picture).draw(reference.spans if reference else ())
     stream = io.BytesIO()
-    draw_spans(picture, asked.spans_with(answer), reference).save(stream, format="PNG")
+    drawn.save(stream, format="PNG")
     return stream.getvalue()
-
-
-def _document(answer: Answer, asked: Asked) -> dict[str, Any]:
-    size = asked.image.size
-    box = list(asked.box.to_pixels(size)) if asked.box else None
-    return {"question": asked.words, "box_px": box, "image_wh": list(size), **answer.to_json()}
 
 
 def coco(answer: Answer, image_wh: tuple[int, int]) -> dict[str, Any]:

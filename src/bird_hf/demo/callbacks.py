@@ -14,7 +14,7 @@ from ..hub.boxes import Box
 from ..hub.grounding import GroundedText
 from ..hub.pixels import open_image
 from ..inference import GroundingModel, Query, read_box_px
-from .answers import Asked, no_answer, outlines, picture_value, reply_of
+from .answers import no_answer, outlines, picture_value, reply_of
 from .examples import ExampleImage
 
 MAX_QUESTION_CHARS = 500
@@ -36,6 +36,11 @@ class Callbacks:
 
     def __init__(self, model: GroundingModel, examples: Sequence[ExampleImage]) -> None:
         self.model, self.examples = model, examples
+
+    @property
+    def known_names(self) -> tuple[str, ...]:
+        """The names that the model was trained on, if its checkpoint lists them."""
+        return self.model.processor.known_names
 
     def choose(self, event: gr.SelectData) -> tuple[Any, ...]:
         """Selecting an example -> (chosen, task, question, box, stored, *reply)."""
@@ -99,9 +104,10 @@ class Callbacks:
         image = _read(stored)
         box = Box.from_pixels(read_box_px(box_field), image.size) if box_field else None
         (answer,) = self.model.answers([Query.about(image, question, box)])
-        asked = Asked(image, question.strip(), box, self._reference(chosen, task, question, box_field))
-        picture = picture_value(stored, image.size, box_field, outlines(asked, answer))
-        return picture, *reply_of(answer, asked)
+        reference = self._reference(chosen, task, question, box_field)
+        marks = outlines(answer, image.size, reference)
+        picture = picture_value(stored, image.size, box_field, marks)
+        return picture, *reply_of(answer, image, reference)
 
     def _reference(self, chosen: int | None, task: Task, question: str, box: str) -> GroundedText | None:
         """The reference answer, if the question is the chosen example's own, word for word and with its box."""

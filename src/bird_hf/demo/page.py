@@ -92,6 +92,8 @@ def build_page(callbacks: Callbacks) -> gr.Blocks:
         with gr.Row(elem_id="columns"):
             with gr.Column(scale=5, min_width=250):
                 gallery, upload = _image_choice(callbacks.examples)
+                if names := callbacks.known_names:
+                    gr.HTML(_names_page(names), elem_id="names", apply_default_css=False)
             with gr.Column(scale=11, min_width=320):
                 stored, picture = _picture()
             with gr.Column(scale=8, min_width=320):
@@ -141,6 +143,11 @@ def _image_choice(examples: Sequence[ExampleImage]) -> tuple[gr.Gallery, gr.File
         elem_id="upload",
     )
     return gallery, upload
+
+
+def _names_page(names: Sequence[str]) -> str:
+    summary = f"The {len(names)} names that this model was trained on"
+    return f"<details><summary>{summary}</summary>{html.escape(', '.join(names))}</details>"
 
 
 def _picture() -> tuple[gr.Image, gr.HTML]:
