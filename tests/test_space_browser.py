@@ -492,10 +492,16 @@ def test_zoom_keeps_the_boxes(example: Page) -> None:
     assert np.isclose(example.rectangle("#picture img")["width"], wide)
 
 
-def test_a_box_is_drawn_at_any_zoom(example: Page) -> None:
+def test_a_box_is_drawn_and_the_picture_moved_at_any_zoom(example: Page) -> None:
     example.click("[data-do=larger]")
     example.drag((0.4, 0.4), (0.5, 0.5), (0.6, 0.6))
     example.box_is(80, 40, 121, 61)
+    example.click("[data-do=pan]")
+    before = example.rectangle("#picture img")["left"]
+    example.drag((0.5, 0.5), (0.45, 0.5), (0.4, 0.5))
+    assert example.rectangle("#picture img")["left"] < before - 20
+    example.box_is(80, 40, 121, 61)  # what the pointer moved is the picture, not the box
+    example.click("[data-do=pan]")
     example.click("[data-do=fit]")
 
 

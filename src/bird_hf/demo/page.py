@@ -12,7 +12,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
@@ -81,6 +81,22 @@ def launch(page: gr.Blocks, host: str | None = None, port: int | None = None, **
         raise ValueError(f"the page cannot be served on {where} ({error}); give another --port") from error
 
 
+class _Components(NamedTuple):
+    """The components of the page that callbacks read or change."""
+
+    chosen: gr.State
+    gallery: gr.Gallery
+    upload: gr.File
+    stored: gr.Image
+    picture: gr.HTML
+    task: gr.Radio
+    question: gr.Textbox
+    box: gr.Textbox
+    button: gr.Button
+    message: gr.HTML
+    answer: gr.HTML
+
+
 def build_page(callbacks: Callbacks) -> gr.Blocks:
     """The page: its layout, and the callback of each component."""
     with gr.Blocks(
@@ -98,31 +114,51 @@ def build_page(callbacks: Callbacks) -> gr.Blocks:
                 stored, picture = _picture()
             with gr.Column(scale=8, min_width=320):
                 task, question, box, button = _question_side()
-                reply = _answer_side()
-
-        hidden: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-        new_image = [stored, box]
-        gallery.select(callbacks.choose, None, [chosen, task, question, box, stored, *reply], **hidden).then(
-            callbacks.show, new_image, picture, **hidden
-        )
-        upload.upload(callbacks.receive, upload, [upload, chosen, box, stored, *reply], **hidden).then(
-            callbacks.show, new_image, picture, **hidden
-        )
-        box_to_picture: dict[str, Any] = {"js": _BOX_TO_PICTURE, **hidden}
-        task.input(callbacks.pick, [task, chosen], [question, box], **hidden).then(
-            None, [box, picture], picture, **box_to_picture
-        )
-        box.input(None, [box, picture], picture, **box_to_picture)
-        picture.draw(callbacks.mark, [stored, task, question], [task, question, box, *reply], **hidden)
-        gr.on(
-            [button.click, question.submit, box.submit],
-            callbacks.ask,
-            [stored, chosen, task, question, box],
-            [picture, *reply],
-            show_progress_on=reply[1],
-            api_visibility="private",
+                message, answer = _answer_side()
+        _connect(
+            callbacks,
+            _Components(
+                chosen, gallery, upload, stored, picture, task, question, box, button, message, answer
+            ),
         )
     return page
+
+
+def _connect(callbacks: Callbacks, on: _Components) -> None:
+    """Set the callback of each component."""
+    reply = [on.message, on.answer]
+    hidden: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    show: dict[str, Any] = {
+        "fn": callbacks.show,
+        "inputs": [on.stored, on.box],
+        "outputs": on.picture,
+        **hidden,
+    }
+    box_to_picture: dict[str, Any] = {
+        "fn": None,
+        "inputs": [on.box, on.picture],
+        "outputs": on.picture,
+        "js": _BOX_TO_PICTURE,
+        **hidden,
+    }
+    on_choose = [on.chosen, on.task, on.question, on.box, on.stored, *reply]
+    on.gallery.select(callbacks.choose, None, on_choose, **hidden).then(**show)
+    on_upload = [on.upload, on.chosen, on.box, on.stored, *reply]
+    on.upload.upload(callbacks.receive, on.upload, on_upload, **hidden).then(**show)
+    on.task.input(callbacks.pick, [on.task, on.chosen], [on.question, on.box], **hidden).then(
+        **box_to_picture
+    )
+    on.box.input(**box_to_picture)
+    on_draw = [on.task, on.question, on.box, *reply]
+    on.picture.draw(callbacks.mark, [on.stored, on.task, on.question], on_draw, **hidden)
+    gr.on(
+        [on.button.click, on.question.submit, on.box.submit],
+        callbacks.ask,
+        [on.stored, on.chosen, on.task, on.question, on.box],
+        [on.picture, *reply],
+        show_progress_on=on.answer,
+        api_visibility="private",
+    )
 
 
 def _image_choice(examples: Sequence[ExampleImage]) -> tuple[gr.Gallery, gr.File]:
@@ -174,13 +210,10 @@ def _question_side() -> tuple[gr.Radio, gr.Textbox, gr.Textbox, gr.Button]:
     )
 
 
-def _answer_side() -> list[gr.components.Component]:
+def _answer_side() -> tuple[gr.HTML, gr.HTML]:
     """In the order of `Reply`."""
     message, answer = no_answer()
-    return [
-        gr.HTML(message, elem_id="message"),
-        gr.HTML(answer, elem_id="answer", apply_default_css=False),
-    ]
+    return gr.HTML(message, elem_id="message"), gr.HTML(answer, elem_id="answer", apply_default_css=False)
 
 
 def _css() -> str:

@@ -1,6 +1,6 @@
 // The picture of the page. gradio runs this as a function of (element, trigger, props, server, upload, watch).
 // props.value is what `picture_value` in answers.py returns, with the address of the image. A box is [x1, y1, x2, y2] in
-// whole pixels of the image, half-open. Text from the server or the user is only ever set as textContent.
+// pixels of the image, half-open. Text from the server or the user is only ever set as textContent.
 const find = (selector) => element.querySelector(selector);
 const [frame, view, stage, image, marks] = [".frame", ".view", ".stage", "img", ".marks"].map(find);
 const CLICK_PX = 4; // a pointer that moves less on the screen has clicked
@@ -27,8 +27,12 @@ function spanning([x, y], [u, v]) {
   // Both pixels belong to the box.
   const { width, height } = value();
   const [low, high] = [Math.min, Math.max].map((pick) => [pick(x, u), pick(y, v)]);
-  return [limit(low[0], 0, width - 1), limit(low[1], 0, height - 1),
-    limit(high[0] + 1, 1, width), limit(high[1] + 1, 1, height)];
+  return [
+    limit(low[0], 0, width - 1),
+    limit(low[1], 0, height - 1),
+    limit(high[0] + 1, 1, width),
+    limit(high[1] + 1, 1, height),
+  ];
 }
 
 // --- drawing ----------------------------------------------------------------------------------------------------
