@@ -13,11 +13,13 @@ from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.support.ui import WebDriverWait
 
-from bird_hf.demo import Callbacks, build_page, launch, read_examples
+from bird_hf.demo.callbacks import Callbacks
+from bird_hf.demo.examples import read_examples
+from bird_hf.demo.page import build_page, launch
 from bird_hf.inference import load
 
 PICTURE = Path(__file__).parent / "pictures" / "demo.png"
-WINDOW = "1200,1400"
+WINDOW_WH = (1280, 800)
 
 
 def photograph(address: str) -> Image.Image:
@@ -29,13 +31,15 @@ def photograph(address: str) -> Image.Image:
         "no-sandbox",
         "disable-dev-shm-usage",
         "hide-scrollbars",
-        f"window-size={WINDOW}",
     ):
         options.add_argument(f"--{switch}")
     driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
     try:
+        width, height = WINDOW_WH
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         driver.get(address)
-        for click, await_ in (("#examples button", "#picture img"), ("#ask", "#shown img.mask")):
+        for click, await_ in (("#examples button", "#picture img[src]"), ("#ask", "#picture .found")):
             for selector in (click, await_):
                 WebDriverWait(driver, 60).until(
                     lambda d, s=selector: d.find_elements("css selector", s), selector
@@ -51,7 +55,7 @@ def main() -> None:
     page = build_page(Callbacks(load("bird"), read_examples(Path("med-grit"))))
     launch(page, "127.0.0.1", prevent_thread_lock=True, quiet=True)
     try:
-        photograph(page.local_url).quantize(128).save(PICTURE, optimize=True)
+        photograph(page.local_url).quantize(256).save(PICTURE, optimize=True)
     finally:
         page.close()
 

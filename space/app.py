@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bird_hf.checkpoint.load import find_checkpoint
 from bird_hf.data.embedded.sample_set import write_sample
-from bird_hf.demo import run_demo
+from bird_hf.demo.page import run_demo
 from bird_hf.sample import embedded_checkpoint
 
 model = os.environ.get("BIRD_MODEL") or str(embedded_checkpoint())

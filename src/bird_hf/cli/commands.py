@@ -225,7 +225,7 @@ def demo(
     ] = "127.0.0.1",
 ) -> None:
     """Serve a web page for asking about example images or your own. Ctrl+C stops it."""
-    from ..demo import run_demo
+    from ..demo.page import run_demo
 
     run_demo(model, data, host, port)
 
