@@ -33,7 +33,7 @@ from bird_hf.data.records import ImageRecord, MaskedImage, Turn
 from bird_hf.data.teachers.analysis import analyse
 from bird_hf.data.teachers.subjects import askable_absent
 from bird_hf.data.teachers.templates import classify, ground
-from bird_hf.eval.check_scores import score_checks, table_of_checks
+from bird_hf.eval.check_scores import CHECKS_NOTE, score_checks, table_of_checks
 from bird_hf.eval.checks import CHECKS, check_questions
 from bird_hf.eval.predictions import Prediction, write_predictions
 from bird_hf.eval.recall import Recall, mean_score, total
@@ -144,10 +144,18 @@ def score(questions: list[Question], answered: list[Prediction]) -> dict[str, An
         "absent_questions": absent.total,
         "malformed_rate": malformed_rate(answered),
         "questions": len(questions),
-        "mia": score_predictions([each for each in answered if each.task == "mia"], "mia")["mean"],
-        "mia_questions": sum(each.task == "mia" for each in answered),
+        "mia": score_analysis([each for each in answered if each.task == "mia"]),
         "checks": score_checks([each for each in answered if each.task == CHECKS]),
     }
+
+
+def score_analysis(answered: list[Prediction]) -> dict[str, Any]:
+    """The mean scores of MIA; the error instead if the packages or Java are missing, to keep the other scores."""
+    try:
+        found = score_predictions(answered, "mia")["mean"]
+    except ValueError as error:
+        found = {"error": str(error)}
+    return {**found, "questions": len(answered)}
 
 
 def table(report: dict[str, Any]) -> str:
@@ -166,9 +174,17 @@ def table(report: dict[str, Any]) -> str:
     return (
         f"{markdown_table(header, lines)}\n\n"
         f"Absent objects answered with a box: {report['absent_boxed_rate']:.3f} of {report['absent_questions']}. "
-        f"Malformed answers: {report['malformed_rate']:.4f} of {report['questions']}. "
-        f"MIA mBMR, mean of the modalities: {report['mia']['mbmr']:.4f} ({report['mia_questions']} questions).\n\n"
-        f"{table_of_checks(report['checks'])}"
+        f"Malformed answers: {report['malformed_rate']:.4f} of {report['questions']}."
+    )
+
+
+def table_of_rest(report: dict[str, Any]) -> str:
+    """The score of MIA and the checks as Markdown."""
+    mia = report["mia"]
+    score = f"{mia['mbmr']:.4f}" if "mbmr" in mia else f"not scored ({mia['error']})"
+    return (
+        f"MIA mBMR, mean of the modalities: {score} of {mia['questions']} questions.\n\n"
+        f"{CHECKS_NOTE}\n\n{table_of_checks(report['checks'])}"
     )
 
 
@@ -210,7 +226,7 @@ def main() -> None:
         "split": options.split,
         "weights_sha256": weights_sha256(checkpoint),
     }
-    print(table(report))
+    print(f"{table(report)}\n\n{table_of_rest(report)}")
     if options.run:
         write_run(options.run, checkpoint, options.split, answered)
     if options.out:

@@ -1,4 +1,4 @@
-"""Questions beyond the paper's tables: other wordings, names that no answer can locate, yes or no, counts, descriptions.
+"""Questions beyond the paper's tables: other wordings, names not in the image, yes or no, counts, descriptions.
 
 The questions about an image depend on its id and its objects only, so every model gets the same ones. They are paired:
 each VG check asks for the same objects in another wording. Each question is a `Prediction` of the task `checks`, and
@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..data.draws import draw_of
-from ..data.records import Axis, ImageInfo, ImageName, ImageRecord, Instance, Modality, Turn
+from ..data.records import Axis, ImageInfo, ImageRecord, Instance, Modality, Turn
 from ..data.teachers.analysis import count_turn, presence_turn
 from ..data.teachers.positions import is_borderline
 from ..data.teachers.style import PLAIN_STYLE, Style, draw_foreign
