@@ -14,6 +14,7 @@ from ..data.folder.publish import open_folder
 from ..data.records import SINGLE_TASKS
 from ..inference import GroundingModel, Query, load
 from ..progress import progress_bar
+from .checks import CHECKS, checks_of_rows
 from .hallucination import missing_objects
 from .predictions import Prediction, finished, write_predictions
 from .run import Run, begin_run, prediction_file, weights_sha256
@@ -21,7 +22,10 @@ from .run import Run, begin_run, prediction_file, weights_sha256
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_IMAGE_COLUMNS = ["image_id", "modality", "objects", "synthetic"]
+_IMAGE_COLUMNS = [
+    "image_id", "image_wh", "modality", "region", "axis", "dataset", "case_id", "task", "objects", "synthetic",
+    "teacher",
+]  # fmt: skip
 
 
 def predict_dataset(model: GroundingModel, dataset: Dataset, out: Path, batch_size: int = 32) -> int:
@@ -36,7 +40,7 @@ def predict_dataset(model: GroundingModel, dataset: Dataset, out: Path, batch_si
 def predict_run(
     checkpoint: Path, data: Path, out: Path, split: str = "test", batch_size: int = 32
 ) -> dict[str, int]:
-    """Answer a whole split into a folder: every task, and the fixed questions about missing objects.
+    """Answer a whole split into a folder: every task, the fixed questions about missing objects, and the checks.
 
     Returns the number of questions by kind; a stopped run continues. Raises ValueError if `data` has no tasks, or if
     `out` holds the answers of another model or to other questions.
@@ -45,8 +49,9 @@ def predict_run(
     names = [task for task in SINGLE_TASKS if (data / "data" / task).is_dir()] or SINGLE_TASKS
     tasks = {task: open_folder(data, task, split) for task in names}
     questions = {task.value: _questions_of(dataset) for task, dataset in tasks.items()}
-    rows = (row for each in tasks.values() for row in each.select_columns(_IMAGE_COLUMNS))
+    rows = [row for each in tasks.values() for row in each.select_columns(_IMAGE_COLUMNS)]
     questions |= {kind.value: asked for kind, asked in missing_objects(rows).items() if asked}
+    questions[CHECKS] = checks_of_rows(rows)
     counts = {kind: len(asked) for kind, asked in questions.items()}
     folder = find_checkpoint(checkpoint)
     model = load(folder)

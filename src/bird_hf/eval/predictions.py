@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ class Prediction:
     """One answer of a model, with the question and the reference.
 
     Files of the original scripts have no task and no source: their `task` is empty and their `synthetic` None.
+    facts: of checks (checks.py), what is needed to score the answer, as JSON values.
     """
 
     id: int
@@ -35,6 +36,7 @@ class Prediction:
     response: str
     task: str = ""
     synthetic: bool | None = None
+    facts: Mapping[str, Any] | None = None
 
     @property
     def modality(self) -> Modality:
@@ -131,10 +133,13 @@ def _prediction(row: Any) -> Prediction:
         )
     if row.get("synthetic") not in (None, True, False):
         raise ValueError("synthetic must be true or false")
+    if not isinstance(row.get("facts"), dict | None):
+        raise ValueError("facts must be a JSON object")
     prediction = Prediction(
         id=row["id"],
         task=str(row.get("task", "")),
         synthetic=row.get("synthetic"),
+        facts=row.get("facts"),
         **{name: row[name] for name in texts},
     )
     assert prediction.modality  # raises ValueError if the name of the image has none

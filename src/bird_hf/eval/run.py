@@ -1,7 +1,8 @@
 """A run: a folder with the answers of one model to a whole split.
 
     RUN_DIR/run.json         {"model": "bird", "weights_sha256": "...", "data": "med-grit", "split": "test", ...}
-    RUN_DIR/vg.jsonl         one prediction file per task, and `absent.jsonl` and `foreign.jsonl` (hallucination.py)
+    RUN_DIR/vg.jsonl         one prediction file per task, and `absent.jsonl` and `foreign.jsonl` (hallucination.py),
+                             and `checks.jsonl` (checks.py)
     RUN_DIR/report.md        the tables made from them, and report.json (tables.py)
 
 A folder of prediction files without run.json is a run of an unknown model.
@@ -17,11 +18,12 @@ from pathlib import Path
 
 from ..atomic_writes import write_text
 from ..data.records import SINGLE_TASKS
+from .checks import CHECKS
 from .hallucination import Missing
 from .predictions import Prediction, read_predictions
 
 RUN_FILE = "run.json"
-KINDS = tuple(kind.value for kind in (*SINGLE_TASKS, *Missing))  # one prediction file each
+KINDS = (*(kind.value for kind in (*SINGLE_TASKS, *Missing)), CHECKS)  # one prediction file each
 
 
 @dataclass(frozen=True)

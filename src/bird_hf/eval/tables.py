@@ -1,8 +1,8 @@
 """Tables of scores: of one prediction file, of a run (the paper's Table 3), and of several runs (Table 1).
 
 The report of a run shows real images and phantoms separately, task by modality, and how often the model gives a box for
-an object that is not in the image (BiRD 5, Fig. 4). A folder of several runs also gets one line per run with the mean
-of each task.
+an object that is not in the image (BiRD 5, Fig. 4). Below are the checks beyond the paper (checks.py). A folder of
+several runs also gets one line per run with the mean of each task.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from ..atomic_writes import write_text
 from ..data.records import SINGLE_TASKS, Modality, Task
 from ..markdown import Markup, table
 from . import recall
+from .check_scores import CHECKS_NOTE, score_checks, table_of_checks
+from .checks import CHECKS
 from .hallucination import Missing
 from .predictions import Prediction
 from .run import KINDS, prediction_file, read_answers, read_run, weights_sha256
@@ -53,10 +55,12 @@ def report_run(folder: Path, rules: str = "paper") -> dict[str, Any]:
     """A run's scores as fractions, by source (real, phantom), task and modality, each with its n.
 
     n is the number of reference boxes for VG and of questions otherwise; `score` is None for a task without a score
-    (RC). Raises ValueError, in one line, if predictions are missing, damaged or not of this run.
+    (RC). `checks` holds the rows of `score_checks`, if the run has checks.
+    Raises ValueError, in one line, if predictions are missing, damaged or not of this run.
     """
     answers = read_answers(folder)
     run = read_run(folder)
+    checks = answers.pop(CHECKS, [])
     sources: dict[str, dict[str, Any]] = {}
     for kind, predictions in answers.items():
         for synthetic, source in _SOURCES.items():
@@ -66,6 +70,7 @@ def report_run(folder: Path, rules: str = "paper") -> dict[str, Any]:
         **{name: getattr(run, name, None) for name in ("model", "weights_sha256", "data", "split")},
         "rules": rules,
         "sources": {name: sources[name] for name in _HEADINGS if name in sources},
+        **({"checks": score_checks(checks, rules)} if checks else {}),
     }
 
 
@@ -152,6 +157,15 @@ def as_markdown(report: Mapping[str, Any], level: int = 2) -> str:
                 "",
                 missing,
             ]
+    if "checks" in report:
+        lines += [
+            "",
+            f"{'#' * level} Checks beyond the paper",
+            "",
+            CHECKS_NOTE,
+            "",
+            table_of_checks(report["checks"]),
+        ]
     return "\n".join(lines) + "\n"
 
 

@@ -69,11 +69,11 @@ def _ask_presence(record: ImageRecord, rng: np.random.Generator, style: Style) -
         labels = (
             absent if absent and (not record.present or rng.random() < 0.5) else labels_of(record.present)
         )
-        return _presence(record, draw_of_sequence(rng, labels), rng, style)
+        return presence_turn(record, draw_of_sequence(rng, labels), rng, style)
     if style.unknown_words and rng.random() < _UNKNOWN_SHARE:
         word = draw_of_sequence(rng, style.unknown_words)
         return _turn(record, Kind.PRESENCE, (word,), unknown_answer(word), rng, style)
-    return _presence(record, _balanced_label(record, rng, style), rng, style)
+    return presence_turn(record, _balanced_label(record, rng, style), rng, style)
 
 
 def _balanced_label(record: ImageRecord, rng: np.random.Generator, style: Style) -> str:
@@ -93,7 +93,8 @@ def _balanced_label(record: ImageRecord, rng: np.random.Generator, style: Style)
     return _weighted(rng, present, yes) if rng.random() < share else _weighted(rng, absent, no)
 
 
-def _presence(record: ImageRecord, label: str, rng: np.random.Generator, style: Style) -> Turn:
+def presence_turn(record: ImageRecord, label: str, rng: np.random.Generator, style: Style) -> Turn:
+    """MIA: is the object in the image?"""
     found = instances_of(record, label)
     is_present = any(item.present for item in found)
     answer = f"Yes, the {label} is visible." if is_present else f"No, there is no {label} in this image."
@@ -104,6 +105,11 @@ def _presence(record: ImageRecord, label: str, rng: np.random.Generator, style: 
 def _ask_count(record: ImageRecord, rng: np.random.Generator, style: Style) -> Turn:
     plain = style.wordings == Wordings.PLAIN
     label = draw_of_sequence(rng, labels_of(record.present)) if plain else _counted_label(record, rng)
+    return count_turn(record, label, rng, style)
+
+
+def count_turn(record: ImageRecord, label: str, rng: np.random.Generator, style: Style) -> Turn:
+    """MIA: how many objects of a label are there?"""
     found = instances_of(record, label)
     count = sum(item.present for item in found)
     number = _NUMBERS[count] if count < len(_NUMBERS) else str(count)
