@@ -20,7 +20,7 @@ from .examples import ExampleImage
 MAX_QUESTION_CHARS = 500
 REGION_TASKS = (Task.REFERRING_CLASSIFICATION, Task.REFERRING_CAPTION)
 QUESTIONS = {
-    Task.VISUAL_GROUNDING: "Where is the liver?",
+    Task.VISUAL_GROUNDING: "Where is the right lung?",
     Task.REFERRING_CLASSIFICATION: "What is this?",
     Task.REFERRING_CAPTION: "Describe this region.",
     Task.IMAGE_ANALYSIS: "Which imaging modality is this?",
