@@ -15,6 +15,7 @@ from bird_hf.data.masks import record_of
 from bird_hf.data.phantoms import draw_phantom
 from bird_hf.data.records import SINGLE_TASKS, Modality
 from bird_hf.data.teachers.templates import write_dialogue
+from bird_hf.eval.checks import CHECKS
 from bird_hf.eval.hallucination import Missing
 from bird_hf.eval.predict import predict_dataset, predict_run
 from bird_hf.eval.run import read_answers, read_run, weights_sha256
@@ -81,7 +82,7 @@ def test_a_run_holds_answers_to_every_task_and_to_what_is_not_there(
         "predict", "--task", "all", "--model", tiny_checkpoint, "--data", data, "--out", tmp_path / "run"
     )
     answers = read_answers(tmp_path / "run")
-    assert list(answers) == [*SINGLE_TASKS, *Missing]
+    assert list(answers) == [*SINGLE_TASKS, *Missing, CHECKS]
     counts = [f"{len(found)} {kind}" for kind, found in answers.items()]
     assert out == f"{tmp_path / 'run'}: answers to {', '.join(counts)}\n"
     assert len(asked()) == sum(map(len, answers.values()))
@@ -137,4 +138,8 @@ def test_one_command_predicts_and_reports(bird, tiny_checkpoint, data, tmp_path)
     assert all(list(rows) == [*SINGLE_TASKS, *Missing] for rows in report["sources"].values())
     assert report["sources"]["real"]["mia"]["modalities"]["fundus"]["n"] == 1
     assert report["sources"]["phantom"]["foreign"]["modalities"]["ct"]["n"] == 2
-    assert "## Phantoms" in (run / "report.md").read_text()
+    assert report["checks"]["VG, CAPITALS"]["all"]["n"] > 0
+    text = (run / "report.md").read_text()
+    assert (
+        text.index("## Phantoms") < text.index("## Checks beyond the paper") < text.index("| VG, CAPITALS |")
+    )

@@ -28,7 +28,7 @@ from .predictions import Prediction
 CHECKS = "checks"  # the task of these questions, and the name of their prediction file
 _SEED = 16
 # Questions per image, fewer if it has fewer objects.
-_GROUNDED, _CLASSIFIED, _DESCRIBED, _MISSING, _YES, _NO = 3, 2, 2, 2, 2, 2
+_GROUNDED, _CLASSIFIED, _DESCRIBED, _MISSING, _YES, _NO = 2, 1, 1, 2, 2, 2
 
 _T = TypeVar("_T")
 _Pairs = Iterator[tuple[Turn, dict[str, Any]]]
