@@ -404,6 +404,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_examples_are_the_datas_own_images_and_questions(data: Path) -> None:
     examples = read_examples(data)
     assert len(examples) == 8
@@ -426,6 +427,7 @@ def test_a_folder_without_data_or_checkpoint_is_named(tmp_path: Path, data: Path
         demo.run_demo(tmp_path, data)
 
 
+@pytest.mark.slow
 def test_a_page_reports_nothing_and_says_what_it_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
     reports: list[Any] = []
     for call in ("version_check", "_do_analytics_request"):  # all that gradio sends goes through these

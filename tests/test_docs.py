@@ -88,6 +88,7 @@ def make_data(folder: Path, rows: int) -> None:
     publish(splits, folder / "med-grit", "# Four\n")
 
 
+@pytest.mark.slow
 def test_loading(folder):
     install_checkpoint(folder / "bird")
     _, cell = next(sample_dialogues("test"))
@@ -97,11 +98,13 @@ def test_loading(folder):
     assert (names["grounded"].spans[0].boxes_px[0][2] > 1) and names["output"].shape[1] > names["read"]
 
 
+@pytest.mark.slow
 def test_converting(folder):
     shutil.copytree(ROOT / "tests" / "golden" / "qwen_vl_tiny", folder / "Qwen-VL-Chat")
     assert run_page("convert")["model"].config.num_queries == 256
 
 
+@pytest.mark.slow
 def test_fine_tuning(folder):
     install_checkpoint(folder / "bird")
     make_data(folder, 4)
@@ -113,6 +116,7 @@ def test_fine_tuning(folder):
     assert "Nothing was measured" in (folder / "to-publish" / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_own_images(folder):
     install_checkpoint(folder / "bird")
     names = run_page(
@@ -125,6 +129,7 @@ def test_own_images(folder):
     assert described.exhaustive and len(described.labels) == 5
 
 
+@pytest.mark.slow
 def test_scoring(folder):
     install_checkpoint(folder / "bird")
     make_data(folder, 2)
@@ -132,6 +137,7 @@ def test_scoring(folder):
     assert (folder / "runs" / "bird" / "report.md").is_file()
 
 
+@pytest.mark.slow
 def test_exporting(folder):
     install_checkpoint(folder / "bird")
     names = run_page("export")
@@ -139,6 +145,7 @@ def test_exporting(folder):
     assert "Nothing was measured" in (folder / "with-card" / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_asking_as_the_readme_does(folder):
     install_checkpoint(folder / "bird")
     make_data(folder, 2)
@@ -200,6 +207,7 @@ def test_the_cli_page_is_the_commands_own_help(load_script):
     assert load_script(DOCS / "make_cli_page.py").page() == page_text("cli"), "run docs/make_cli_page.py"
 
 
+@pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path):
     command = [
         sys.executable,

@@ -44,6 +44,7 @@ def test_files_of_its_source_stay_below_their_limit(benchmark):
     assert len(groups) >= 10
 
 
+@pytest.mark.slow
 def test_every_stage_runs_in_small_and_becomes_a_row(benchmark, tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark, "SHARD_BYTES", 2_000_000)
     stages = {

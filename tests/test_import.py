@@ -123,6 +123,7 @@ print(*(f"{{type(each).__module__.split('.')[0]}}.{{type(each).__name__}}" for e
 KNOWN = "bird_hf.BirdConfig bird_hf.BirdForConditionalGeneration bird_hf.BirdProcessor transformers.Qwen2Tokenizer"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "first",
     [
@@ -135,6 +136,7 @@ def test_the_auto_classes_know_bird_in_any_order_of_imports(folder, first):
     assert run(LOAD.format(first=first), folder).strip() == KNOWN
 
 
+@pytest.mark.slow
 def test_a_folder_brings_its_own_code_where_the_package_is_absent(folder, tmp_path):
     code = """
 import sys

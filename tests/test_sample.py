@@ -110,6 +110,7 @@ def test_each_image_is_asked_the_first_question_of_each_task(data: Path) -> None
 # --- the whole way -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_quickstart_puts_everything_into_place_and_keeps_what_is_the_users(
     tmp_path: Path,
     tiny_checkpoint: Path,

@@ -36,6 +36,8 @@ from bird_hf.demo.page import build_page, launch
 from bird_hf.hub.grounding import read
 from bird_hf.inference import GroundingModel
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 PATIENCE_S = 600  # on a busy machine; an idle one needs a fraction of it
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")

@@ -58,6 +58,7 @@ def logits(model: torch.nn.Module, inputs) -> torch.Tensor:
     return model.eval()(**inputs).logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [{}, {"modules_to_save": ["projector"]}], ids=["lora", "and a whole module"]
 )
@@ -98,6 +99,7 @@ def test_weights_keep_the_base_models_dtype_and_licence(tiny_checkpoint, tmp_pat
     assert "results of the base" not in (tmp_path / "merged" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_processor_is_the_adapters_if_it_has_one(tiny_checkpoint, adapter, tmp_path):
     export_merged(adapter, tmp_path / "of-base")
     BirdProcessor.from_pretrained(tiny_checkpoint).save_pretrained(adapter)

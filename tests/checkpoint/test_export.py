@@ -67,6 +67,7 @@ def test_the_model_is_there_and_what_only_training_needs_is_not(exported):
     assert not names & {"trainer_state.json", "optimizer.pt", "training_args.bin", "events.log"}
 
 
+@pytest.mark.slow
 def test_it_opens_without_the_package_and_answers_as_with_it(exported, tmp_path):
     answers = {}
     for hidden in (True, False):

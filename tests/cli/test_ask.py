@@ -182,6 +182,7 @@ def sixteen_bits() -> Image.Image:
     return Image.fromarray(np.arange(256, dtype=np.uint16).reshape(16, 16) * 200)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["deep.png", "rgba.png", "palette.png", "cmyk.jpg", "bilevel.png", "grey.tif"]
 )
@@ -367,6 +368,7 @@ def test_the_pickle_above_does_run_when_opened_carelessly(tmp_path: Path, monkey
 # --- in processes of their own -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_program_answers_in_json_and_says_nothing_else(
     tiny_checkpoint: Path, tmp_path: Path, python: Bird
 ) -> None:
@@ -378,6 +380,7 @@ def test_the_program_answers_in_json_and_says_nothing_else(
     assert (tmp_path / "out.png").is_file()
 
 
+@pytest.mark.slow
 def test_the_program_refuses_in_one_line(
     tiny_checkpoint: Path, tmp_path: Path, assert_refused: Bird, python: Bird
 ) -> None:

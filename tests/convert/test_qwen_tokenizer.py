@@ -48,6 +48,7 @@ def test_boxes_survive_the_default_decoding_and_turn_marks_do_not(qwen):
     assert qwen.decode(ids, skip_special_tokens=True) == "<ref>a</ref><box>(1,2),(3,4)</box>"
 
 
+@pytest.mark.slow
 def test_a_saved_tokenizer_writes_the_same_ids(qwen, tmp_path):
     qwen.save_pretrained(tmp_path)
     again = AutoTokenizer.from_pretrained(tmp_path)

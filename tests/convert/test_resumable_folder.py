@@ -93,6 +93,7 @@ def source(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_ends_as_if_it_had_not_been(source, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", KILLS, str(source), str(tmp_path)],

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from bird_hf.convert import convert
@@ -64,6 +65,7 @@ print(made.dtype, *(most - then for most, then in zip(peak, before)))
 """
 
 
+@pytest.mark.slow
 def test_peak_memory_is_a_file_of_the_source_and_not_the_model(tmp_path):
     total = write_large_source(tmp_path / "source")
     assert total > 400 * MB

@@ -134,6 +134,7 @@ def expected(number: int, config: str, with_pixels: bool) -> list[dict[str, Any]
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", ["vg", "roc", "rc", "mia"])
 def test_rows_are_those_that_were_published(python_of_3_6, folder, tmp_path, config):
     result = load(python_of_3_6, config, folder, tmp_path)
@@ -144,6 +145,7 @@ def test_rows_are_those_that_were_published(python_of_3_6, folder, tmp_path, con
     assert loaded["rows"] == {"train": expected(0, config, True), "test": expected(1, config, False)}
 
 
+@pytest.mark.slow
 def test_the_users_own_images_are_joined(python_of_3_6, folder, tmp_path):
     images = tmp_path / "images"
     images.mkdir()
@@ -154,6 +156,7 @@ def test_the_users_own_images_are_joined(python_of_3_6, folder, tmp_path):
     assert loaded["rows"] == {"train": expected(0, "vg", True), "test": expected(1, "vg", True)}
 
 
+@pytest.mark.slow
 def test_a_missing_image_ends_in_a_line_that_says_so(python_of_3_6, folder, tmp_path):
     (tmp_path / "images").mkdir()
     result = load(python_of_3_6, "vg", folder, tmp_path, images_dir=str(tmp_path / "images"))

@@ -130,6 +130,7 @@ def test_rows_without_pixels_are_refused(tmp_path, asked):
         predict_dataset(GroundingModel(None, None), open_folder(folder, "vg", "test"), tmp_path / "vg.jsonl")
 
 
+@pytest.mark.slow
 def test_one_command_predicts_and_reports(bird, tiny_checkpoint, data, tmp_path):
     run = tmp_path / "run"
     report = json.loads(bird("report", run, "--model", tiny_checkpoint, "--data", data, "--json"))

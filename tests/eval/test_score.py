@@ -37,6 +37,7 @@ def test_recalls_equal_the_originals(task):
     assert scored["mean"] == pytest.approx(mean_of_those)
 
 
+@pytest.mark.slow
 def test_text_scores_equal_the_originals():
     scored = score_predictions(read_predictions(GOLDEN / "mia.jsonl", "mia"), Task.IMAGE_ANALYSIS)
     for prefix, official in OFFICIAL["mia"]["modality"].items():

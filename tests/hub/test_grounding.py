@@ -97,6 +97,7 @@ class TestReadSurvives:
             for number in numbers:  # in this order
                 place = tagged.index(number, place) + len(number)
 
+    @pytest.mark.slow
     @given(st.lists(WHOLE_PIECES, max_size=30).map("".join))
     def test_text_without_an_issue_is_written_back(self, tagged):
         answer = read(tagged)
@@ -117,6 +118,7 @@ class TestReadSurvives:
 
 
 class TestWrite:
+    @pytest.mark.slow
     @given(grounded())
     def test_what_is_written_is_read_back(self, case):
         text, spans = case
@@ -208,6 +210,7 @@ def seconds(tagged: str) -> float:
 
 
 class TestLinearTime:
+    @pytest.mark.slow
     @pytest.mark.parametrize("frame", FRAMES.values(), ids=FRAMES.keys())
     @pytest.mark.parametrize("piece", HOSTILE.values(), ids=HOSTILE.keys())
     def test_four_times_the_text_costs_about_four_times(self, piece, frame):
@@ -215,6 +218,7 @@ class TestLinearTime:
         # Quadratic time would be 16 times. The constant forgives the clock on texts that take no time at all.
         assert seconds(fourfold) < 9 * seconds(once) + 0.01
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("piece", ["<box>", "<ref>", "(1,2),", "<box>(1,2),(3,4)</box>"])
     def test_a_megabyte_takes_seconds(self, piece):
         start = time.perf_counter()

@@ -127,6 +127,7 @@ def test_each_cache_and_attention_gives_the_same_answers(tiny_model, tiny_proces
     assert continued(tiny_model, batch, cache_implementation=cache) == plain
 
 
+@pytest.mark.slow
 def test_prompt_and_steps_compile_into_a_graph_each(tiny_model, kidney):
     expected = continued(tiny_model, kidney)[0]
     length = kidney["input_ids"].shape[1]

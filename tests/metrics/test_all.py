@@ -41,6 +41,7 @@ def test_recalls_equal_the_originals(load_metric, name, task):
     assert result["mean"] == pytest.approx(sum(hits / n for hits, n in counted.values()) / len(counted))
 
 
+@pytest.mark.slow
 def test_text_scores_equal_the_originals(load_metric):
     result = load_metric("mbmr").compute(**golden("mia"))
     rows = official("mia") | {"mean": OFFICIAL["mia"]["mean"]}
@@ -53,6 +54,7 @@ def test_text_scores_equal_the_originals(load_metric):
         assert found[name]["mbmr"] == pytest.approx(sum(wanted.values()) / 3, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_examples_are_true(load_metric, name, monkeypatch):
     monkeypatch.chdir(ROOT)
@@ -64,6 +66,7 @@ def test_the_examples_are_true(load_metric, name, monkeypatch):
         assert result.attempted and not result.failed, "".join(shown)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     ("given", "message"),

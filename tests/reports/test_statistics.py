@@ -40,6 +40,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "a"
 
 
+@pytest.mark.slow
 def test_figures_and_tables_are_written_and_written_alike(folder, tmp_path):
     paths = write_statistics(folder, tmp_path / "out")
     assert [path.name for path in paths] == ["stats.md", "stats.json", "turns.png", "box_areas.png"]

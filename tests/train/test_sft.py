@@ -66,6 +66,7 @@ def test_tokens_are_counted_without_padding(trainer_of, batch_of, tiny_checkpoin
     assert entry["num_tokens"] == sum(len(row.input_ids) for row in packed)
 
 
+@pytest.mark.slow
 def test_batch_1_by_accumulation_4_equals_4_by_1(trainer_of, tiny_checkpoint):
     after = []
     for batch, accumulation in ((1, 4), (4, 1)):
@@ -92,6 +93,7 @@ def test_batch_1_by_accumulation_4_equals_4_by_1(trainer_of, tiny_checkpoint):
 # --- what is trained ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("freeze", [True, False])
 def test_frozen_vision_stays_as_it_is_and_the_rest_is_trained(trainer_of, tiny_checkpoint, freeze):
     trainer = trainer_of(
@@ -117,6 +119,7 @@ def test_with_lora_only_the_language_models_attention_is_adapted(trainer_of, tin
     assert all(".language_model.layers." in name and ".self_attn." in name for name in trained)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [{}, {"load_in_4bit": "true"}], ids=["whole", "4-bit base"])
 def test_the_lora_recipe_adapts_the_language_model_only(tmp_path, four_phantoms, tiny_checkpoint, bits):
     fields = {
@@ -161,6 +164,7 @@ class StopAt2(TrainerCallback):
         control.should_training_stop = state.global_step == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [{}, LORA], ids=["whole", "lora"])
 def test_a_stopped_run_ends_as_if_it_had_never_stopped(write_recipe, tmp_path, tiny_checkpoint, lora):
     fields = {
@@ -191,6 +195,7 @@ def test_a_stopped_run_ends_as_if_it_had_never_stopped(write_recipe, tmp_path, t
     assert any(not torch.equal(half_way[name], value) for name, value in other.items())
 
 
+@pytest.mark.slow
 def test_a_trained_model_opens_and_is_bf16_safetensors(write_recipe, tmp_path, tiny_checkpoint):
     folder = run.main(["--config", str(write_recipe(tmp_path, model_name_or_path=str(tiny_checkpoint)))])
     with safe_open(folder / "model.safetensors", framework="pt") as tensors:
@@ -202,6 +207,7 @@ def test_a_trained_model_opens_and_is_bf16_safetensors(write_recipe, tmp_path, t
     assert processor.image_processor.size["height"] == 32 and processor.num_queries == 4
 
 
+@pytest.mark.slow
 def test_a_saved_model_answers_as_the_trained_one(trainer_of, tmp_path, tiny_checkpoint):
     trainer = trainer_of(model_name_or_path=str(tiny_checkpoint))
     trainer.train()
@@ -210,6 +216,7 @@ def test_a_saved_model_answers_as_the_trained_one(trainer_of, tmp_path, tiny_che
         assert torch.equal(model.state_dict()[name], value.float()), name
 
 
+@pytest.mark.slow
 def test_an_adapter_opens_with_peft_on_its_base(write_recipe, tmp_path, tiny_checkpoint):
     recipe = run.read(
         ["--config", str(write_recipe(tmp_path, model_name_or_path=str(tiny_checkpoint), **LORA))]
@@ -243,6 +250,7 @@ def test_a_saved_model_that_lacks_parameters_is_named(trainer_of, tmp_path, tiny
         save_for_use(trainer, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_recipe_may_be_evaluated_on_another_split(trainer_of, tiny_checkpoint):
     trainer = trainer_of(
         model_name_or_path=str(tiny_checkpoint),

@@ -199,6 +199,7 @@ def test_fields_curves_and_coarsening() -> None:
 TRAIN = [case for case in EMBEDDED_CASES if case.split == "train"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", TRAIN, ids=lambda case: case.name)
 def test_embedded_cases_can_be_drawn(case) -> None:
     sampler = SliceSampler(case, *load_case(case))
@@ -210,6 +211,7 @@ def test_embedded_cases_can_be_drawn(case) -> None:
         assert bool(picture.absent) <= case.exhaustive
 
 
+@pytest.mark.slow
 def test_the_skull_of_a_head_can_be_removed_and_the_brain_stays() -> None:
     case = replace(next(case for case in EMBEDDED_CASES if case.name == "colin27"), axes=(Axis.AXIAL,))
     image, labels = load_case(case)

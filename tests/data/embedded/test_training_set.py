@@ -31,6 +31,7 @@ SEED_OF_PHANTOMS = 0  # its images 0 and 1 are an MR and a fundus phantom: no vo
 COLIN = 2  # of the same seed: a slice of a volume
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", [0, 1, COLIN])
 def test_image_is_drawn_from_seed_and_number_alone(index):
     first = list(training_rows(index, SEED_OF_PHANTOMS))
@@ -179,6 +180,7 @@ def shards_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted((folder / "data" / "chat").iterdir())}
 
 
+@pytest.mark.slow
 def test_rendered_folder_is_what_load_dataset_takes(drawn, tmp_path):
     render_training_set(tmp_path / "set", 5, seed=0, workers=1)
     assert drawn == [0, 1, 2, 3, 4]
@@ -192,6 +194,7 @@ def test_rendered_folder_is_what_load_dataset_takes(drawn, tmp_path):
     assert [row["messages"] for row in loaded] == [row["messages"] for row in expected]
 
 
+@pytest.mark.slow
 def test_stopped_render_draws_only_what_is_missing(drawn, tmp_path):
     out = tmp_path / "set"
     render_training_set(out, 4, seed=0, workers=1)
@@ -222,6 +225,7 @@ def test_failure_of_a_worker_is_not_lost(drawn, tmp_path, monkeypatch):
     assert not (tmp_path / "set").exists()
 
 
+@pytest.mark.slow
 def test_workers_of_their_own_draw_the_same(tmp_path):
     render_training_set(tmp_path / "set", 2, SEED_OF_PHANTOMS, workers=2)
     (name,) = shards_of(tmp_path / "set")

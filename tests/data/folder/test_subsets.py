@@ -53,6 +53,7 @@ def turns(rows: Any) -> int:
     return sum(len(messages) // 2 for messages in rows["messages"])
 
 
+@pytest.mark.slow
 def test_each_lies_in_the_next_and_the_test_split_stays_whole(load):
     ids = [load(config, split="train")["image_id"] for config in ("chat_60", "chat_120", "chat")]
     assert ids[0] == ids[1][: len(ids[0])] and ids[1] == ids[2][: len(ids[1])]

@@ -19,6 +19,7 @@ class TestBatches:
         settings = ChatSettings("scripted", base_url=server.url, max_retries=0, timeout=20.0)
         return BatchTeacher(settings, folder / "replies", poll=0.01, images=images)
 
+    @pytest.mark.slow
     def test_results_are_those_of_single_calls(self, server, tmp_path):
         wrong = ("Which modality is this?", "This is a PET image.")
         server.script = lambda payload, number: Answer(
@@ -31,6 +32,7 @@ class TestBatches:
         assert len(server.batches.batches) == 3 and len(server.calls) == 9  # captions, turns, turns again
         assert batched == list(teacher_for(server, tmp_path / "calls").dialogues(images))
 
+    @pytest.mark.slow
     def test_images_go_in_groups_and_nothing_is_asked_twice(self, server, tmp_path):
         first = list(self.teacher(server, tmp_path, images=2).dialogues(records(5)))
         assert len(server.batches.batches) == 6 and len(server.calls) == 10

@@ -166,6 +166,7 @@ class TestNothingIsPaidTwice:
         results.close()
         assert len([*tmp_path.rglob("*.json")]) == len(server.calls) < 16
 
+    @pytest.mark.slow
     def test_a_killed_run_goes_on_where_it_was(self, server, tmp_path):
         server.script = lambda payload, number: Answer(good_reply(payload), delay=0.05)
         code = (

@@ -107,6 +107,7 @@ def test_a_true_turn_is_taken(question, answer, ids):
     assert (turn.question, turn.answer, {*turn.instance_ids}) == (question, answer, ids)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("caption", "reason"),
     [

@@ -122,6 +122,7 @@ def test_attention_supervision_needs_cpu_eager_attention(trainer_of, new_model):
         trainer_of(new_model=new_model, **SUPERVISED | {"attn_implementation": "sdpa"})
 
 
+@pytest.mark.slow
 def test_loss_falls(trainer_of, new_model):
     trainer = trainer_of(
         new_model=new_model,
@@ -137,6 +138,7 @@ def test_loss_falls(trainer_of, new_model):
     assert np.mean(losses[-3:]) < 0.7 * losses[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("muon", [None, 0.02], ids=["sgd", "muon"])
 def test_batch_1_by_accumulation_4_equals_4_by_1(trainer_of, new_model, muon):
     after = []
@@ -252,6 +254,7 @@ class StopAt2(TrainerCallback):
         control.should_training_stop = state.global_step == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("muon", [None, 0.02], ids=["adamw", "muon"])
 def test_a_stopped_run_ends_as_if_it_had_never_stopped(write_recipe, tmp_path, new_model, muon):
     fields = {
@@ -284,6 +287,7 @@ def test_a_stopped_run_ends_as_if_it_had_never_stopped(write_recipe, tmp_path, n
         assert any(not torch.equal(half_way[name], value) for name, value in other.items())
 
 
+@pytest.mark.slow
 def test_a_run_of_all_stages_leaves_a_model_that_opens(write_recipe, tmp_path, new_model):
     stages = [{"train": "vision", "steps": 2}, {"train": "answers"}]
     recipe = write_recipe(tmp_path, new_model=new_model, stages=stages, max_steps=4, **SUPERVISED)
@@ -293,6 +297,7 @@ def test_a_run_of_all_stages_leaves_a_model_that_opens(write_recipe, tmp_path, n
     load_checkpoint(final)
 
 
+@pytest.mark.slow
 def test_a_saved_model_answers_as_the_trained_one(trainer_of, tmp_path, new_model):
     trainer = trainer_of(new_model=new_model)
     trainer.train()

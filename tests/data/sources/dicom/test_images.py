@@ -30,6 +30,7 @@ from .example_files import (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["BINARY", "FRACTIONAL", "LABELMAP"])
 @pytest.mark.parametrize(
     "orientation", [AXIAL, (-1, 0, 0, 0, 1, 0), (0, 1, 0, 1, 0, 0), (0.98, 0.199, 0, -0.199, 0.98, 0)]
