@@ -31,6 +31,7 @@ def report() -> dict:
 
 def test_the_scores_are_those_of_the_report(nano_scores, report):
     assert nano_scores.table(report) in RESULTS
+    assert nano_scores.table_of_rest(report) in RESULTS
 
 
 def test_each_row_of_the_readmes_table_is_one_of_the_report(nano_scores, report):
