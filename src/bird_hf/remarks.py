@@ -187,6 +187,11 @@ def _content(words: Sequence[str]) -> list[bool]:
     return flags[::-1]
 
 
+def names_something(text: str) -> bool:
+    """Whether a text has words beside function words: "There is no liver." but not "I do not know this name."."""
+    return any(_content(_words_of(text)))
+
+
 def _words_of(text: str) -> list[str]:
     return _WORD.findall(text)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bird_hf.data.phantoms import PHANTOM_LABELS
-from bird_hf.eval.readings import holds_name, number_in, says_absent, yes_or_no
+from bird_hf.eval.readings import holds_name, is_about_another, number_in, says_absent, yes_or_no
 
 
 @pytest.mark.parametrize(
@@ -90,3 +90,21 @@ def test_the_number_of_an_answer(answer, number):
 )
 def test_an_answer_holds_a_name(answer, name, held):
     assert holds_name(answer, name) is held
+
+
+@pytest.mark.parametrize(
+    ("answer", "another"),
+    [
+        ("There is no unicorn in this image.", False),
+        ("I do not know the name Unicorn.", False),
+        ("I do not know this name.", False),
+        ("No.", False),
+        ("It is absent.", False),
+        ("", False),
+        ("There is no cerebellum in this image.", True),
+        ("I do not know the name unicycle.", True),
+        ("Here is the left lung.", True),
+    ],
+)
+def test_an_answer_is_about_another_thing_or_not(answer, another):
+    assert is_about_another(answer, "unicorn") is another

@@ -14,7 +14,7 @@ from . import recall
 from .checks import Check
 from .paper_rules import clean_response
 from .predictions import Prediction
-from .readings import holds_name, number_in, says_absent, yes_or_no
+from .readings import is_about_another, number_in, says_absent, yes_or_no
 from .recall import Recall
 from .score import by_modality, recall_rule
 
@@ -38,9 +38,9 @@ _WORDINGS = {
 _NAMES = {Check.FOREIGN: "names of other modalities", Check.UNKNOWN: "unknown words"}
 CHECKS_NOTE = (
     "The VG rows ask for the same objects in different wordings; those never seen are kept out of training. Unknown "
-    "words are not in the training data. An answer about another thing does not hold the name asked for. Yes/no: the "
-    "mean of the accuracies where yes is right and where no is right. Percent; the number of reference boxes (VG), of "
-    "modalities (mean of yes/no) or of questions is in brackets."
+    "words are not in the training data. An answer about another thing names something, but not what was asked for. "
+    "Yes/no: the mean of the accuracies where yes is right and where no is right. Percent; the number of reference "
+    "boxes (VG), of modalities (mean of yes/no) or of questions is in brackets."
 )
 _Rows = dict[str, Recall]
 
@@ -76,13 +76,13 @@ def _cells(predictions: Sequence[Prediction], rules: str) -> dict[str, dict[str,
 
 
 def _missing_names(asked: Sequence[Prediction], label: str) -> _Rows:
-    """Boxed; said absent or unknown, without a box; and without the name asked for, whatever else the answer says."""
+    """Boxed; said absent or unknown, without a box; and about another thing, with or without a box."""
     boxed, absent, another = [], [], []
     for each in asked:
         answer = read(clean_response(each.response))
         boxed.append(bool(answer.boxes))
         absent.append(not answer.boxes and says_absent(answer.text))
-        another.append(not holds_name(answer.text, _facts(each)["name"]))
+        another.append(is_about_another(answer.text, _facts(each)["name"]))
     return {
         f"{label}: boxed": _share(boxed),
         f"{label}: said absent or unknown": _share(absent),

@@ -9,6 +9,7 @@ import re
 from functools import cache
 
 from ..data.teachers.wordings import synonyms_of
+from ..remarks import names_something
 
 _DENIAL = re.compile(
     r"\b(?:no|not(?! only)|none|nothing|nowhere|without|absent|absence|cannot|unknown|lacks?)\b|n['’]t\b",
@@ -41,6 +42,11 @@ def number_in(answer: str) -> int | None:
         return None
     word = found[0].lower()
     return _NUMBERS[word] if word in _NUMBERS else int(word)
+
+
+def is_about_another(answer: str, name: str) -> bool:
+    """Whether an answer names something, but neither a name nor one of its synonyms."""
+    return not holds_name(answer, name) and names_something(_DENIAL.sub(" ", answer))
 
 
 def holds_name(answer: str, name: str) -> bool:
