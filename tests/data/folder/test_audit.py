@@ -6,24 +6,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 pytest.importorskip("datasets")
 
 from bird_hf.data.folder.audit import Place, Suspicion, audit_folder, check_objects, check_text
-from bird_hf.data.folder.publish import image_cell, rows_of
-from bird_hf.data.folder.shards import write_shards
-from bird_hf.data.masks import record_of
-from bird_hf.data.phantoms import draw_phantom
-from bird_hf.data.records import SINGLE_TASKS, Modality, Task
-from bird_hf.data.teachers.templates import write_dialogue
+
+from .audited_rows import chats, item, messages, write, write_dirty
 
 PLACE = Place(Path("chat.parquet"), 0)
-
-
-def item(label: str, *box: float, present: bool = True) -> dict[str, Any]:
-    return {"instance_id": label, "label": label, "box": list(box) or None, "area": 0.1, "present": present}
 
 
 def row_with(*objects: dict[str, Any], words: str = "Yes.", **fields: Any) -> dict[str, Any]:
@@ -33,7 +24,7 @@ def row_with(*objects: dict[str, Any], words: str = "Yes.", **fields: Any) -> di
         "modality": "ct",
         "axis": "axial",
         "case_id": "a",
-        "messages": [{"role": "user", "content": "Where?"}, {"role": "assistant", "content": words}],
+        "messages": messages(words),
         "objects": list(objects),
     } | fields
 
@@ -97,33 +88,9 @@ class TestWords:
         assert [finding.suspicion for finding in check_text(row, PLACE)] == found
 
 
-def chats(seeds: range) -> list[dict[str, Any]]:
-    rows = []
-    for seed in seeds:
-        image = draw_phantom([Modality.CT, Modality.ULTRASOUND][seed % 2], seed, 96)
-        dialogue = write_dialogue(
-            record_of(image, 0.003), np.random.default_rng(seed), dict.fromkeys(SINGLE_TASKS, 1), absent=0
-        )
-        rows += rows_of(dialogue, image_cell(image))[Task.CHAT]
-    return rows
-
-
-def write(folder: Path, train: list[dict[str, Any]], test: list[dict[str, Any]]) -> Path:
-    write_shards(train, folder / "data" / "chat", "train", 1)
-    write_shards(test, folder / "data" / "chat", "test", 1)
-    return folder
-
-
 @pytest.fixture
 def dirty(tmp_path: Path) -> Path:
-    """The second test image is the first training image with another name, and of the same case."""
-    train, test = chats(range(3)), chats(range(10, 13))
-    test[1] = test[1] | {name: train[0][name] for name in ("image", "image_wh", "case_id")}
-    test[1]["image_id"] = '<script>alert("1")</script>'
-    test[1]["objects"] = [item("</figure><img src=x onerror=alert(2)>", 0.0, 0.0, 1.0, 1.0)]
-    test[1]["messages"] = row_with(words="<ref><i>bold</i></ref><box>(1,2),(3,4)</box>")["messages"]
-    test[2]["image"] = {"bytes": b"no picture", "path": "/nowhere/ct_3.png"}
-    return write(tmp_path / "med-grit", train, test)
+    return write_dirty(tmp_path / "med-grit")
 
 
 def test_clean_rows_raise_no_question(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from bird_hf.data.records import Axis
@@ -11,6 +12,39 @@ from bird_hf.hub.boxes import Box
 
 def at(x: float, y: float) -> Box:
     return Box(x - 0.05, y - 0.05, x + 0.05, y + 0.05)
+
+
+class TestPlace:
+    @pytest.mark.parametrize(
+        ("axis", "x", "y", "words"),
+        [
+            (Axis.AXIAL, 0.2, 0.5, "on the patient's right"),  # the picture's left
+            (Axis.AXIAL, 0.8, 0.5, "on the patient's left"),
+            (Axis.AXIAL, 0.5, 0.2, "anterior"),
+            (Axis.AXIAL, 0.5, 0.8, "posterior"),
+            (Axis.AXIAL, 0.2, 0.8, "posterior and on the patient's right"),
+            (Axis.AXIAL, 0.5, 0.5, "in the middle"),
+            (Axis.CORONAL, 0.2, 0.5, "on the patient's right"),
+            (Axis.CORONAL, 0.8, 0.2, "superior and on the patient's left"),
+            (Axis.CORONAL, 0.5, 0.8, "inferior"),
+            (Axis.SAGITTAL, 0.2, 0.5, "anterior"),  # never a side: a sagittal slice shows none
+            (Axis.SAGITTAL, 0.8, 0.5, "posterior"),
+            (Axis.SAGITTAL, 0.8, 0.2, "superior and posterior"),
+            (Axis.SAGITTAL, 0.2, 0.8, "inferior and anterior"),
+        ],
+    )
+    def test_a_slice_has_the_patients_directions(self, axis, x, y, words):
+        assert place_of(at(x, y), axis) == words
+
+    @pytest.mark.parametrize("hour", range(1, 13))
+    def test_another_picture_is_a_clock(self, hour):
+        angle = np.radians(30 * hour)
+        for off in (-0.2, 0.0, 0.2):  # within a quarter of an hour of 30 degrees
+            x, y = 0.5 + 0.3 * np.sin(angle + off), 0.5 - 0.3 * np.cos(angle + off)
+            assert place_of(at(x, y), Axis.PLANAR) == f"toward {hour} o'clock"
+
+    def test_the_middle_of_the_clock(self):
+        assert place_of(at(0.55, 0.45), Axis.PLANAR) == "in the centre"
 
 
 @pytest.mark.parametrize(

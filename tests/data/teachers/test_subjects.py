@@ -1,4 +1,4 @@
-"""Names of other modalities are called absent only if the image certainly cannot show them."""
+"""Names are called absent only if the image certainly does not show them: the source's, and other modalities'."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from bird_hf.data.embedded.cases import embedded_names
-from bird_hf.data.records import Instance, Modality
-from bird_hf.data.teachers.subjects import foreign_names
+from bird_hf.data.records import Axis, Instance, Modality
+from bird_hf.data.teachers.subjects import askable_absent, foreign_names
 
-from .example_records import LEFT, record
+from .example_records import LEFT, NO_SPLEEN, record
 
 VOCABULARY = embedded_names()
 
@@ -54,3 +54,15 @@ def test_labels_of_the_image_are_not_foreign_to_it():
     assert "liver" not in foreign(Modality.MR, "brain", replace(LEFT, label="liver"))
     assert "liver" not in foreign(Modality.MR, "brain", replace(LEFT, label="liver cyst"))
     assert "left clavicle" not in foreign(Modality.FUNDUS, "retina", replace(LEFT, label="left collarbone"))
+
+
+class TestAbsent:
+    def test_a_sagittal_slice_does_not_tell_which_side_it_is(self):
+        no_right = Instance("right_kidney_0", "right kidney", None, 0.0)
+        assert askable_absent(record(LEFT, no_right, NO_SPLEEN)) == ["right kidney", "spleen"]
+        assert askable_absent(record(LEFT, no_right, NO_SPLEEN, axis=Axis.SAGITTAL)) == ["spleen"]
+
+    def test_the_right_ventricle_is_no_partner_of_the_left(self):
+        left = replace(LEFT, label="left ventricle")
+        no_right = Instance("right_ventricle_0", "right ventricle", None, 0.0)
+        assert askable_absent(record(left, no_right, axis=Axis.SAGITTAL)) == ["right ventricle"]

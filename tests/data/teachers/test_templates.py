@@ -17,16 +17,14 @@ from bird_hf.data.records import (
     Axis,
     Dialogue,
     ImageRecord,
-    Instance,
     Modality,
     Task,
     Turn,
     dialogue_row,
 )
-from bird_hf.data.teachers.analysis import MODALITY_NAMES, analyse
-from bird_hf.data.teachers.positions import is_borderline, place_of
+from bird_hf.data.teachers.analysis import analyse
+from bird_hf.data.teachers.positions import is_borderline
 from bird_hf.data.teachers.style import Style
-from bird_hf.data.teachers.subjects import askable_absent
 from bird_hf.data.teachers.templates import (
     TemplateTeacher,
     caption_of,
@@ -176,89 +174,6 @@ class TestReferring:
     )
     def test_sizes_are_shares_of_the_image(self, area, size, rng):
         assert describe(record(LEFT), replace(LEFT, area=area), rng).answer.startswith(size + " ")
-
-
-def at(x: float, y: float) -> Box:
-    return Box(x - 0.05, y - 0.05, x + 0.05, y + 0.05)
-
-
-class TestPlace:
-    @pytest.mark.parametrize(
-        ("axis", "x", "y", "words"),
-        [
-            (Axis.AXIAL, 0.2, 0.5, "on the patient's right"),  # the picture's left
-            (Axis.AXIAL, 0.8, 0.5, "on the patient's left"),
-            (Axis.AXIAL, 0.5, 0.2, "anterior"),
-            (Axis.AXIAL, 0.5, 0.8, "posterior"),
-            (Axis.AXIAL, 0.2, 0.8, "posterior and on the patient's right"),
-            (Axis.AXIAL, 0.5, 0.5, "in the middle"),
-            (Axis.CORONAL, 0.2, 0.5, "on the patient's right"),
-            (Axis.CORONAL, 0.8, 0.2, "superior and on the patient's left"),
-            (Axis.CORONAL, 0.5, 0.8, "inferior"),
-            (Axis.SAGITTAL, 0.2, 0.5, "anterior"),  # never a side: a sagittal slice shows none
-            (Axis.SAGITTAL, 0.8, 0.5, "posterior"),
-            (Axis.SAGITTAL, 0.8, 0.2, "superior and posterior"),
-            (Axis.SAGITTAL, 0.2, 0.8, "inferior and anterior"),
-        ],
-    )
-    def test_a_slice_has_the_patients_directions(self, axis, x, y, words):
-        assert place_of(at(x, y), axis) == words
-
-    @pytest.mark.parametrize("hour", range(1, 13))
-    def test_another_picture_is_a_clock(self, hour):
-        angle = np.radians(30 * hour)
-        for off in (-0.2, 0.0, 0.2):  # within a quarter of an hour of 30 degrees
-            x, y = 0.5 + 0.3 * np.sin(angle + off), 0.5 - 0.3 * np.cos(angle + off)
-            assert place_of(at(x, y), Axis.PLANAR) == f"toward {hour} o'clock"
-
-    def test_the_middle_of_the_clock(self):
-        assert place_of(at(0.55, 0.45), Axis.PLANAR) == "in the centre"
-
-
-class TestAnalyse:
-    def test_answers_are_true(self):
-        image = record(LEFT, RIGHT, *CYSTS, AORTA, NO_SPLEEN)
-        truth = {
-            "Is there a left kidney in this image?": "Yes, the left kidney is visible.",
-            "Is there an aorta in this image?": "Yes, the aorta is visible.",
-            "Is there a spleen in this image?": "No, there is no spleen in this image.",
-            "How many objects are labelled cyst?": "There are three.",
-            "Count the objects labelled left kidney.": "There is one.",
-            "On which side of the patient is the left kidney?": "On the patient's left.",
-            "On which side of the patient is the right kidney?": "On the patient's right.",
-            "On which side of the patient is the aorta?": "In the middle.",
-            "Which imaging modality is this?": "This is a CT image.",
-            "What does this image show?": "It shows a CT image of the abdomen in the axial plane.",
-        }
-        said = {
-            turn.question: turn.answer
-            for turn in (analyse(image, np.random.default_rng(n)) for n in range(900))
-        }
-        assert truth.items() <= said.items()
-
-    def test_a_sagittal_slice_is_not_asked_for_a_side(self):
-        image = record(AORTA, axis=Axis.SAGITTAL)
-        asked = {analyse(image, np.random.default_rng(seed)).question for seed in range(200)}
-        assert not any("side" in question for question in asked)
-
-    def test_an_image_without_objects_is_asked_for_what_it_is(self):
-        said = {analyse(record(), np.random.default_rng(seed)).answer for seed in range(50)}
-        assert said == {"This is a CT image.", "It shows a CT image of the abdomen in the axial plane."}
-
-    def test_every_modality_has_a_name(self):
-        assert set(MODALITY_NAMES) == set(Modality)
-
-
-class TestAbsent:
-    def test_a_sagittal_slice_does_not_tell_which_side_it_is(self):
-        no_right = Instance("right_kidney_0", "right kidney", None, 0.0)
-        assert askable_absent(record(LEFT, no_right, NO_SPLEEN)) == ["right kidney", "spleen"]
-        assert askable_absent(record(LEFT, no_right, NO_SPLEEN, axis=Axis.SAGITTAL)) == ["spleen"]
-
-    def test_the_right_ventricle_is_no_partner_of_the_left(self):
-        left = replace(LEFT, label="left ventricle")
-        no_right = Instance("right_ventricle_0", "right ventricle", None, 0.0)
-        assert askable_absent(record(left, no_right, axis=Axis.SAGITTAL)) == ["right ventricle"]
 
 
 class TestDialogue:
