@@ -342,7 +342,10 @@ def read_box_px(text: str, name: str = "box") -> PixelBox:
 
 
 def read_box_unit(text: str, name: str = "box") -> Box:
-    """The `Box` of "x1,y1,x2,y2", fractions of the image. Raises ValueError, calling the text `name`, if it is not one."""
+    """The `Box` of "x1,y1,x2,y2" in fractions of the image.
+
+    Raises ValueError, calling the text `name`, if it is not a box.
+    """
     try:
         return Box(*(float(part) for part in text.split(",")))
     except (ValueError, TypeError) as error:

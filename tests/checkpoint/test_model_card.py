@@ -133,5 +133,6 @@ def test_the_card_lists_the_names_by_modality(config):
 
 
 def test_a_card_without_names_says_so(config):
+    config.label_names = {}
     card = render_card(config, 1, read_origin("unrecorded"))
     assert "The checkpoint does not list the names of the objects that it was trained on." in card
