@@ -81,6 +81,7 @@ def test_boxes_and_grammar_need_the_standard_library_only(name):
         assert module == "boxes" if level else module.split(".")[0] in sys.stdlib_module_names
 
 
+@pytest.mark.slow
 def test_the_data_floor_loads_no_torch():
     modules = [
         ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)

@@ -158,6 +158,7 @@ print(type(AutoModel.from_pretrained(folder, trust_remote_code=True)).__name__)
     assert found.split() == ["1", "BirdModel"]
 
 
+@pytest.mark.slow
 def test_names_and_case_folding_travel_with_a_folder_without_the_package(folder, tmp_path):
     names = {"ct": ["left lung"], "mr": ["brain tumor", "left lung"]}
     copied = tmp_path / "bird"

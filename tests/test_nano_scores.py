@@ -55,6 +55,7 @@ def report(nano_scores, answered, tiny_checkpoint, tmp_path_factory):
     return report_run(run)
 
 
+@pytest.mark.slow
 def test_phantoms_score_as_in_a_report_of_the_same_answers(scored, report):
     table = scored
     phantoms = {

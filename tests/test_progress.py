@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 import bird_hf
 from bird_hf.progress import progress_bar
 
@@ -70,6 +72,7 @@ def test_progress_may_be_turned_off(capfd):
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_the_bars_of_libraries_are_not_written_into_files(tmp_path: Path):
     environment = {name: value for name, value in os.environ.items() if "PROGRESS_BARS" not in name}
     done = subprocess.run(

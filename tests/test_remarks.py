@@ -154,6 +154,7 @@ def questions(kind, names):
                     yield fill(form, names, article).text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_questions_of_every_form_about_known_names_have_no_remark(kind):
     found = [(text, remarks(text)) for text in questions(kind, ("left lung", "optic disc"))]
@@ -161,6 +162,7 @@ def test_questions_of_every_form_about_known_names_have_no_remark(kind):
     assert len(found) > 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["gallstone", "hip implant", "left adrenal gland"])
 def test_questions_of_every_form_about_an_unknown_name_have_its_remark(kind, name):

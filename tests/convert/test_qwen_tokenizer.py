@@ -10,6 +10,8 @@ from transformers import AutoTokenizer
 from bird_hf.convert import read_tokenizer
 from bird_hf.hub.processing_bird import CONTROL_TOKENS
 
+pytestmark = pytest.mark.slow
+
 GOLDEN = Path(__file__).parents[1] / "golden" / "qwen_vl_tiny"
 CASES = json.loads((Path(__file__).parents[1] / "golden" / "qwen_vl_tokenizer_cases.json").read_text())
 

@@ -22,6 +22,8 @@ from bird_hf.data.teachers.templates import write_dialogue
 from bird_hf.train.recipe import Recipe, accumulation_steps, read_recipe
 from bird_hf.train.sft import build_trainer, load_split
 
+pytestmark = pytest.mark.slow
+
 RECIPES = Path(__file__).parents[2] / "recipes"
 PEAK = 2e-5
 GLOBAL_BATCH = 128

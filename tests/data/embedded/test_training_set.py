@@ -101,6 +101,7 @@ def records() -> list[ImageRecord]:
     return [record_of(image, training_set.TRAINING_MIN_AREA) for image in images]
 
 
+@pytest.mark.slow
 def test_yes_and_no_are_balanced_by_modality_and_label(records):
     style, rates = training_style(), training_style().presence_rates
     counts: Counter[tuple[Modality, str, bool]] = Counter()

@@ -63,6 +63,7 @@ def test_each_lies_in_the_next_and_the_test_split_stays_whole(load):
             assert load(f"{task}_{name}", split="test")["messages"] == load(task, split="test")["messages"]
 
 
+@pytest.mark.slow
 def test_turns_are_as_many_as_fit_and_those_of_whole_images(built, load):
     manifest = json.loads((built / "manifest.json").read_text())
     assert list(manifest["subsets"]) == list(NAMES)  # the training split is smaller than the other sizes

@@ -55,6 +55,7 @@ def test_the_same_seed_draws_the_same_picture(modality):
     assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(first.masks, second.masks, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("modality", MODALITIES)
 def test_another_seed_draws_another_picture(modality, gallery):
     assert len({image.pixels.tobytes() for image in gallery[modality]}) == SEEDS

@@ -232,6 +232,7 @@ def varied() -> list[Dialogue]:
 class TestVaried:
     """Varied dialogues: more wordings, and more names to deny."""
 
+    @pytest.mark.slow
     def test_every_turn_reads_back_to_itself_without_an_issue(self, varied):
         for _, turn in turns(varied):
             question, answer = map(read, turn.tagged())
