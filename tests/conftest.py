@@ -10,6 +10,7 @@ import atexit
 import importlib.util
 import ipaddress
 import os
+import re
 import shutil
 import socket
 import sys
@@ -24,6 +25,8 @@ import pytest
 if TYPE_CHECKING:
     from bird_hf.hub.modeling_bird import BirdForConditionalGeneration
     from bird_hf.hub.processing_bird import BirdProcessor
+
+_SLOW_FILE = re.compile(r"^pytestmark = \[?pytest\.mark\.slow\b", re.MULTILINE)
 
 _HF_HOME = tempfile.mkdtemp(prefix="bird-hf-tests-")
 atexit.register(shutil.rmtree, _HF_HOME, ignore_errors=True)
@@ -196,3 +199,10 @@ _TINY_TEXT = {
     "max_position_embeddings": 2048,
     "initializer_range": 0.3,  # wide, so that the likeliest word is no near tie
 }
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Files that are slow as a whole are not even imported in the fast lane: they import trl, gradio or evaluate."""
+    if config.getoption("markexpr") != "not slow" or collection_path.suffix != ".py":
+        return None
+    return True if _SLOW_FILE.search(collection_path.read_text(encoding="utf-8")) else None

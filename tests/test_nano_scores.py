@@ -13,6 +13,8 @@ import pytest
 from bird_hf.eval.check_scores import table_of_checks
 from bird_hf.eval.tables import report_run
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 

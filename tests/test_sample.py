@@ -19,6 +19,8 @@ from bird_hf.data.phantoms import draw_phantom
 from bird_hf.data.records import SINGLE_TASKS, MaskedImage, Modality
 from bird_hf.data.teachers.templates import write_dialogue
 
+pytestmark = pytest.mark.slow
+
 datasets = pytest.importorskip("datasets")
 
 TASKS = [task.value for task in SINGLE_TASKS]

@@ -25,6 +25,8 @@ from bird_hf.data.phantoms import draw_phantom
 from bird_hf.data.records import SINGLE_TASKS, Modality, Task, row_features
 from bird_hf.data.teachers.templates import write_dialogue
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "dataset_scripts" / "med_grit.py"
 REQUIREMENTS = ("datasets==3.6.*", "pillow")

@@ -34,6 +34,8 @@ from .page_content import (
     words,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("raw", "text", "boxes", "message"),

@@ -28,6 +28,8 @@ from .page_content import (
     words,
 )
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -13,6 +13,8 @@ from bird_hf.demo.examples import read_examples
 from bird_hf.hub.boxes import Box
 from bird_hf.inference import tagged_question
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.slow
 def test_examples_are_the_datas_own_images_and_questions(data: Path) -> None:

@@ -16,6 +16,8 @@ from bird_hf.demo.page import MAX_UPLOAD_MB, build_page, keep_uploads_private, l
 
 from .page_content import callbacks, model_that_knows
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("names", [(), ("left kidney", "<b>liver")])
 def test_the_page_lists_the_names_that_the_model_knows(names: tuple[str, ...]) -> None:

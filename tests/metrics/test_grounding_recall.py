@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 REFERENCE = "<ref>liver</ref><box>(110,100),(400,310)</box>"
 ABSENT = "There is no liver in this image."
 

@@ -10,6 +10,8 @@ from datasets import Dataset, load_dataset
 from bird_hf.hub.configuration_bird import BirdConfig
 from bird_hf.train.label_names import add_label_names, label_names_of
 
+pytestmark = pytest.mark.slow
+
 
 def item(label, present=True):
     return {"label": label, "present": present, "box": [0.0, 0.0, 1.0, 1.0] if present else None}

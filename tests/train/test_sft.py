@@ -31,7 +31,7 @@ LORA = {
     "learning_rate": 1e-2,
 }
 
-pytestmark = pytest.mark.usefixtures("own_folder")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_folder")]
 
 
 def weights_of(model):

@@ -10,6 +10,8 @@ from bird_hf.hub.modeling_bird import BirdForConditionalGeneration
 from bird_hf.train.from_scratch import cpu_attention
 from bird_hf.train.from_scratch.attention_supervision import AttentionSupervisionLoss
 
+pytestmark = pytest.mark.slow
+
 TEXT = {
     "model_type": "qwen2",
     "hidden_size": 32,

@@ -12,6 +12,8 @@ from bird_hf.train.collate import IGNORED
 from bird_hf.train.from_scratch.collate import LossWeights, SupervisedCollator
 from bird_hf.train.from_scratch.tokenizer import train_tokenizer
 
+pytestmark = pytest.mark.slow
+
 QUERIES = 4  # of the tiny checkpoint
 RED = Image.new("RGB", (40, 20), (200, 30, 30))
 TURNS = (

@@ -15,6 +15,8 @@ from bird_hf.train.from_scratch.coordinate_tokens import (
 )
 from bird_hf.train.from_scratch.tokenizer import train_tokenizer
 
+pytestmark = pytest.mark.slow
+
 TEXTS = ["<ref>left kidney</ref><box>(281,437),(399,525)</box>"] * 9
 
 

@@ -10,6 +10,8 @@ from bird_hf.hub.modeling_bird import BirdForConditionalGeneration
 from bird_hf.train.collate import visibility
 from bird_hf.train.from_scratch.cpu_attention import AttentionRecorder, cpu_eager_attention, register
 
+pytestmark = pytest.mark.slow
+
 TURNS = torch.tensor([[0, 0, 0, 0, 1, 1, 2, 2, 2], [0, 0, 1, 1, 1, 1, 1, -1, -1]])
 IDS = torch.arange(18).reshape(2, 9) + 40  # any words
 

@@ -14,6 +14,8 @@ from bird_hf.train.from_scratch.detection_head import (
     detection_targets,
 )
 
+pytestmark = pytest.mark.slow
+
 LIVER, CYST = 1, 2
 CLASSES = {"liver": LIVER, "cyst": CYST}
 

@@ -10,6 +10,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from bird_hf.hub.modeling_bird import BirdForConditionalGeneration
 from bird_hf.train.from_scratch.muon import ShapewiseMuon, muon_with_adamw
 
+pytestmark = pytest.mark.slow
+
 
 def build(model):
     parameters = model.named_parameters()

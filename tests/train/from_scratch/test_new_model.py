@@ -10,6 +10,8 @@ from bird_hf.hub.modeling_bird import BirdForConditionalGeneration
 from bird_hf.train.from_scratch.coordinate_tokens import coordinate_ids
 from bird_hf.train.from_scratch.new_model import NewModel, create_model, init_local_attention
 
+pytestmark = pytest.mark.slow
+
 TEXTS = ["Where is the left kidney?", "Here is the left kidney."] * 9
 
 

@@ -7,6 +7,8 @@ import pytest
 from bird_hf.hub.processing_bird import CONTROL_TOKENS
 from bird_hf.train.from_scratch.tokenizer import train_tokenizer
 
+pytestmark = pytest.mark.slow
+
 TEXTS = [
     "The left kidney is seen in the left part.",
     "<ref>left kidney</ref><box>(281,437),(399,525)</box>",

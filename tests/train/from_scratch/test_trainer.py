@@ -28,7 +28,7 @@ SUPERVISED = {
 }
 STAGES = [{"train": "vision", "steps": 4}, {"train": "answers"}]
 
-pytestmark = pytest.mark.usefixtures("own_folder")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_folder")]
 
 
 def weights_of(trainer):
