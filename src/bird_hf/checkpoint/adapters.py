@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import warnings
 from pathlib import Path
@@ -14,6 +13,7 @@ from .load import (
     find_checkpoint,
     load_checkpoint,
     load_processor,
+    read_field,
     silent_loading,
 )
 
@@ -52,10 +52,7 @@ def find_base(adapter: Path, name: str | None = None) -> Path:
         raise ValueError(
             f"{adapter} is not a LoRA adapter: it has no {ADAPTER_CONFIG}; export a whole checkpoint without --merge"
         )
-    try:
-        named = json.loads(path.read_text(encoding="utf-8")).get("base_model_name_or_path")
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{path} is not a JSON object ({error}); copy the adapter again") from error
+    named = read_field(path, "base_model_name_or_path", "copy the adapter again")
     if name is not None:
         return find_checkpoint(name)
     if not named:

@@ -60,6 +60,14 @@ def load_checkpoint(folder: str | Path, **kwargs: Any) -> tuple[BirdForCondition
     return model.eval(), processor
 
 
+def read_field(path: Path, name: str, remedy: str) -> Any:
+    """A field of a JSON file, None if it is not set. Raises ValueError, with the remedy, if it is not an object."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8")).get(name)
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path} is not a JSON object ({error}); {remedy}") from error
+
+
 def check_processor(processor: BirdProcessor, config: BirdConfig, folder: Path) -> None:
     """Raises ValueError if a processor uses another image token than the model, or another number of them."""
     if (processor.image_token_id, processor.num_queries) != (config.image_token_id, config.num_queries):
@@ -144,10 +152,7 @@ def check_folder(folder: Path) -> None:
         raise ValueError(
             f"{folder} is not a checkpoint: it has no config.json; `bird quickstart` writes one to ./bird"
         )
-    try:
-        model_type = json.loads(config.read_text(encoding="utf-8")).get("model_type")
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{config} is not a JSON object ({error}); copy the checkpoint again") from error
+    model_type = read_field(config, "model_type", "copy the checkpoint again")
     if model_type != "bird":
         raise ValueError(
             f"{folder} contains a model of type {model_type!r}, not 'bird'; convert Qwen-VL weights with `bird convert`"
