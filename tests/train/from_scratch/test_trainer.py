@@ -110,6 +110,11 @@ def test_a_model_from_scratch_is_fine_tuned_with_its_own_losses(trainer_of, new_
         assert torch.equal(weights[name], value.float()), name
 
 
+def test_an_adapter_is_refused_and_not_silently_left_out(trainer_of, new_model):
+    with pytest.raises(ValueError, match=r"^use_peft cannot be combined with .*coordinate_label_sigma"):
+        trainer_of(new_model=new_model, use_peft=True)
+
+
 def test_a_recipe_names_a_checkpoint_or_a_new_model(trainer_of, new_model, tmp_path):
     with pytest.raises(ValueError, match="sets both `model_name_or_path` and `new_model`; remove one"):
         trainer_of(new_model=new_model, model_name_or_path=str(tmp_path))

@@ -27,7 +27,7 @@ from ..sft import BirdSFTTrainer, load_model
 from . import cpu_attention
 from .attention_supervision import AttentionSupervisionLoss
 from .collate import LossWeights, SupervisedCollator
-from .config import VISION, FromScratchConfig
+from .config import OWN_FIELDS, VISION, FromScratchConfig
 from .coordinate_tokens import CoordinateLabelLoss, coordinate_ids
 from .detection_head import DetectionHead, classes_of
 from .muon import muon_with_adamw
@@ -239,6 +239,11 @@ def build_trainer(
     assert isinstance(args, FromScratchConfig)
     if args.attention_loss_weight and recipe.model.attn_implementation != cpu_attention.NAME:
         raise ValueError(f"attention_loss_weight needs attn_implementation {cpu_attention.NAME}; set it")
+    if recipe.model.use_peft:
+        own = ", ".join(sorted(OWN_FIELDS & vars(args).keys()))
+        raise ValueError(
+            f"use_peft cannot be combined with the fields of a model from scratch ({own}); remove them"
+        )
     set_seed(args.seed)
     cpu_attention.register()
     model, processor = _model_of(recipe, args, train_dataset)
