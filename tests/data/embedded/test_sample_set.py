@@ -20,6 +20,8 @@ from bird_hf.data.records import Modality
 from bird_hf.data.teachers.wordings import Wordings
 from bird_hf.hub.grounding import read
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"train": "breast1", "test": "brain2"}  # the two volumes that are quickest to read
 
 

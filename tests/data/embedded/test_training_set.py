@@ -24,6 +24,8 @@ from bird_hf.data.teachers.templates import write_dialogue
 from bird_hf.data.teachers.wordings import is_held_out, unknown_words
 from bird_hf.hub.grounding import read
 
+pytestmark = pytest.mark.slow
+
 datasets = pytest.importorskip("datasets")
 
 PHANTOMS = {"phantom_ct": 0.5, "phantom_fundus": 0.5}
@@ -31,7 +33,6 @@ SEED_OF_PHANTOMS = 0  # its images 0 and 1 are an MR and a fundus phantom: no vo
 COLIN = 2  # of the same seed: a slice of a volume
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("index", [0, 1, COLIN])
 def test_image_is_drawn_from_seed_and_number_alone(index):
     first = list(training_rows(index, SEED_OF_PHANTOMS))
@@ -101,7 +102,6 @@ def records() -> list[ImageRecord]:
     return [record_of(image, training_set.TRAINING_MIN_AREA) for image in images]
 
 
-@pytest.mark.slow
 def test_yes_and_no_are_balanced_by_modality_and_label(records):
     style, rates = training_style(), training_style().presence_rates
     counts: Counter[tuple[Modality, str, bool]] = Counter()
@@ -181,7 +181,6 @@ def shards_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted((folder / "data" / "chat").iterdir())}
 
 
-@pytest.mark.slow
 def test_rendered_folder_is_what_load_dataset_takes(drawn, tmp_path):
     render_training_set(tmp_path / "set", 5, seed=0, workers=1)
     assert drawn == [0, 1, 2, 3, 4]
@@ -195,7 +194,6 @@ def test_rendered_folder_is_what_load_dataset_takes(drawn, tmp_path):
     assert [row["messages"] for row in loaded] == [row["messages"] for row in expected]
 
 
-@pytest.mark.slow
 def test_stopped_render_draws_only_what_is_missing(drawn, tmp_path):
     out = tmp_path / "set"
     render_training_set(out, 4, seed=0, workers=1)
@@ -226,7 +224,6 @@ def test_failure_of_a_worker_is_not_lost(drawn, tmp_path, monkeypatch):
     assert not (tmp_path / "set").exists()
 
 
-@pytest.mark.slow
 def test_workers_of_their_own_draw_the_same(tmp_path):
     render_training_set(tmp_path / "set", 2, SEED_OF_PHANTOMS, workers=2)
     (name,) = shards_of(tmp_path / "set")
