@@ -1,1 +1,1 @@
-"""Training of models that start from random weights, such as bird-nano; chosen by `new_model` in a recipe."""
+"""Training and fine-tuning of models that start from random weights, such as bird-nano; see `FromScratchConfig`."""
