@@ -22,6 +22,8 @@ MODALITY_NAMES = {
     Modality.FUNDUS: "a fundus photograph",
     Modality.ULTRASOUND: "an ultrasound image",
 }
+# The answer about a word that is in no label. It does not repeat the word: a small model writes a known name instead.
+UNKNOWN_ANSWER = "I do not know this name."
 _NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 # Of yes/no questions: shares of unknown words and of foreign names, of these also for images without absent labels.
 _UNKNOWN_SHARE, _FOREIGN_SHARE, _FOREIGN_SHARE_ALONE = 0.08, 0.08, 0.5
@@ -72,7 +74,7 @@ def _ask_presence(record: ImageRecord, rng: np.random.Generator, style: Style) -
         return presence_turn(record, draw_of_sequence(rng, labels), rng, style)
     if style.unknown_words and rng.random() < _UNKNOWN_SHARE:
         word = draw_of_sequence(rng, style.unknown_words)
-        return _turn(record, Kind.PRESENCE, (word,), unknown_answer(word), rng, style)
+        return _turn(record, Kind.PRESENCE, (word,), UNKNOWN_ANSWER, rng, style)
     return presence_turn(record, _balanced_label(record, rng, style), rng, style)
 
 
@@ -139,11 +141,6 @@ def _ask_side(record: ImageRecord, rng: np.random.Generator, style: Style) -> Tu
     across = item.box.centre[0] - 0.5
     side = "In the middle" if abs(across) < MIDDLE else capital(FACING[across > 0])
     return _turn(record, Kind.SIDE, (item.label,), f"{side}.", rng, style, (item.instance_id,))
-
-
-def unknown_answer(word: str) -> str:
-    """Return the answer to a question about a word that is in no label."""
-    return f"I do not know the name {word}."
 
 
 def capital(text: str) -> str:

@@ -16,7 +16,7 @@ from ...hub.boxes import Box
 from ...hub.grounding import Span
 from ..draws import draw_of
 from ..records import Axis, Dialogue, ImageRecord, Instance, Task, Turn
-from .analysis import MODALITY_NAMES, analyse, capital, unknown_answer
+from .analysis import MODALITY_NAMES, UNKNOWN_ANSWER, analyse, capital
 from .base import ABSENT_SHARE, Refusal
 from .positions import is_borderline, place_of, size_of
 from .style import PLAIN_STYLE, VARIED_STYLE, Style, asked, draw_foreign
@@ -51,7 +51,7 @@ def ground_unknown(
     record: ImageRecord, word: str, rng: np.random.Generator, style: Style = PLAIN_STYLE
 ) -> Turn:
     """VG about a word that is in no label: the answer says that it is not known."""
-    return _grounding(record, word, unknown_answer(word), (), (), rng, style)
+    return _grounding(record, word, UNKNOWN_ANSWER, (), (), rng, style)
 
 
 def _grounding(

@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 # Of varied questions: the share of unchanged templates, and of templates in another letter case and punctuation.
-_PLAIN_SHARE, _PLAIN_FORM_SHARE = 0.35, 0.15
+_PLAIN_SHARE, _PLAIN_FORM_SHARE = 0.25, 0.1
 _SYNONYM_SHARE = 0.15  # of names with synonyms
 _NO_ARTICLE_SHARE = 0.1
 _PLACEHOLDER = re.compile(r"(\{\w+\})")
