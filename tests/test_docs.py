@@ -19,7 +19,7 @@ import yaml
 
 from bird_hf.data.embedded.sample_set import sample_dialogues
 from bird_hf.data.folder.publish import publish
-from bird_hf.data.sources.own_images import Description, read_description
+from bird_hf.data.sources.description import Description, read_description
 from bird_hf.sample import install_checkpoint
 
 ROOT = Path(__file__).parents[1]
@@ -183,7 +183,12 @@ def test_every_key_of_labels_yaml_is_documented():
     fields = {field.name: field for field in dataclasses.fields(Description)}
     assert {key for key, _ in rows} == fields.keys()
     optional = {key for key, required in rows if required == "no"}
-    has_default = {name for name, field in fields.items() if field.default is not dataclasses.MISSING}
+    none = dataclasses.MISSING
+    has_default = {
+        name
+        for name, field in fields.items()
+        if not (field.default is none and field.default_factory is none)
+    }
     assert optional == has_default
 
 

@@ -25,7 +25,7 @@ def box_of(mask: np.ndarray) -> Box:
 
 
 def record_of(image: MaskedImage, min_area: float = 0.0) -> ImageRecord:
-    """The record of an image: one instance per mask, then one per absent label.
+    """The record of an image: one instance per mask, then one per box without a mask, then one per absent label.
 
     Objects that cover less than `min_area` of the image are omitted: they are too small to ask about, and they are not
     absent either. Raises ValueError if a mask has another shape than the image.
@@ -42,6 +42,9 @@ def record_of(image: MaskedImage, min_area: float = 0.0) -> ImageRecord:
         if area == 0 or area < min_area:
             continue
         instances.append(Instance(_instance_id(label, seen), label, box_of(mask), area))
+    for label, box in image.boxes:
+        if box.area >= min_area:
+            instances.append(Instance(_instance_id(label, seen), label, box, box.area))
     instances += [Instance(_instance_id(label, seen), label, None, 0.0) for label in image.absent]
     return ImageRecord(image.info, (width, height), tuple(instances))
 

@@ -202,16 +202,18 @@ class ImageInfo:
 
 @dataclass(frozen=True)
 class MaskedImage:
-    """Pixels with one mask per object, as every source yields them.
+    """Pixels with one mask or box per object, as every source yields them.
 
     pixels: (H, W) or (H, W, 3) uint8. masks: (label, (H, W) bool), one per object instance, none empty.
     absent: labels that the source annotates exhaustively and that have no pixel in this image.
+    boxes: (label, box) of the objects whose source has boxes and no outlines.
     """
 
     info: ImageInfo
     pixels: np.ndarray
     masks: tuple[tuple[str, np.ndarray], ...]
     absent: tuple[str, ...]
+    boxes: tuple[tuple[str, Box], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -35,10 +35,11 @@ class Candidate:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """An image that is dropped without being decoded."""
+    """An image that is dropped without being decoded. detail: the values, names or sizes that were found."""
 
     name: str
     reason: Drop
+    detail: str = ""
 
 
 class Source(Protocol):

@@ -43,7 +43,14 @@ class Drop(StrEnum):
     OFF_GRID = "segmentation_off_grid"  # its pixel grid is not that of its images
     BLANK_IMAGE = "blank_image"
     IMAGE_IS_MASK = "image_is_mask"
-    SHAPE_MISMATCH = "shape_mismatch"
+    SHAPE_MISMATCH = "shape_mismatch"  # arrays of different shapes
+    GRID_MISMATCH = "grid_mismatch"  # volumes of one shape at different places in space
+    SIZE_MISMATCH = "size_mismatch"  # marks made on an image of another size
+    ORIENTATION_UNKNOWN = "orientation_unknown"  # on the stored or on the upright pixels: both are possible
+    UNKNOWN_VALUE = "unknown_value"  # a label map has a value without a name
+    CHANNEL_UNKNOWN = "channel_unknown"  # a volume has a fourth axis, and none of its channels is chosen
+    CROWD_REGION = "crowd_region"  # a COCO region of many objects
+    UNREADABLE_BOX = "unreadable_box"
     NOT_BINARY = "not_binary"
     EMPTY_MASK = "empty_mask"
     FULL_MASK = "full_mask"  # covers the whole image
@@ -62,6 +69,7 @@ class FaultyImageError(ValueError):
     def __init__(self, reason: Drop, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else str(reason))
         self.reason = reason
+        self.detail = detail
 
 
 def read_pixels(content: bytes) -> np.ndarray:

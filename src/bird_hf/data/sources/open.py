@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from .base import Source
+from .coco_images import CocoImages
+from .description import DESCRIPTION, read_description
 from .dicom.source import DicomFolder
-from .own_images import DESCRIPTION, open_described
+from .label_maps import LabelledImages
+from .labelled_volumes import VOLUME_ENDINGS, LabelledVolumes
 from .sa_med2d import SaMed2D
 
 
@@ -14,7 +17,7 @@ def open_source(path: Path) -> Source:
     """Open the source at a path. Raises ValueError, in one line, if its kind is unknown.
 
     SA-Med2D: a zip archive (for a split archive its `.zip`), or a folder with `images` and `masks`. A folder with
-    `labels.yaml`: images with label maps, volumes with label maps, or COCO instances (see own_images.py). Any other
+    `labels.yaml`: images with label maps, volumes with label maps, or COCO instances (see description.py). Any other
     folder with DICOM images and segmentations, at any depth (see dicom/source.py).
     """
     if path.is_file() and path.suffix.lower() == ".zip":
@@ -32,3 +35,18 @@ def open_source(path: Path) -> Source:
         f"{path} is not a source of images: give SA-Med2D (a folder with images/ and masks/, or its .zip), "
         f"a folder with {DESCRIPTION}, or a folder of DICOM files"
     )
+
+
+def open_described(folder: Path) -> Source:
+    """The source in a folder with `labels.yaml`. Raises ValueError, in one line, if something is missing."""
+    about = read_description(folder / DESCRIPTION)
+    if not (folder / "images").is_dir():
+        raise ValueError(f"{folder} has no folder images; put the images there")
+    if about.annotations is not None:
+        return CocoImages(folder, about)
+    if not (folder / "masks").is_dir():
+        raise ValueError(f"{folder} has no folder masks, and {DESCRIPTION} no `annotations`; add one of them")
+    images = [*(folder / "images").iterdir()]
+    if any(path.name.lower().endswith(VOLUME_ENDINGS) or path.is_dir() for path in images):
+        return LabelledVolumes(folder, about)
+    return LabelledImages(folder, about)

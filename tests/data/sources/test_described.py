@@ -10,7 +10,7 @@ import pytest
 
 from bird_hf.data.sources.faults import Drop
 from bird_hf.data.sources.open import open_source
-from bird_hf.data.sources.own_images import read_description
+from bird_hf.data.sources.description import read_description
 
 from .example_sources import NOISE, SIDE, listed, save
 
