@@ -90,11 +90,11 @@ class NameRemarks:
     """
 
     def __init__(self, known_names: Sequence[str]) -> None:
-        self._names = {_name_words(name): name for name in known_names if _name_words(name)}
+        self._names = {name_words(name): name for name in known_names if name_words(name)}
         self._spellings = {words: words for words in self._names}  # and synonyms -> words of the name
         for words, name in self._names.items():
             for other in (*synonyms_of(name), plural_of(name) or name):
-                self._spellings.setdefault(_name_words(other), words)
+                self._spellings.setdefault(name_words(other), words)
         self._longest = max(map(len, self._spellings), default=0)
         self._count = len(known_names)
 
@@ -129,7 +129,7 @@ class NameRemarks:
     def _named_by(self, answer: GroundedText) -> dict[_Words, str]:
         found = self._known_in(_words_of(answer.text))
         for span in answer.spans:
-            folded = self._spellings.get(_name_words(span.phrase), _name_words(span.phrase))
+            folded = self._spellings.get(name_words(span.phrase), name_words(span.phrase))
             if folded and any(word not in _NOT_NAMES for word in folded):
                 found.setdefault(folded, span.phrase)
         return found
@@ -200,7 +200,8 @@ def _words_of(text: str) -> list[str]:
     return _WORD.findall(text)
 
 
-def _name_words(name: str) -> _Words:
+def name_words(name: str) -> _Words:
+    """The words of a name as they are compared: lower case, singular, American spelling."""
     return tuple(_fold(word) for word in _words_of(name))
 
 

@@ -14,7 +14,8 @@ from bird_hf import cli
 from bird_hf.eval.predictions import Prediction, read_predictions, write_predictions
 from bird_hf.eval.run import Run, begin_run
 from bird_hf.eval.score import score_predictions
-from bird_hf.eval.tables import report_run, table_of_scores, write_reports
+from bird_hf.eval.score_tables import table_of_scores
+from bird_hf.eval.tables import report_run, write_reports
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "scores"
 BOXED = "<ref>liver</ref><box>(100,100),(400,300)</box>"
@@ -65,6 +66,7 @@ def test_real_images_and_phantoms_are_rows_apart_each_with_its_n(run):
         "n_modalities": 2,
         "questions": 3,
         "malformed_rate": 0.0,
+        "unreadable_rate": 1 / 3,  # a corner is no box
     }
     assert sources["phantom"]["vg"]["modalities"] == {"ct": {"score": 0.0, "n": 1}}
     assert sources["phantom"]["vg"]["mean"] == 0.0

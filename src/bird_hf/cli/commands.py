@@ -154,40 +154,80 @@ def predict(
     out: Annotated[Path, typer.Option(help="The prediction file to write (JSON lines); for all, a folder.")],
     split: Annotated[str, typer.Option(help="train or test.")] = "test",
     batch_size: Annotated[int, typer.Option(min=1, help="Questions per batch.")] = 32,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the first questions of each kind, this many.")
+    ] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32 (the default), bfloat16 or float16.")] = None,
+    load_in_4bit: Annotated[
+        bool, typer.Option("--load-in-4bit", help="Quantise the weights to 4 bits (bitsandbytes).")
+    ] = False,
 ) -> None:
-    """Answer every question of a split into a file, one line each. A stopped run can be continued."""
+    """Answer every question of a split into a file, one line each. A stopped run can be continued.
+
+    Started with `accelerate launch`, each process answers a share.
+    """
     if task == "chat":
         raise ValueError("chat rows hold several questions; give --task vg, roc, rc, mia or all")
     if not out.parent.is_dir():
         raise ValueError(f"--out {out}: the folder {out.parent} does not exist; create it first")
     from ..data.folder.publish import open_folder
-    from ..eval.predict import predict_dataset, predict_run
-    from ..inference import load
+    from ..eval.predict import failed, is_main_process, load_for_prediction, predict_dataset, predict_run
 
     if task == "all":
-        counts = predict_run(model, data, out, split, batch_size)
-        typer.echo(f"{out}: answers to " + ", ".join(f"{count} {kind}" for kind, count in counts.items()))
+        counts = predict_run(model, data, out, split, batch_size, limit, dtype, load_in_4bit)
+        if is_main_process():
+            typer.echo(f"{out}: answers to " + ", ".join(f"{count} {kind}" for kind, count in counts.items()))
         return
     rows = open_folder(data, task, split)
-    new = predict_dataset(load(model), rows, out, batch_size)
-    typer.echo(f"{out}: {len(rows)} answers, {new} of them new")
+    rows = rows.select(range(min(limit, len(rows)))) if limit else rows
+    new = predict_dataset(load_for_prediction(model, dtype, load_in_4bit), rows, out, batch_size)
+    if is_main_process():
+        typer.echo(f"{out}: {len(rows)} answers, {new} of them new{failed(out)}")
 
 
 @app.command()
 def score(
     predictions: Annotated[Path, typer.Argument(help="A prediction file.")],
     task: Annotated[str, typer.Option(help="vg, roc or mia.")],
+    other: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A second one with answers to the same questions, to compare.", show_default=False
+        ),
+    ] = None,
     rules: Annotated[str, typer.Option(help="paper (those of its scripts) or strict.")] = "paper",
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Med-GRIT folder of the questions: adds cases, a baseline, and confusion of sides."
+        ),
+    ] = None,
+    split: Annotated[str, typer.Option(help="With --data: train or test.")] = "test",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Score a prediction file by modality, as in Tables 1 and 3 of the paper."""
+    """Score a prediction file by modality, as in Tables 1 and 3 of the paper, with intervals; or compare two."""
     from ..eval.predictions import read_predictions
     from ..eval.score import check_task, score_predictions
-    from ..eval.tables import table_of_scores
+    from ..eval.score_tables import table_of_comparison, table_of_scores
 
     check_task(task)  # first, because no file could be scored
-    scored = score_predictions(read_predictions(predictions, task), task, rules)
-    typer.echo(json.dumps(scored) if as_json else table_of_scores(scored))
+    files = [read_predictions(path, task) for path in (predictions, other) if path is not None]
+    if data is not None:
+        from ..data.records import Task
+        from ..eval.split_rows import split_rows
+
+        joined = [split_rows(file, data, Task(task), split) for file in files]
+    if len(files) == 1:
+        scored = score_predictions(files[0], task, rules, joined[0] if data is not None else None)
+        typer.echo(json.dumps(scored) if as_json else table_of_scores(scored))
+        return
+    from ..eval.compare import compare_predictions
+
+    if data is not None:
+        files = [each.predictions for each in joined]
+    compared = compare_predictions(*files, task, rules)
+    names = [str(path) for path in (predictions, other)]
+    typer.echo(json.dumps(compared) if as_json else table_of_comparison(compared, names))
 
 
 @app.command()

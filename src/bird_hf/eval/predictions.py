@@ -3,13 +3,12 @@
     {"id": 0, "image": "ct_00--...png", "question": "...", "annotation": "...", "response": "..."}
 
 `id` is the number of the row in the predicted split, from 0; `annotation` is the reference. Files of `bird predict`
-also hold the `task`, and whether the image is `synthetic`.
+also hold the `task`, whether the image is `synthetic`, the `case_id`, and the `error` of a question that failed.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,6 +18,8 @@ from ..atomic_writes import write_text
 from ..data.records import Modality
 
 _SHOWN = 5  # ids that an error lists
+_MAX_CHARS = 1_000_000  # of a text in a prediction file
+_TEXTS = ("image", "question", "annotation", "response")
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Prediction:
 
     Files of the original scripts have no task and no source: their `task` is empty and their `synthetic` None.
     facts: of checks (checks.py), what is needed to score the answer, as JSON values.
+    case_id: the case (patient) of the image, over which intervals are computed.
+    error: why there is no answer, if the model failed on the question; the response is then empty.
     """
 
     id: int
@@ -37,6 +40,8 @@ class Prediction:
     task: str = ""
     synthetic: bool | None = None
     facts: Mapping[str, Any] | None = None
+    case_id: str | None = None
+    error: str | None = None
 
     @property
     def modality(self) -> Modality:
@@ -67,24 +72,29 @@ def read_predictions(path: Path, task: str) -> list[Prediction]:
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such file; `bird predict` writes one")
-    predictions = list(_read_lines(path))
-    if not predictions:
+    numbered = list(_read_lines(path))
+    if not numbered:
         raise ValueError(f"{path} is empty; there is nothing to score")
-    _check_ids(path, [prediction.id for prediction in predictions])
-    if other := next((each.task for each in predictions if each.task not in ("", task)), None):
-        raise ValueError(f"{path} answers task {other!r}, not {task!r}; score it as {other}")
-    return sorted(predictions, key=lambda prediction: prediction.id)
+    _check_ids(path, [(number, each.id) for number, each in numbered])
+    for number, each in numbered:
+        if each.task not in ("", task):
+            raise ValueError(
+                f"{path} answers task {each.task!r}, not {task!r} (line {number}); score it as {each.task}"
+            )
+    return sorted((each for _, each in numbered), key=lambda prediction: prediction.id)
 
 
-def finished(path: Path, expected: Sequence[Prediction]) -> dict[int, Prediction]:
-    """The answers that an interrupted run has already written, by id; a truncated last line is left out.
+def finished(path: Path, expected: Sequence[Prediction], keep_failed: bool = False) -> dict[int, Prediction]:
+    """The answers that an interrupted run has already written, by id.
 
+    A truncated last line is left out, and so are questions on which the model failed (unless keep_failed): they are
+    asked again.
     expected: every question of the run, by id. Raises ValueError if the file answers other questions, or one twice.
     """
     if not path.is_file():
         return {}
     done: dict[int, Prediction] = {}
-    for prediction in _read_lines(path, last_may_be_cut=True):
+    for _, prediction in _read_lines(path, last_may_be_cut=True):
         known = 0 <= prediction.id < len(expected) and expected[prediction.id]
         if not known or (known.image, known.question) != (prediction.image, prediction.question):
             raise ValueError(
@@ -92,8 +102,8 @@ def finished(path: Path, expected: Sequence[Prediction]) -> dict[int, Prediction
             )
         if prediction.id in done:
             raise ValueError(f"{path} answers id {prediction.id} twice; remove one of the two lines")
-        done[prediction.id] = replace(known, response=prediction.response)
-    return done
+        done[prediction.id] = replace(known, response=prediction.response, error=prediction.error)
+    return {number: each for number, each in done.items() if keep_failed or each.error is None}
 
 
 def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
@@ -102,7 +112,8 @@ def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
     write_text(path, "".join(prediction.as_line() for prediction in ordered))
 
 
-def _read_lines(path: Path, last_may_be_cut: bool = False) -> Iterator[Prediction]:
+def _read_lines(path: Path, last_may_be_cut: bool = False) -> Iterator[tuple[int, Prediction]]:
+    """The predictions of a file with the numbers of their lines, from 1."""
     # Not splitlines: it also splits at characters that an answer may hold.
     try:
         lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
@@ -114,47 +125,64 @@ def _read_lines(path: Path, last_may_be_cut: bool = False) -> Iterator[Predictio
         if not line.strip():
             continue
         try:
-            yield _prediction(json.loads(line))
-        except (ValueError, TypeError) as error:
+            prediction = _prediction(json.loads(line, parse_constant=_refuse_constant))
+        except (ValueError, TypeError, RecursionError) as error:
             if last_may_be_cut and number == len(lines):
                 return
             raise ValueError(f"{path}, line {number}: {error}") from error
+        yield number, prediction
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON value")
 
 
 def _prediction(row: Any) -> Prediction:
     if not isinstance(row, dict):
         raise ValueError("not a JSON object; each line is one prediction")
-    texts = ("image", "question", "annotation", "response")
-    if lacking := [name for name in ("id", *texts) if name not in row]:
-        raise ValueError(f"lacks {', '.join(lacking)}; each line has id, {', '.join(texts)}")
-    if not isinstance(row["id"], int) or not all(isinstance(row[name], str) for name in texts):
+    if lacking := [name for name in ("id", *_TEXTS) if name not in row]:
+        raise ValueError(f"lacks {', '.join(lacking)}; each line has id, {', '.join(_TEXTS)}")
+    if type(row["id"]) is not int or not all(isinstance(row[name], str) for name in _TEXTS):
         raise ValueError(
             "id must be a whole number; image, question, annotation and response must be strings"
         )
+    if long := next((name for name in _TEXTS if len(row[name]) > _MAX_CHARS), None):
+        raise ValueError(f"{long} has {len(row[long]):,} characters; the limit is {_MAX_CHARS:,}")
     if row.get("synthetic") not in (None, True, False):
         raise ValueError("synthetic must be true or false")
     if not isinstance(row.get("facts"), dict | None):
         raise ValueError("facts must be a JSON object")
+    if not all(isinstance(row.get(name), str | None) for name in ("case_id", "error")):
+        raise ValueError("case_id and error must be strings")
     prediction = Prediction(
         id=row["id"],
         task=str(row.get("task", "")),
         synthetic=row.get("synthetic"),
         facts=row.get("facts"),
-        **{name: row[name] for name in texts},
+        case_id=row.get("case_id"),
+        error=row.get("error"),
+        **{name: row[name] for name in _TEXTS},
     )
     assert prediction.modality  # raises ValueError if the name of the image has none
     return prediction
 
 
-def _check_ids(path: Path, ids: Sequence[int]) -> None:
-    seen = set(ids)
-    if twice := sorted(each for each, count in Counter(ids).items() if count > 1):
-        raise ValueError(f"{path} has {len(twice)} ids twice ({_some(twice)}); each question has one answer")
-    if unknown := sorted(each for each in seen if each < 0 or each >= len(seen)):
-        lacking = sorted(set(range(len(seen))) - seen)
+def _check_ids(path: Path, numbered: Sequence[tuple[int, int]]) -> None:
+    """numbered: (line, id) of each answer. The ids must be 0 to their number - 1."""
+    lines: dict[int, list[int]] = {}
+    for line, each in numbered:
+        lines.setdefault(each, []).append(line)
+    if twice := sorted(each for each, places in lines.items() if len(places) > 1):
+        places = " and ".join(map(str, lines[twice[0]][:2]))
         raise ValueError(
-            f"{path} has {len(ids)} answers but not the ids 0 to {len(ids) - 1}: missing {_some(lacking)}, "
-            f"unknown {_some(unknown)}; finish it with `bird predict`"
+            f"{path} has {len(twice)} ids twice ({_some(twice)}; id {twice[0]} in lines {places}); "
+            "each question has one answer"
+        )
+    if unknown := sorted(each for each in lines if each < 0 or each >= len(lines)):
+        lacking = sorted(set(range(len(lines))) - lines.keys())
+        raise ValueError(
+            f"{path} has {len(lines)} answers but not the ids 0 to {len(lines) - 1}: missing {_some(lacking)}, "
+            f"unknown {_some(unknown)} (line {lines[unknown[0]][0]}); finish it with `bird predict`"
         )
 
 

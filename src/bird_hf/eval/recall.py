@@ -1,4 +1,4 @@
-"""Recall of boxes and names: pure functions over boxes and words.
+"""Recall of boxes and names: counts, and pure functions over words.
 
 Visual grounding counts boxes, not questions: a reference box is found if a predicted box has an IoU above one half
 with it (BiRD 5, Recall@0.5). A name is found if each of its words is a word of the answer.
@@ -7,10 +7,8 @@ with it (BiRD 5, Recall@0.5). A name is found if each of its words is a word of 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-
-from ..hub.boxes import Box
 
 IOU_THRESHOLD = 0.5  # BiRD 5: the IoU must exceed it
 _WORD = re.compile(r"\w+(?:[-'’]\w+)*")
@@ -35,17 +33,6 @@ def name_recall(name: str, answer: str) -> Recall:
     return Recall(int(all(word in words for word in _WORD.findall(name.lower()))), 1)
 
 
-def strict_grounding_recall(reference: Sequence[Box], predicted: Sequence[Box]) -> Recall:
-    """One-to-one hits over the number of reference boxes plus the number of unmatched predicted boxes.
-
-    If there is nothing to find, an answer without boxes is one hit of one, and every predicted box is a miss.
-    """
-    if not reference:
-        return Recall(int(not predicted), max(1, len(predicted)))
-    hits = _matched(reference, predicted)
-    return Recall(hits, len(reference) + len(predicted) - hits)
-
-
 def total(recalls: Iterable[Recall]) -> Recall:
     """Hits and totals, summed."""
     recalls = list(recalls)
@@ -56,14 +43,3 @@ def mean_score(recalls: Iterable[Recall]) -> float | None:
     """The unweighted mean over those with a score, as the paper averages modalities; None if there are none."""
     scores = [recall.score for recall in recalls if recall.score is not None]
     return sum(scores) / len(scores) if scores else None
-
-
-def _matched(reference: Sequence[Box], predicted: Sequence[Box]) -> int:
-    """The largest number of pairs with an IoU above the threshold in which no box occurs twice."""
-    from scipy.optimize import linear_sum_assignment
-
-    near = [[box.iou(guess) > IOU_THRESHOLD for guess in predicted] for box in reference]
-    if not predicted:
-        return 0
-    rows, columns = linear_sum_assignment(near, maximize=True)
-    return sum(near[row][column] for row, column in zip(rows, columns, strict=True))

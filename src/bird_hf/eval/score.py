@@ -1,7 +1,8 @@
 """Scores of answers: by the paper's rules or the strict ones, all together and by modality.
 
 `paper` rules are those of the original scripts. `strict` rules read boxes and words through the grammar, charge false
-boxes, and compare whole words (docs/decisions.md, 3). Both see a response after the original's cleanup.
+boxes and boxes under a wrong name, compare whole words, and count no unreadable answer as right (docs/decisions.md, 3
+and 88). Both see a response after the original's cleanup.
 
 Everything that prints a score uses these functions: `bird score`, `bird report`, the evaluate modules in metrics/, and
 the table of the README (benchmarks/nano_scores.py).
@@ -10,52 +11,182 @@ the table of the README (benchmarks/nano_scores.py).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
 
 from ..data.records import Modality, Task
-from ..hub.grounding import Issue, read
+from ..hub.boxes import Box
+from ..hub.grounding import read
 from . import paper_rules, recall
+from .grounding_scores import Grounded, grounding_scores
 from .hallucination import Missing, box_given
+from .intervals import Array, cases_of, draw_ratios, interval_of, mean_draws
+from .names import answer_holds
+from .outcomes import MALFORMED, Outcome, outcome_counts, outcome_of, outcomes
+from .pairing import Pairing, pair
 from .predictions import Prediction
 from .recall import Recall
+from .split_rows import SplitRows
 from .text_scores import TextScores, text_scores
 
 Rules = Literal["paper", "strict"]
 Item = TypeVar("Item")
 
-# An answer with one of these has a box that breaks the grammar; a box without a phrase is well formed.
-MALFORMED = frozenset(Issue) - {Issue.ORPHAN_BOX}
+SCORE = "score"  # the measure of tasks that have only one
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The result of `score_predictions`, and the drawn scores that its intervals are made of.
+
+    draws: by measure and modality.
+    """
+
+    found: dict[str, Any]
+    draws: Mapping[str, Mapping[str, Array]]
 
 
 def score_predictions(
-    predictions: Sequence[Prediction], task: Task | str, rules: Rules | str = "paper"
+    predictions: Sequence[Prediction],
+    task: Task | str,
+    rules: Rules | str = "paper",
+    rows: SplitRows | None = None,
 ) -> dict[str, Any]:
     """The scores of a prediction file, as `bird score --json` prints them; fractions.
 
-    Returns task, rules, `modalities` (those that ask for anything), their unweighted `mean`, `n_modalities` and
-    `malformed_rate`. Raises ValueError if the task cannot be scored or the answers are to another task.
+    Returns task, rules, `modalities` (those that ask for anything), their unweighted `mean`, `n_modalities`,
+    `malformed_rate`, `unreadable_rate`, `outcomes` and `errors` (numbers of answers), `interval` (95 %, of the mean and
+    by modality; None where there are fewer than two cases), and `cases`. For VG under strict rules also `grounding`
+    (grounding_scores.py); with the `rows` that the predictions answer, `grounding` knows the objects of each image, and
+    `baseline` is the score of answers that no image was looked at for.
+    Raises ValueError if the task cannot be scored or the answers are to another task.
     """
+    return score_with_draws(predictions, task, rules, rows).found
+
+
+def score_with_draws(
+    predictions: Sequence[Prediction],
+    task: Task | str,
+    rules: Rules | str = "paper",
+    rows: SplitRows | None = None,
+) -> Scored:
+    """The same with the drawn scores, which a comparison of two files needs."""
     _check_rules(rules)
     check_task(task)
     _check_boxes(predictions, Task(task))
-    responses = [each.response for each in predictions]
-    references = [each.annotation for each in predictions]
-    of_each = [each.modality for each in predictions]
+    if rows is not None:
+        predictions = rows.predictions
+    extra: dict[str, Any] = {}
     if task == Task.IMAGE_ANALYSIS:
-        found = text_scores(by_modality(_compared(references, responses, rules), of_each))
-        modalities = {name: text_row(row) for name, row in found.items()}
-        mean: Any = mean_text_row(found.values())
+        modalities, mean, draws = _text_tables(predictions, rules)
     else:
-        scored = score_recall(Task(task), responses, references, rules, of_each)
-        modalities, mean = scored["modalities"], scored["mean"]
-    return {
+        answers = _grounded(predictions, rows) if (task, rules) == (Task.VISUAL_GROUNDING, "strict") else []
+        rule = recall_rule(Task(task), rules)
+        counted = [each.pairing.recall for each in answers] or [
+            rule(each.annotation, each.response) for each in predictions
+        ]
+        modalities, mean, draws = _recall_tables(predictions, counted)
+        if answers:
+            extra["grounding"] = grounding_scores(answers)
+        if answers and rows is not None:
+            guessed = score_predictions(rows.baseline(), task, rules)
+            extra["baseline"] = {name: guessed[name] for name in ("modalities", "mean", "interval")}
+    kinds = outcomes(task, predictions)
+    found = {
         "task": str(task),
         "rules": rules,
         "modalities": modalities,
         "mean": mean,
         "n_modalities": len(modalities),
+        "n": len(predictions),
         "malformed_rate": malformed_rate(predictions),
+        "unreadable_rate": kinds.count(Outcome.UNREADABLE) / len(kinds),
+        "outcomes": outcome_counts(kinds),
+        "errors": sum(each.error is not None for each in predictions),
+        **intervals_of(predictions, draws),
+        **extra,
     }
+    return Scored(found, draws)
+
+
+def _recall_tables(predictions: Sequence[Prediction], counted: Sequence[Recall]) -> tuple[Any, Any, Any]:
+    """Rows by modality, their mean, and draws, of the (hits, total) of each answer."""
+    cases, _ = cases_of(predictions)
+    groups = by_modality(list(zip(counted, cases, strict=True)), [each.modality for each in predictions])
+    rows: dict[str, Any] = {}
+    draws: dict[str, Array] = {}
+    for name, group in groups.items():
+        whole = recall.total(each for each, _ in group)
+        if whole.total:
+            rows[name] = {"score": whole.score, "hits": whole.hits, "total": whole.total}
+            hits, totals = [each.hits for each, _ in group], [each.total for each, _ in group]
+            draws[name] = draw_ratios(hits, totals, [case for _, case in group])
+    known = [row["score"] for row in rows.values()]
+    return rows, sum(known) / len(known) if known else None, {SCORE: draws}
+
+
+def _text_tables(predictions: Sequence[Prediction], rules: str) -> tuple[Any, Any, Any]:
+    """The same for texts, which have several measures."""
+    responses, references = [each.response for each in predictions], [each.annotation for each in predictions]
+    of_each = [each.modality for each in predictions]
+    found = text_scores(by_modality(_compared(references, responses, rules), of_each))
+    cases = by_modality(cases_of(predictions)[0], of_each)
+    drawn = {name: scores.draws(cases[name]) for name, scores in found.items()}
+    draws = {
+        measure: {name: drawn[name][measure] for name in found} for measure in next(iter(drawn.values()))
+    }
+    return {name: text_row(row) for name, row in found.items()}, mean_text_row(found.values()), draws
+
+
+def intervals_of(
+    predictions: Sequence[Prediction], draws: Mapping[str, Mapping[str, Array]]
+) -> dict[str, Any]:
+    """`interval` and `cases` of drawn scores: of the mean and by modality; by measure if there are several."""
+    cases, unit = cases_of(predictions)
+    groups = by_modality(cases, [each.modality for each in predictions])
+    numbers = {name: len(set(group)) for name, group in groups.items()}
+    total = len(set(cases))
+    answers = {name: len(group) for name, group in groups.items()}
+    counted = {"unit": unit, "total": total, "modalities": numbers, "answers": answers}
+    of_mean: dict[str, Any] = {}
+    of_modality: dict[str, dict[str, Any]] = {}
+    for measure, drawn in draws.items():
+        enough = all(numbers[name] > 1 for name in drawn) and bool(drawn)
+        of_mean[measure] = interval_of(mean_draws([*drawn.values()]), total) if enough else None
+        for name, values in drawn.items():
+            of_modality.setdefault(name, {})[measure] = interval_of(values, numbers[name])
+    if [*draws] == [SCORE]:
+        interval = {
+            "mean": of_mean[SCORE],
+            "modalities": {name: row[SCORE] for name, row in of_modality.items()},
+        }
+    else:
+        interval = {"mean": of_mean, "modalities": of_modality}
+    return {"interval": interval, "cases": counted}
+
+
+def _grounded(predictions: Sequence[Prediction], rows: SplitRows | None) -> list[Grounded]:
+    """The answers of VG compared with their references. Raises ValueError, with the id, if a reference is too long."""
+    cases, _ = cases_of(predictions)
+    found = []
+    for each, case in zip(predictions, cases, strict=True):
+        asked = rows.asked[each.id][1] if rows else ()
+        try:
+            compared = pair(each.annotation, each.response, asked)
+        except ValueError as error:
+            raise ValueError(f"id {each.id}: {error}") from error
+        others = rows.objects.get(each.image, ()) if rows else None
+        found.append(Grounded(compared, each.modality.value, case, _labels_of(compared, asked), others))
+    return found
+
+
+def _labels_of(compared: Pairing, asked: Sequence[tuple[str, Box]]) -> tuple[str, ...]:
+    """The label of each reference box: that of the row's object, else the reference's own phrase in lower case."""
+    known = {box.to_thousandths(): label for label, box in asked}
+    return tuple(
+        known.get(box.to_thousandths(), name.lower())
+        for box, name in zip(compared.reference, compared.names, strict=True)
+    )
 
 
 def check_task(task: Task | str) -> None:
@@ -171,21 +302,29 @@ def by_modality(items: Sequence[Item], modalities: Iterable[str]) -> dict[str, l
 
 
 def _compared(references: Sequence[str], responses: Sequence[str], rules: str) -> list[tuple[str, str]]:
-    """Pairs (reference, cleaned response) whose words are compared; strict rules remove tags and boxes first."""
+    """Pairs (reference, cleaned response) whose words are compared.
+
+    Strict rules remove tags and boxes first; an unreadable response has no words.
+    """
     pairs = [
         (reference, paper_rules.clean_response(response))
         for reference, response in zip(references, responses, strict=True)
     ]
-    return pairs if rules == "paper" else [(read(first).text, read(second).text) for first, second in pairs]
+    return pairs if rules == "paper" else [(read(first).text, _words(second)) for first, second in pairs]
+
+
+def _words(cleaned: str) -> str:
+    unreadable = outcome_of(Task.IMAGE_ANALYSIS, cleaned) is Outcome.UNREADABLE
+    return "" if unreadable else read(cleaned).text
 
 
 def _check_boxes(predictions: Sequence[Prediction], task: Task) -> None:
     """Files of the original do not name their task; whether they hold boxes shows it (BiRD 3)."""
     unnamed = [each for each in predictions if not each.task]
-    boxed = any(read(each.annotation).boxes for each in unnamed)
+    boxed = next((each for each in unnamed if read(each.annotation).boxes), None)
     evidence = ""
-    if unnamed and boxed != (task == Task.VISUAL_GROUNDING):
-        evidence = "a reference holds a box" if boxed else "no reference holds a box"
+    if unnamed and (boxed is not None) != (task == Task.VISUAL_GROUNDING):
+        evidence = f"a reference holds a box (id {boxed.id})" if boxed else "no reference holds a box"
     elif unnamed and task == Task.IMAGE_ANALYSIS and all(read(each.question).boxes for each in unnamed):
         evidence = "every question points at a box"
     if evidence:
@@ -207,11 +346,13 @@ def _check_texts(predictions: Sequence[str], references: Sequence[str]) -> None:
 
 
 def _strict_grounding(reference: str, response: str) -> Recall:
-    return recall.strict_grounding_recall(read(reference).boxes, read(response).boxes)
+    return pair(reference, response).recall
 
 
 def _strict_name(reference: str, response: str) -> Recall:
-    return recall.name_recall(read(reference).text, read(response).text)
+    if outcome_of(Task.REFERRING_CLASSIFICATION, response) is not Outcome.ANSWERED:
+        return Recall(0, 1)
+    return Recall(int(answer_holds(read(reference).text, read(response).text)), 1)
 
 
 _ALL = "all"  # the group of every answer; no modality has this name

@@ -14,11 +14,12 @@ from typing import Any
 
 from ..atomic_writes import write_text
 from ..data.records import SINGLE_TASKS, Modality, Task
-from ..markdown import Markup, table
+from ..markdown import table
 from . import recall
 from .check_scores import CHECKS_NOTE, score_checks, table_of_checks
 from .checks import CHECKS
 from .hallucination import Missing
+from .outcomes import Outcome, outcomes
 from .predictions import Prediction
 from .run import KINDS, prediction_file, read_answers, read_run, weights_sha256
 from .score import by_modality, malformed_rate, recall_rule, score_predictions
@@ -43,6 +44,7 @@ _MODALITY_HEADINGS = {
     Modality.ENDOSCOPY: "Endoscopy", Modality.DERMOSCOPY: "Dermoscopy",
     Modality.FUNDUS: "Fundus", Modality.ULTRASOUND: "Ultrasound",
 }  # fmt: skip
+_RATES = ("malformed_rate", "unreadable_rate")
 _TASKS = tuple(task.value for task in SINGLE_TASKS)
 _LABELS = {
     **{task: task.upper() for task in _TASKS},
@@ -90,6 +92,7 @@ def _row(kind: str, predictions: Sequence[Prediction], rules: str) -> dict[str, 
         "n_modalities": len(known),
         "questions": len(predictions),
         "malformed_rate": malformed_rate(predictions),
+        "unreadable_rate": outcomes(kind, predictions).count(Outcome.UNREADABLE) / len(predictions),
     }
 
 
@@ -146,7 +149,7 @@ def as_markdown(report: Mapping[str, Any], level: int = 2) -> str:
     lines = [
         f"{_model_line(report)} Rules: {report['rules']}. Percent; the number of reference boxes (VG) or of questions "
         "is in brackets. A mean is over the modalities that have a score; their number is in its brackets. Malformed: "
-        "answers with a broken box."
+        f"answers with a broken box.{_unreadable_note(report)}"
     ]
     for source, rows in report["sources"].items():
         lines += ["", f"{'#' * level} {_HEADINGS[source]}", "", _table(rows, _TASKS, "task")]
@@ -188,6 +191,17 @@ def results_of(report: Path, checkpoint: Path) -> str:
     return text
 
 
+def _unreadable_note(report: Mapping[str, Any]) -> str:
+    """Reports of earlier versions have no rate of unreadable answers."""
+    rows = (row for source in report["sources"].values() for row in source.values())
+    if not any("unreadable_rate" in row for row in rows):
+        return ""
+    return (
+        " Unreadable: silence, refusals, other models' ways of writing boxes, broken tags, and no box where one was "
+        "asked for (unless the answer says that the object is absent)."
+    )
+
+
 def _model_line(report: Mapping[str, Any]) -> str:
     if report["weights_sha256"] is None:
         return "Answers of an unknown model."
@@ -202,13 +216,15 @@ def _table(rows: Mapping[str, Any], kinds: Sequence[str], heading: str) -> str:
     chosen = {kind: rows[kind] for kind in kinds if kind in rows}
     if not chosen:
         return ""
+    shown = [rate for rate in _RATES if all(rate in row for row in chosen.values())]
     lines = []
     for kind, row in chosen.items():
         cells = [_cell(row["modalities"].get(modality)) for modality in Modality]
         mean = _cell({"score": row["mean"], "n": row["n_modalities"]} if row["n_modalities"] else None)
-        malformed = f"{100 * row['malformed_rate']:.2f} ({row['questions']})"
-        lines.append([_LABELS[kind], row["metric"], *cells, mean, malformed])
-    return table([heading, "metric", *_MODALITY_HEADINGS.values(), "mean", "malformed"], lines)
+        rates = [f"{100 * row[rate]:.2f} ({row['questions']})" for rate in shown]
+        lines.append([_LABELS[kind], row["metric"], *cells, mean, *rates])
+    rate_heads = (rate.removesuffix("_rate") for rate in shown)
+    return table([heading, "metric", *_MODALITY_HEADINGS.values(), "mean", *rate_heads], lines)
 
 
 def _cell(cell: Mapping[str, Any] | None) -> str:
@@ -231,25 +247,6 @@ def table_of_runs(reports: Mapping[str, Mapping[str, Any]]) -> str:
     heads = [f"{task.upper()} ({METRICS[task]})" for task in _TASKS]
     note = "Percent; means over modalities, and their average over the tasks that have one."
     return f"{note}\n\n{table(['run', 'images', *heads, 'average'], lines)}\n"
-
-
-def table_of_scores(scored: Mapping[str, Any]) -> str:
-    """The result of `score_predictions` as a Markdown table, one line per modality."""
-    names = list(next(iter(scored["modalities"].values()), {}))
-    lines: list[list[str]] = [
-        [Markup(modality), *(_fraction(row[name]) for name in names)]
-        for modality, row in scored["modalities"].items()
-    ]
-    mean = scored["mean"] if isinstance(scored["mean"], dict) else {"score": scored["mean"]}
-    lines.append([f"mean of {scored['n_modalities']}", *(_fraction(mean.get(name)) for name in names)])
-    header = [f"{scored['task']}, {scored['rules']} rules", *map(Markup, names)]
-    return f"{table(header, lines)}\n\nmalformed answers: {scored['malformed_rate']:.4f}"
-
-
-def _fraction(value: float | None) -> Markup:
-    if value is None:
-        return Markup()
-    return Markup(value if isinstance(value, int) else f"{value:.4f}")
 
 
 def _percent(value: float | None) -> str:
