@@ -128,7 +128,7 @@ def _confused(each: Grounded) -> tuple[float, float]:
     confused = any(
         max(box.iou(twin) for twin in boxes) > max(IOU_THRESHOLD, *map(box.iou, each.pairing.reference))
         for box in each.pairing.predicted
-        if boxes
+        if boxes and each.pairing.outcome is Outcome.ANSWERED
     )
     return confused, bool(boxes)
 

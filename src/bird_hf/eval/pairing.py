@@ -26,7 +26,7 @@ THRESHOLDS = (0.25, IOU_THRESHOLD, 0.75)
 class Pairing:
     """An answer compared with its reference.
 
-    reference, predicted: the boxes; no box of an unreadable answer counts.
+    reference, predicted: the boxes; those of an unreadable answer are paired with none, so each is a false box.
     names: of each reference box; "" if the reference does not say it.
     found: whether each reference box is paired with an IoU above each threshold, (reference boxes, 3).
     ious: the IoU of each reference box with its partner, 0 without one; the pairs are those with the largest sum.
@@ -73,10 +73,11 @@ def pair(reference: str, response: str, labels: Sequence[tuple[str, Box]] = ()) 
     cleaned = clean_response(response)
     answer = read(cleaned)
     outcome = outcome_of_read(Task.VISUAL_GROUNDING, cleaned, answer)
-    given = _named_boxes(answer) if outcome is Outcome.ANSWERED else []
+    given = _named_boxes(answer)[:MAX_BOXES]
+    readable = given if outcome is Outcome.ANSWERED else []
     asked = tuple(dict.fromkeys(name for name, _ in wanted))
-    judged = [phrase for phrase, _ in given if asked and all(asked) and not names_nothing(phrase)]
-    ious = _ious(wanted, given)
+    judged = [phrase for phrase, _ in readable if asked and all(asked) and not names_nothing(phrase)]
+    ious = _ious(wanted, readable)
     return Pairing(
         outcome,
         tuple(box for _, box in wanted),

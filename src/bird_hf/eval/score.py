@@ -91,6 +91,7 @@ def score_with_draws(
         if answers and rows is not None:
             guessed = score_predictions(rows.baseline(), task, rules)
             extra["baseline"] = {name: guessed[name] for name in ("modalities", "mean", "interval")}
+            extra["baseline"]["grounding"] = guessed["grounding"]["all"]
     kinds = outcomes(task, predictions)
     found = {
         "task": str(task),

@@ -53,7 +53,7 @@ def table_of_scores(scored: Mapping[str, Any]) -> str:
     counted = ["answers", "cases", f"95 % interval of {main}" if main else "95 % interval"]
     header = [f"{scored['task']}, {scored['rules']} rules", *map(Markup, names), *counted]
     parts = [table(header, lines), _note(scored)]
-    return "\n\n".join([*parts, *(_grounding(scored["grounding"]) if "grounding" in scored else [])])
+    return "\n\n".join([*parts, *(_grounding(scored) if "grounding" in scored else [])])
 
 
 def _note(scored: Mapping[str, Any]) -> str:
@@ -78,12 +78,15 @@ def _note(scored: Mapping[str, Any]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _grounding(found: Mapping[str, Any]) -> list[str]:
+def _grounding(scored: Mapping[str, Any]) -> list[str]:
+    found, guess = scored["grounding"], scored.get("baseline", {}).get("grounding")
     rows = found["all"]
-    lines = [[_MEASURES[name], *_cells(rows[name])] for name in _MEASURES if name in rows]
+    lines = [[_MEASURES[name], *_cells(rows[name])] for name in _present(rows)]
     if not found["laterality_known"]:
         lines.append([_MEASURES["laterality_confusion"], "not computed: give --data", *[Markup("-")] * 3])
-    parts = [table(["all answers", "score", *_COUNTED], lines)]
+    if guess:
+        lines = [[*line, _number(guess[name]["score"])] for line, name in zip(lines, _present(rows), strict=True)]
+    parts = [table(["all answers", "score", *_COUNTED, *(["baseline"] if guess else [])], lines)]
     for heading, groups in (("modality", "modalities"), ("label", "labels"), ("size of the box", "sizes")):
         lines = [[name, *_summary(row)] for name, row in found[groups].items() if row["recall@0.5"]["n"]]
         if heading == "label" and len(lines) > _SHOWN_LABELS:
@@ -92,6 +95,10 @@ def _grounding(found: Mapping[str, Any]) -> list[str]:
             parts.append(table([heading, *(_MEASURES[name] for name in _BOXES), *_COUNTED], lines))
     parts.append(_NOTE)
     return parts
+
+
+def _present(rows: Mapping[str, Any]) -> list[str]:
+    return [name for name in _MEASURES if name in rows]
 
 
 def _cells(row: Mapping[str, Any]) -> Sequence[Markup]:
