@@ -144,13 +144,15 @@ def test_questions_for_words(kind, response, outcome):
 
 def test_every_outcome_is_counted():
     answers = [
-        Prediction(number, "ct_a.png", "Where?", BOX, response, "vg") for number, response in enumerate(["", BOX, ""])
+        Prediction(number, "ct_a.png", "Where?", BOX, response, "vg")
+        for number, response in enumerate(["", BOX, ""])
     ]
     assert outcome_counts(outcomes("vg", answers)) == {"answered": 1, "said_absent": 0, "unreadable": 2}
 
 
 @pytest.mark.parametrize(
-    "hostile", ["[" * 300_000, "<" * 300_000, "[1," * 100_000, "no " * 100_000, "is not " * 50_000, "<|a" * 100_000]
+    "hostile",
+    ["[" * 300_000, "<" * 300_000, "[1," * 100_000, "no " * 100_000, "is not " * 50_000, "<|a" * 100_000],
 )
 def test_hostile_text_takes_linear_time(hostile):
     began = time.process_time()

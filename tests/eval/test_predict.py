@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -17,7 +18,8 @@ from bird_hf.data.records import SINGLE_TASKS, Modality
 from bird_hf.data.teachers.templates import write_dialogue
 from bird_hf.eval.checks import CHECKS
 from bird_hf.eval.hallucination import Missing
-from bird_hf.eval.predict import predict_dataset, predict_run
+from bird_hf.eval.predict import failed, load_for_prediction, predict_dataset, predict_run
+from bird_hf.eval.predictions import read_predictions
 from bird_hf.eval.run import read_answers, read_run, weights_sha256
 from bird_hf.inference import GroundingModel
 
@@ -128,6 +130,108 @@ def test_rows_without_pixels_are_refused(tmp_path, asked):
     folder = published(tmp_path / "no-pixels", draw_phantom(Modality.CT, 0, 64), with_pixels=False)
     with pytest.raises(ValueError, match="the row has no pixels; join the data with your copy"):
         predict_dataset(GroundingModel(None, None), open_folder(folder, "vg", "test"), tmp_path / "vg.jsonl")
+
+
+class TestFailures:
+    @pytest.fixture
+    def failing(self, monkeypatch):
+        """A model that fails on any batch with a question about one image, and repeats other questions."""
+
+        def answer(_self, queries, _batch_size):
+            if any(query.image.size == failing.size for query in queries):
+                raise RuntimeError("CUDA out of memory\nin layer 3")
+            return [query.question for query in queries]
+
+        def failing(size):
+            failing.size = size
+
+        failing.size = None
+        monkeypatch.setattr(GroundingModel, "generate", answer)
+        return failing
+
+    @pytest.fixture
+    def rows(self, tmp_path):
+        images = [draw_phantom(Modality.CT, 0, 64), draw_phantom(Modality.CT, 1, 80)]
+        return open_folder(published(tmp_path / "two", *images), "vg", "test")
+
+    def test_a_question_that_fails_costs_its_row_and_is_asked_again(self, rows, tmp_path, failing):
+        out, sizes = tmp_path / "vg.jsonl", [image.size for image in rows["image"]]
+        failing(sizes[0])
+        predict_dataset(GroundingModel(None, None), rows, out)
+        answers = read_predictions(out, "vg")
+        assert [each.error is not None for each in answers] == [size == sizes[0] for size in sizes]
+        assert {each.error for each in answers if each.error} == {
+            "RuntimeError: CUDA out of memory in layer 3"
+        }
+        assert all(each.response == ("" if each.error else each.question) for each in answers)
+        assert f"the model failed on {sizes.count(sizes[0])} (id 0" in failed(out)
+        failing(None)
+        assert predict_dataset(GroundingModel(None, None), rows, out) == sizes.count(sizes[0])
+        assert all(each.error is None and each.response for each in read_predictions(out, "vg"))
+        assert failed(out) == ""
+
+    def test_a_model_that_fails_on_everything_is_an_error(self, tmp_path, failing):
+        image = draw_phantom(Modality.CT, 0, 64)
+        rows = open_folder(published(tmp_path / "one", image), "vg", "test")
+        failing(rows[0]["image"].size)
+        with pytest.raises(ValueError, match="the model failed on every question"):
+            predict_dataset(GroundingModel(None, None), rows, tmp_path / "vg.jsonl")
+
+
+def test_a_limit_takes_the_first_questions_of_each_kind(bird, tiny_checkpoint, data, tmp_path, asked):
+    counts = predict_run(tiny_checkpoint, data, tmp_path / "run", limit=1)
+    assert set(counts.values()) == {1} and len(asked()) == len(counts)
+    out = tmp_path / "vg.jsonl"
+    bird("predict", "--task", "vg", "--model", tiny_checkpoint, "--data", data, "--out", out, "--limit", 2)
+    assert [each.id for each in read_predictions(out, "vg")] == [0, 1]
+
+
+def test_answers_name_the_case_of_their_image(tiny_checkpoint, data, tmp_path, asked):
+    predict_run(tiny_checkpoint, data, tmp_path / "run")
+    cases = {f"{row['image_id']}.png": row["case_id"] for row in open_folder(data, "vg", "test")}
+    for found in read_answers(tmp_path / "run").values():
+        assert all(each.case_id == cases[each.image] for each in found)
+
+
+def test_what_single_processes_of_a_stopped_run_wrote_is_kept(tiny_checkpoint, data, tmp_path, asked):
+    predict_run(tiny_checkpoint, data, tmp_path / "run")
+    path = tmp_path / "run" / "vg.jsonl"
+    whole, number = path.read_text(), len(asked())
+    lines = whole.splitlines(keepends=True)
+    path.write_text("")
+    (tmp_path / "run" / "vg.jsonl.part-0").write_text("".join(lines[1:]))
+    (tmp_path / "run" / "vg.jsonl.part-1").write_text(lines[0][:30])  # stopped while it wrote
+    predict_run(tiny_checkpoint, data, tmp_path / "run")
+    assert path.read_text() == whole and len(asked()) == number + 1
+    assert not [*path.parent.glob("*.part-*")]
+
+
+def test_without_bitsandbytes_4_bits_are_refused_in_one_line(tiny_checkpoint, monkeypatch):
+    monkeypatch.setattr("bird_hf.eval.predict.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="needs bitsandbytes, which is not installed"):
+        load_for_prediction(tiny_checkpoint, load_in_4bit=True)
+
+
+@pytest.mark.slow
+def test_two_processes_write_the_file_of_one(bird, tiny_checkpoint, data, tmp_path):
+    """The same batches go to the processes in turn, so every answer is computed as by one process."""
+    words = ["--task", "vg", "--model", tiny_checkpoint, "--data", data, "--batch-size", 1, "--out"]
+    bird("predict", *words, tmp_path / "one.jsonl")
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--master-port",
+        "29617",
+    ]
+    command = [*launch, "-m", "bird_hf.cli", "predict", *words, tmp_path / "two.jsonl"]
+    ran = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=280, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.count("answers") == 1  # one process reports
+    assert (tmp_path / "two.jsonl").read_bytes() == (tmp_path / "one.jsonl").read_bytes()
+    assert not [*tmp_path.glob("*.part-*")]
 
 
 @pytest.mark.slow

@@ -34,6 +34,30 @@ class TestBadFiles:
             (replace(GOOD, image="photo_1.png").as_line(), "does not begin with a modality"),
             (replace(GOOD, task="roc").as_line(), "answers task 'roc', not 'vg'"),
             (GOOD.as_line().replace("}", ', "synthetic": "yes"}'), "line 1: synthetic must be true or false"),
+            (GOOD.as_line() + GOOD.as_line(), "id 0 in lines 1 and 2"),
+            (GOOD.as_line() + replace(GOOD, id=7).as_line(), r"unknown 7 \(line 2\)"),
+            (GOOD.as_line() + replace(GOOD, id=1, task="roc").as_line(), r"\(line 2\); score it as roc"),
+            (
+                GOOD.as_line() + replace(GOOD, id=1, image="photo_1.png").as_line(),
+                "line 2: image 'photo_1.png'",
+            ),
+            (GOOD.as_line().replace('"id": 0', '"id": NaN'), "line 1: NaN is not a JSON value"),
+            (GOOD.as_line().replace('"id": 0', '"id": true'), "line 1: id must be a whole number"),
+            (
+                GOOD.as_line().replace("}", ', "facts": {"area": Infinity}}'),
+                "line 1: Infinity is not a JSON value",
+            ),
+            (
+                replace(GOOD, response="a" * 10_000_000).as_line(),
+                "line 1: response has 10,000,000 characters",
+            ),
+            (replace(GOOD, image="ct_" + "a" * 10_000).as_line(), "line 1: image has 10,003 characters"),
+            ("[" * 100_000 + "\n", "line 1"),
+            (GOOD.as_line().replace("}", ', "case_id": 3}'), "case_id and error must be strings"),
+            (
+                '{"id": 0, "image": "ct_a.png", "question": "", "annotation": null, "response": ""}\n',
+                "line 1: id must",
+            ),
         ],
     )
     def test_one_line_says_what_is_wrong(self, tmp_path, lines, message):
@@ -41,7 +65,7 @@ class TestBadFiles:
         path.write_text(lines)
         with pytest.raises(ValueError, match=message) as caught:
             read_predictions(path, "vg")
-        assert "\n" not in str(caught.value)
+        assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
 
     def test_a_missing_file_is_named(self, tmp_path):
         with pytest.raises(ValueError, match="no such file"):
@@ -71,6 +95,14 @@ class TestResume:
         write_predictions(path, [replace(GOOD, annotation="an older reference", response="mine")])
         today = replace(GOOD, response="", synthetic=True)
         assert finished(path, [today]) == {0: replace(today, response="mine")}
+
+    def test_a_question_on_which_the_model_failed_is_asked_again(self, tmp_path):
+        path = tmp_path / "predictions.jsonl"
+        failed = replace(GOOD, id=1, response="", error="OSError: truncated")
+        write_predictions(path, [GOOD, failed])
+        asked = [GOOD, replace(GOOD, id=1)]
+        assert finished(path, asked) == {0: GOOD}
+        assert finished(path, asked, keep_failed=True) == {0: GOOD, 1: failed}
 
     def test_two_answers_to_a_question_are_refused(self, tmp_path):
         path = tmp_path / "predictions.jsonl"

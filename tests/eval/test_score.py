@@ -104,3 +104,82 @@ def test_a_question_for_a_missing_object_counts_a_box_by_any_rules(rules):
         assert recall_rule(kind, rules)("", "There is no liver in this image.") == Recall(0, 1)
     with pytest.raises(ValueError, match="rules 'lenient' are unknown"):
         recall_rule("absent", "lenient")
+
+
+class TestUnreadable:
+    @pytest.mark.parametrize("task", ["vg", "roc"])
+    @pytest.mark.parametrize("response", ["", "I cannot help with that.", "[[100, 100, 400, 300]]"])
+    def test_633_unreadable_answers_score_nothing_under_strict_rules(self, task, response):
+        """A fifth asks for something that is not there, which silence used to be right about."""
+        annotations = {"vg": [BOXED] * 4 + ["There is no liver in this image."], "roc": ["liver"]}[task]
+        silent = [
+            replace(
+                GOOD,
+                id=number,
+                annotation=annotations[number % len(annotations)],
+                response=response,
+                task=task,
+            )
+            for number in range(633)
+        ]
+        scored = score_predictions(silent, task, "strict")
+        assert (scored["mean"], scored["unreadable_rate"]) == (0.0, 1.0)
+        assert scored["outcomes"] == {"answered": 0, "said_absent": 0, "unreadable": 633}
+
+    @pytest.mark.slow
+    def test_an_unreadable_text_has_no_words_under_strict_rules(self):
+        foreign = '{"bbox": [1, 2, 3, 4]} The liver is large and healthy.'
+        rows = [
+            replace(GOOD, id=number, annotation="The liver is large and healthy.", task="mia")
+            for number in (0, 1)
+        ]
+        rows = [replace(each, response=foreign) for each in rows]
+        assert score_predictions(rows, "mia", "strict")["mean"]["rouge_l"] == 0.0
+        assert score_predictions(rows, "mia", "paper")["mean"]["rouge_l"] > 0.5
+
+
+@pytest.mark.parametrize(
+    ("response", "hits"),
+    [
+        ("The left collarbone.", 1),  # a synonym of the table
+        ("left clavicle", 1),
+        ("The right clavicle.", 0),
+        ("The right clavicle, left of the sternum.", 0),
+        ("There is no left clavicle.", 0),  # says that it is absent, and was asked about a box
+    ],
+)
+def test_strict_rules_read_names_with_their_side(response, hits):
+    answer = replace(GOOD, annotation="left clavicle", response=response, task="roc")
+    assert score_predictions([answer], "roc", "strict")["modalities"]["ct"]["hits"] == hits
+
+
+def test_intervals_and_cases_stand_beside_every_score():
+    rows = [
+        replace(GOOD, id=number, image=f"{name}_{number}.png", case_id=f"{name}{number // 2}",
+                response=BOXED if number % 3 else "")
+        for number, name in enumerate(["ct"] * 8 + ["mr"] * 6)
+    ]  # fmt: skip
+    scored = score_predictions(rows, "vg")
+    assert scored["cases"] == {
+        "unit": "case", "total": 7, "modalities": {"ct": 4, "mr": 3}, "answers": {"ct": 8, "mr": 6}
+    }  # fmt: skip
+    for name in ("ct", "mr"):
+        low, high = scored["interval"]["modalities"][name]
+        assert low <= scored["modalities"][name]["score"] <= high
+    low, high = scored["interval"]["mean"]
+    assert low <= scored["mean"] <= high
+    assert scored == score_predictions(rows, "vg")
+
+
+def test_questions_on_which_the_model_failed_are_counted():
+    rows = [GOOD, replace(GOOD, id=1, response="", error="RuntimeError: out of memory")]
+    scored = score_predictions(rows, "vg")
+    assert (scored["errors"], scored["outcomes"]["unreadable"], scored["mean"]) == (1, 1, 0.5)
+
+
+@pytest.mark.slow
+def test_the_intervals_of_texts_are_around_their_scores():
+    scored = score_predictions(read_predictions(GOLDEN / "mia.jsonl", "mia"), "mia")
+    for measure, value in scored["mean"].items():
+        low, high = scored["interval"]["mean"][measure]
+        assert low < value < high < low + 0.2

@@ -19,6 +19,7 @@ from ..data.records import Modality
 
 _SHOWN = 5  # ids that an error lists
 _MAX_CHARS = 1_000_000  # of a text in a prediction file
+_MAX_IMAGE_CHARS = 1000
 _TEXTS = ("image", "question", "annotation", "response")
 
 
@@ -146,8 +147,10 @@ def _prediction(row: Any) -> Prediction:
         raise ValueError(
             "id must be a whole number; image, question, annotation and response must be strings"
         )
-    if long := next((name for name in _TEXTS if len(row[name]) > _MAX_CHARS), None):
-        raise ValueError(f"{long} has {len(row[long]):,} characters; the limit is {_MAX_CHARS:,}")
+    for name in _TEXTS:
+        limit = _MAX_IMAGE_CHARS if name == "image" else _MAX_CHARS
+        if len(row[name]) > limit:
+            raise ValueError(f"{name} has {len(row[name]):,} characters; the limit is {limit:,}")
     if row.get("synthetic") not in (None, True, False):
         raise ValueError("synthetic must be true or false")
     if not isinstance(row.get("facts"), dict | None):

@@ -18,7 +18,7 @@ from ..data.records import Modality, Task
 from ..hub.boxes import Box
 from ..hub.grounding import read
 from . import paper_rules, recall
-from .grounding_scores import Grounded, grounding_scores
+from .grounding_scores import Grounded, grounding_scores, measures
 from .hallucination import Missing, box_given
 from .intervals import Array, cases_of, draw_ratios, interval_of, mean_draws
 from .names import answer_holds
@@ -89,9 +89,7 @@ def score_with_draws(
         if answers:
             extra["grounding"] = grounding_scores(answers)
         if answers and rows is not None:
-            guessed = score_predictions(rows.baseline(), task, rules)
-            extra["baseline"] = {name: guessed[name] for name in ("modalities", "mean", "interval")}
-            extra["baseline"]["grounding"] = guessed["grounding"]["all"]
+            extra["baseline"] = _baseline(rows)
     kinds = outcomes(task, predictions)
     found = {
         "task": str(task),
@@ -179,6 +177,15 @@ def _grounded(predictions: Sequence[Prediction], rows: SplitRows | None) -> list
         others = rows.objects.get(each.image, ()) if rows else None
         found.append(Grounded(compared, each.modality.value, case, _labels_of(compared, asked), others))
     return found
+
+
+def _baseline(rows: SplitRows) -> dict[str, Any]:
+    """The strict VG scores of answers that no image was looked at for."""
+    guesses = rows.baseline()
+    answers = _grounded(guesses, rows)
+    modalities, mean, draws = _recall_tables(guesses, [each.pairing.recall for each in answers])
+    interval = intervals_of(guesses, draws)["interval"]
+    return {"modalities": modalities, "mean": mean, "interval": interval, "grounding": measures(answers)}
 
 
 def _labels_of(compared: Pairing, asked: Sequence[tuple[str, Box]]) -> tuple[str, ...]:

@@ -85,7 +85,9 @@ def _grounding(scored: Mapping[str, Any]) -> list[str]:
     if not found["laterality_known"]:
         lines.append([_MEASURES["laterality_confusion"], "not computed: give --data", *[Markup("-")] * 3])
     if guess:
-        lines = [[*line, _number(guess[name]["score"])] for line, name in zip(lines, _present(rows), strict=True)]
+        lines = [
+            [*line, _number(guess[name]["score"])] for line, name in zip(lines, _present(rows), strict=True)
+        ]
     parts = [table(["all answers", "score", *_COUNTED, *(["baseline"] if guess else [])], lines)]
     for heading, groups in (("modality", "modalities"), ("label", "labels"), ("size of the box", "sizes")):
         lines = [[name, *_summary(row)] for name, row in found[groups].items() if row["recall@0.5"]["n"]]
