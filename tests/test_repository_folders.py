@@ -23,7 +23,7 @@ from bird_hf.checkpoint.model_card import known_origins, read_origin
 from pathlib import Path
 from bird_hf.repository_folders import find_recipe, repository_folder
 found = {name: str(repository_folder(name)) for name in %r}
-found |= {name: bird_hf.metric(name) for name in ("grounding_recall", "mbmr", "referring_recall")}
+found |= {name: bird_hf.metric(name) for name in ("grounding_recall", "mbmr", "object_hallucination", "referring_recall")}
 found["recipe"] = str(find_recipe(Path("recipes/nano.yaml")))
 origins = {name: read_origin(name).license for name in known_origins()}
 print(json.dumps(dict(package=bird_hf.__file__, found=found, origins=origins)))
@@ -79,7 +79,7 @@ def test_an_installed_wheel_finds_its_folders_and_reads_the_origins(wheel_files,
     assert said["package"] == str(package / "__init__.py")
     assets = package / "assets"
     metrics = {
-        name: str(assets / "metrics" / name) for name in ("grounding_recall", "mbmr", "referring_recall")
+        name: str(assets / "metrics" / name) for name in ("grounding_recall", "mbmr", "object_hallucination", "referring_recall")
     }
     recipe = {"recipe": str(assets / "recipes" / "nano.yaml")}
     assert said["found"] == {name: str(assets / name) for name in FOLDERS} | metrics | recipe

@@ -16,8 +16,8 @@ Args:
     predictions (list of str): what the model wrote, one text per question.
     references (list of str): the reference answer of each question, tagged the same way.
     rules (str): "paper" (the default) repeats the original scripts: extra boxes cost nothing, one box may serve
-        two references, references without a box are left out. "strict" matches boxes one to one, charges every
-        false box, and counts an absent object that is correctly not boxed as one hit.
+        two references, references without a box are left out. "strict" matches boxes one to one under their names,
+        charges every false box, and counts an answer that says that an absent object is absent as one hit.
     modalities (list of str, optional): ct, mr, x_ray, pet, endoscopy, dermoscopy, fundus or ultrasound,
         one per question.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import doctest
 import importlib.util
 import json
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -16,7 +18,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "scores"
 OFFICIAL = json.loads((GOLDEN / "official.json").read_text("utf-8"))
-NAMES = ("grounding_recall", "referring_recall", "mbmr")
+NAMES = ("grounding_recall", "referring_recall", "mbmr", "object_hallucination")
 
 
 def golden(task):
@@ -84,6 +86,107 @@ def test_bad_input_is_refused_in_one_line(load_metric, name, given, message):
     with pytest.raises(ValueError, match=message) as caught:
         load_metric(name).compute(**given)
     assert "\n" not in str(caught.value)
+
+
+BOX = "<ref>liver</ref><box>(100,100),(400,300)</box>"
+NONE = "There is no liver in this image."
+ANSWERS = {
+    # name: predictions, references, the result of all four
+    "grounding_recall": ([BOX, NONE, BOX, ""], [BOX] * 4, {"recall": 0.5, "hits": 2, "total": 4}),
+    "referring_recall": (
+        ["liver", "a liver", "spleen", ""],
+        ["liver"] * 4,
+        {"recall": 0.5, "hits": 2, "total": 4},
+    ),
+    "object_hallucination": (
+        [BOX, NONE, NONE, ""],
+        [NONE] * 4,
+        {"false_box_rate": 0.25, "rejection_rate": 0.5, "unreadable_rate": 0.25, "total": 4},
+    ),
+}
+PROCESS = """
+import sys
+import bird_hf, evaluate
+name, place, cache, predictions, references = sys.argv[1], int(sys.argv[2]), sys.argv[3], *map(eval, sys.argv[4:])
+metric = evaluate.load(bird_hf.metric(name), num_process=2, process_id=place, experiment_id="two", cache_dir=cache)
+metric.add_batch(predictions=predictions[2 * place : 2 * place + 2], references=references[2 * place : 2 * place + 2])
+print(metric.compute())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ANSWERS)
+def test_two_processes_score_what_one_does(name, tmp_path):
+    predictions, references, expected = ANSWERS[name]
+    processes = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                PROCESS,
+                name,
+                str(place),
+                str(tmp_path),
+                repr(predictions),
+                repr(references),
+            ],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for place in range(2)
+    ]
+    told = [process.communicate(timeout=240) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], told
+    assert [out.strip() for out, _ in told] == [str(expected), "None"]  # the first process has the result
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_batches_add_up(load_metric, name):
+    predictions, references, expected = ANSWERS[name]
+    metric = load_metric(name)
+    for start in (0, 1):
+        metric.add_batch(predictions=predictions[start::2], references=references[start::2])
+    assert metric.compute() == expected
+
+
+def test_a_folder_of_an_installed_package_loads_from_anywhere(tmp_path, monkeypatch):
+    """As in a wheel, which holds the folders as bird_hf/assets/metrics."""
+    import evaluate
+
+    import bird_hf
+
+    installed = tmp_path / "site-packages" / "bird_hf"
+    shutil.copytree(ROOT / "metrics", installed / "assets" / "metrics")
+    monkeypatch.setattr("bird_hf.repository_folders._PACKAGE", installed)
+    monkeypatch.chdir(tmp_path)
+    for name, (predictions, references, expected) in ANSWERS.items():
+        assert bird_hf.metric(name).startswith(str(installed))
+        metric = evaluate.load(bird_hf.metric(name), cache_dir=str(tmp_path / "cache"))
+        assert metric.compute(predictions=predictions, references=references) == expected
+
+
+def test_metrics_combine(load_metric):
+    import evaluate
+
+    both = evaluate.combine([load_metric("grounding_recall"), load_metric("object_hallucination")])
+    found = both.compute(predictions=[BOX, NONE], references=[BOX, NONE])
+    assert (found["recall"], found["rejection_rate"]) == (1.0, 1.0)
+    assert {name for name in found if name.endswith("total")} >= {
+        "grounding_recall_total",
+        "object_hallucination_total",
+    }
+
+
+def test_absent_objects_by_modality(load_metric):
+    found = load_metric("object_hallucination").compute(
+        predictions=[BOX, NONE, BOX, BOX],
+        references=[NONE, NONE, NONE, BOX],
+        modalities=["ct", "ct", "mr", "pet"],
+    )
+    assert found["modalities"]["ct"]["false_box_rate"] == 0.5 and found["modalities"]["mr"]["total"] == 1
+    assert (found["mean"]["false_box_rate"], found["n_modalities"], found["total"]) == (0.75, 2, 3)
 
 
 def test_what_was_refused_is_not_scored_later(load_metric):

@@ -71,7 +71,7 @@ def score_with_draws(
     rows: SplitRows | None = None,
 ) -> Scored:
     """The same with the drawn scores, which a comparison of two files needs."""
-    _check_rules(rules)
+    check_rules(rules)
     check_task(task)
     _check_boxes(predictions, Task(task))
     if rows is not None:
@@ -211,7 +211,7 @@ def recall_rule(kind: Task | Missing | str, rules: Rules | str) -> Callable[[str
     For questions about missing objects a hit is an answer with a box: fewer are better. Raises ValueError for unknown
     rules.
     """
-    _check_rules(rules)
+    check_rules(rules)
     if kind in tuple(Missing):
         return lambda _reference, response: box_given(response)
     rule = _RECALLS[Task(kind), rules]
@@ -231,7 +231,7 @@ def score_recall(
     their unweighted `mean`, and `n_modalities`. Raises ValueError if the inputs do not fit each other.
     """
     rule = recall_rule(task, rules)
-    _check_texts(predictions, references)
+    check_texts(predictions, references)
     found = [rule(*pair) for pair in zip(references, predictions, strict=True)]
     whole = recall.total(found)
     scored: dict[str, Any] = {"recall": whole.score, "hits": whole.hits, "total": whole.total}
@@ -261,8 +261,8 @@ def score_texts(
     With modalities, one per answer, also `modalities`, each scored by itself, the `mean` of each score over them, and
     `n_modalities`. Raises ValueError if the inputs do not fit each other, or Java or the caption toolkit is missing.
     """
-    _check_rules(rules)
-    _check_texts(predictions, references)
+    check_rules(rules)
+    check_texts(predictions, references)
     pairs = _compared(references, predictions, rules)
     groups = {} if modalities is None else by_modality(pairs, modalities)
     found = text_scores({**groups, _ALL: pairs})
@@ -339,12 +339,14 @@ def _check_boxes(predictions: Sequence[Prediction], task: Task) -> None:
         raise ValueError(f"{evidence}, so these are no {task.upper()} predictions; check --task")
 
 
-def _check_rules(rules: str) -> None:
+def check_rules(rules: str) -> None:
+    """Raises ValueError if rules are unknown."""
     if rules not in get_args(Rules):
         raise ValueError(f"rules {rules!r} are unknown; use {' or '.join(get_args(Rules))}")
 
 
-def _check_texts(predictions: Sequence[str], references: Sequence[str]) -> None:
+def check_texts(predictions: Sequence[str], references: Sequence[str]) -> None:
+    """Raises ValueError if there are no predictions, or not as many references."""
     if len(predictions) != len(references):
         raise ValueError(
             f"{len(predictions)} predictions and {len(references)} references; give one reference for each"
