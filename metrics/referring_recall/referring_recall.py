@@ -16,7 +16,8 @@ Args:
     predictions (list of str): what the model wrote, one text per question.
     references (list of str): the name of each object.
     rules (str): "paper" (the default) repeats the original scripts: a word may stand inside another one ("rib" in
-        "tribal"). "strict" compares whole words, and removes tags and boxes from both texts first.
+        "tribal"). "strict" compares whole words and sides, knows synonyms, removes tags and boxes from both texts
+        first, and counts no unreadable answer.
     modalities (list of str, optional): ct, mr, x_ray, pet, endoscopy, dermoscopy, fundus or ultrasound,
         one per question.
 
