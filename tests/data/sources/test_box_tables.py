@@ -21,7 +21,9 @@ ABOUT = "dataset: hospital\nmodality: x_ray\nregion: chest\nannotations: boxes.c
 OWN = "image,label,x1,y1,x2,y2\n"
 
 
-def table(root: Path, text: str, about: str = ABOUT, exif: int = 1, height: int = 40, width: int = 60) -> Path:
+def table(
+    root: Path, text: str, about: str = ABOUT, exif: int = 1, height: int = 40, width: int = 60
+) -> Path:
     """A folder with boxes.csv and the images a.png and b.png."""
     (root / "labels.yaml").write_text(about)
     (root / "boxes.csv").write_text(text)
@@ -45,15 +47,27 @@ def boxes_of(image: MaskedImage) -> list[tuple[str, tuple[int, ...]]]:
     [
         (OWN + "a.png,nodule,10,5,30,20\n", ""),
         ("image,label,x,y,w,h\na.png,nodule,10,5,20,15\n", ""),
-        ("label,y2,x2,y1,x1,image,note\nnodule,20,30,5,10,a,hello\n", ""),  # any order, other columns, no ending
+        (
+            "label,y2,x2,y1,x1,image,note\nnodule,20,30,5,10,a,hello\n",
+            "",
+        ),  # any order, other columns, no ending
         ("\ufeff" + OWN + "a.png,nodule,10,5,30,20\n", ""),  # with a byte order mark, as Excel writes it
-        (OWN.replace("\n", "\r\n") + "a.png,nodule,10,5,30,20\r\n\r\n", ""),  # Windows ends of lines, an empty line
+        (
+            OWN.replace("\n", "\r\n") + "a.png,nodule,10,5,30,20\r\n\r\n",
+            "",
+        ),  # Windows ends of lines, an empty line
         (OWN + '"a.png","nodule","1e1",5.0,30.,20\n', ""),  # quoted, and other forms of the numbers
         (OWN + "a.png,nodule,10,5,30,20\na.png,nodule,10,5,30,20\n", ""),  # the same row twice is one object
         (OWN + "a.png,nodule,10,5,30,20\na.png,,,,,\n", ""),  # a row without a box adds nothing
-        ("file,what,l,t,r,b\na.png,nodule,10,5,30,20\n", "{image: file, label: what, x1: l, y1: t, x2: r, y2: b}"),
+        (
+            "file,what,l,t,r,b\na.png,nodule,10,5,30,20\n",
+            "{image: file, label: what, x1: l, y1: t, x2: r, y2: b}",
+        ),
         ("file,label,x,y,w,h\na.png,nodule,10,5,20,15\n", "{image: file}"),  # the other names are ours
-        ("image,label,x,y,w,h,x1,y1,x2,y2\na.png,nodule,10,5,20,15,0,0,1,1\n", "{x: x}"),  # chosen by `columns`
+        (
+            "image,label,x,y,w,h,x1,y1,x2,y2\na.png,nodule,10,5,20,15,0,0,1,1\n",
+            "{x: x}",
+        ),  # chosen by `columns`
     ],
 )
 def test_own_columns(tmp_path: Path, text: str, columns: str) -> None:
@@ -78,7 +92,8 @@ MIMIC = "files/p10/p10000032/s50414267/a.jpg"
     [
         # Readers that agree exactly give one object; others each their own.
         (
-            VINDR + "a,R1,Lung Opacity,10,5,30,20\na,R2,Lung Opacity,10,5,30,20\na,R3,Lung Opacity,11,5,30,20\n",
+            VINDR
+            + "a,R1,Lung Opacity,10,5,30,20\na,R2,Lung Opacity,10,5,30,20\na,R3,Lung Opacity,11,5,30,20\n",
             [("lung opacity", (10, 5, 30, 20)), ("lung opacity", (11, 5, 30, 20))],
         ),
         # One reader found nothing. The columns of the version with class numbers.
@@ -109,11 +124,15 @@ def test_a_number_is_named_by_the_labels_of_the_description(tmp_path: Path) -> N
 
 
 def test_images_of_a_patient_or_study_are_one_case(tmp_path: Path) -> None:
-    rows = f"a,Edema,t,{MIMIC},10,5,20,15,60,40\nb,Edema,t,{MIMIC.replace('s50414267', 's2')},10,5,20,15,60,40\n"
+    rows = (
+        f"a,Edema,t,{MIMIC},10,5,20,15,60,40\nb,Edema,t,{MIMIC.replace('s50414267', 's2')},10,5,20,15,60,40\n"
+    )
     table(tmp_path, MS_CXR + rows)
     cases = [candidate.info.case_id for candidate in listed(open_source(tmp_path))[0].values()]
     assert len({*cases}) == 1 and "10000032" not in cases[0]
-    (tmp_path / "boxes.csv").write_text(OWN.replace("\n", ",subject_id\n") + "a,x ray,1,1,9,9,7\nb,x ray,1,1,9,9,8\n")
+    (tmp_path / "boxes.csv").write_text(
+        OWN.replace("\n", ",subject_id\n") + "a,x ray,1,1,9,9,7\nb,x ray,1,1,9,9,8\n"
+    )
     cases = [candidate.info.case_id for candidate in listed(open_source(tmp_path))[0].values()]
     assert len({*cases}) == 2
     (tmp_path / "labels.yaml").write_text(ABOUT + 'patient: "^(.)"\n')  # what the user says comes first
@@ -179,7 +198,10 @@ def test_square_pictures_need_the_orientation(tmp_path: Path, exif: int) -> None
     [
         (SIZED + "a,nodule,10,5,30,20,120,80\n", "row 2: marks of 120x80, picture of 60x40"),
         (SIZED + "a,nodule,10,5,30,20,40,60\n", "row 2: marks of 40x60, picture of 60x40"),
-        (SIZED.replace("image_", "") + "a,nodule,10,5,30,20,120,80\n", "row 2: marks of 120x80, picture of 60x40"),
+        (
+            SIZED.replace("image_", "") + "a,nodule,10,5,30,20,120,80\n",
+            "row 2: marks of 120x80, picture of 60x40",
+        ),
         (MS_CXR + f"a,Edema,t,{MIMIC},10,5,20,15,2500,3000\n", "row 2: marks of 2500x3000, picture of 60x40"),
     ],
 )
@@ -212,7 +234,7 @@ BAD_ROWS = [
 @pytest.mark.parametrize(("row", "says"), BAD_ROWS)
 def test_a_bad_row_leaves_its_image_out_with_its_number(tmp_path: Path, row: str, says: str) -> None:
     source = open_source(table(tmp_path, OWN + row + "\nb,nodule,10,5,30,20\n"))
-    candidates, left_out = listed(source)
+    left_out = listed(source)[1]
     if left_out:
         assert left_out == {"a": Drop.UNREADABLE_BOX} and details(source) == {"a": says}
     else:
@@ -278,7 +300,9 @@ def test_an_image_is_found_where_one_file_fits(tmp_path: Path, name: str, found:
         photograph(tmp_path / file, seed=seed)
     source = open_source(tmp_path)
     if found.endswith("name"):
-        assert [*listed(source)[1].values()] == [Drop.MISSING_IMAGE] and [*details(source).values()] == [found]
+        assert [*listed(source)[1].values()] == [Drop.MISSING_IMAGE] and [*details(source).values()] == [
+            found
+        ]
     else:
         assert read(source, found).boxes
 
@@ -407,7 +431,9 @@ def test_a_table_is_built(tmp_path: Path, text: str) -> None:
     for number in range(1000, 1012):
         photograph(src / "images" / f"{number}.png", height=40, width=60, seed=number)
     (src / "labels.yaml").write_text(ABOUT)
-    (src / "boxes.csv").write_text(text + "".join(rows.format(number, number) for number in range(1000, 1012)))
+    (src / "boxes.csv").write_text(
+        text + "".join(rows.format(number, number) for number in range(1000, 1012))
+    )
     manifest = build(src, tmp_path / "out", BuildSettings(pixels=True), workers=1)
     assert not manifest["dropped"] and manifest["source"]["kind"] == "CSV of boxes"
     built = [row for split in ("train", "test") for row in open_folder(tmp_path / "out", "vg", split)]
