@@ -436,6 +436,7 @@ def test_a_table_is_built(tmp_path: Path, text: str) -> None:
     )
     manifest = build(src, tmp_path / "out", BuildSettings(pixels=True), workers=1)
     assert not manifest["dropped"] and manifest["source"]["kind"] == "CSV of boxes"
+    assert "Boxes are those of the source" in (tmp_path / "out" / "README.md").read_text()
     built = [row for split in ("train", "test") for row in open_folder(tmp_path / "out", "vg", split)]
     boxes = [thing["box"] for row in built for thing in row["objects"]]
     assert len(boxes) >= 12
