@@ -123,6 +123,12 @@ class BoxColumns:
             published=known,
         )
 
+    @property
+    def width(self) -> int:
+        """The number of fields that a row needs."""
+        optional = [number for number in (*(self.image_wh or ()), self.patient) if number is not None]
+        return max(self.image, self.label, *self.corners, *optional) + 1
+
     @staticmethod
     def _are_sizes(names: Mapping[str, str], given: Mapping[str, str], header: Sequence[str]) -> bool | None:
         """Whether boxes are x, y, width, height; None if columns are missing. Raises ValueError if both forms are."""

@@ -28,7 +28,7 @@ from .photographs import Photograph
 
 TABLE_ENDINGS = (".csv", ".tsv")
 MAX_TABLE_BYTES = 2**28
-MAX_ROWS = 2_000_000
+MAX_ROWS = 1_000_000  # all are kept in memory, less than half a gigabyte
 _DICOM_ENDINGS = (".dcm", ".dicom")
 _LONGEST_FIELD = 10_000  # characters
 _LONGEST_SHOWN = 40  # characters of a value in a message
@@ -36,7 +36,7 @@ _NUMBER = re.compile(r"[+-]?(\d{1,20}(\.\d{0,20})?|\.\d{1,20})([eE][+-]?\d{1,3})
 _NOTHING = ("", "0", "no finding")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class BoxRow:
     """A row. number: its line in the file. xyxy: half-open pixels; None for an image without objects, or with a fault.
 
@@ -168,12 +168,13 @@ class BoxTable:
         """The rows by the image's name in the table; a row that is there twice counts once."""
         by_name: dict[str, ImageRows] = {}
         labels: dict[str, None] = {}
+        width = self._columns.width
         for count, (number, fields) in enumerate(lines):
             if count >= MAX_ROWS:
                 raise ValueError(f"it has more than {MAX_ROWS:,} rows; split it")
             if not any(fields):
                 continue
-            fields += [""] * (max(self._numbers) + 1 - len(fields))
+            fields += [""] * (width - len(fields))
             name = fields[self._columns.image].strip()
             image = by_name.setdefault(name, ImageRows(name, [], set()))
             row = self._row(number, fields)
@@ -184,12 +185,6 @@ class BoxTable:
                 image.patients.add(patient)
         self._labels = tuple(dict.fromkeys((*self._about.labels.values(), *labels)))
         return {name: replace(image, rows=_once(image.rows)) for name, image in by_name.items()}
-
-    @property
-    def _numbers(self) -> list[int]:
-        columns = self._columns
-        optional = [number for number in (*(columns.image_wh or ()), columns.patient) if number is not None]
-        return [columns.image, columns.label, *columns.corners, *optional]
 
     def _row(self, number: int, fields: Sequence[str]) -> BoxRow:
         text = fields[self._columns.label].strip()
@@ -251,7 +246,7 @@ def _rows_of(path: Path) -> Iterator[tuple[int, list[str]]]:
         reader = csv.reader(_without_nul(file), delimiter=delimiter, strict=True)
         try:
             for fields in reader:
-                if any(len(value) > _LONGEST_FIELD for value in fields):
+                if fields and max(map(len, fields)) > _LONGEST_FIELD:
                     raise ValueError(
                         f"line {reader.line_num}: a field of more than {_LONGEST_FIELD:,} characters"
                     )
