@@ -272,7 +272,7 @@ def read_chunk(
         objects: Counter[str] = Counter()
         try:
             found = source.read(candidate)
-            objects.update(label for label, _ in found.masks)
+            objects.update(label for label, _ in (*found.masks, *found.boxes))
             image = review.read(found)
             record = record_of(image, min_area)
             if not record.present:
@@ -281,7 +281,7 @@ def read_chunk(
             results.append(ReadResult(image_id, objects, error.reason))
             continue
         png = png_bytes(image.pixels) if keep or (keep_phantoms and image.info.synthetic) else None
-        rejected = len(found.masks) - len(image.masks)
+        rejected = len(found.masks) + len(found.boxes) - len(image.masks) - len(image.boxes)
         results.append(
             ReadResult(image_id, objects, None, record, difference_hash(image.pixels), png, rejected)
         )

@@ -197,12 +197,18 @@ def _card(manifest: Mapping[str, Any]) -> str:
         if manifest["with_pixels"]
         else "Rows hold no pixels: the loading script joins your own copy of the images by `image_id`."
     )
+    # A CSV file has boxes and no masks.
+    marks, boxes = (
+        ("Boxes", "those of the source")
+        if source["kind"] == "CSV of boxes"
+        else ("Masks", "computed from masks")
+    )
     taught = "from templates" if settings["teacher"] == "templates" else f"by {settings['teacher']}"
     return f"""\
 # Med-GRIT
 
 Grounded questions and answers about biomedical images, in the format of Med-GRIT-270k (BiRD, MICCAI 2024), built by
-`bird data build` from {source["images"]:,} images of {source["kind"]}. Boxes are computed from masks, the words are
+`bird data build` from {source["images"]:,} images of {source["kind"]}. Boxes are {boxes}, the words are
 {taught}. {held} `manifest.json` holds versions, settings, counts and hashes.
 
 ## Images
@@ -217,7 +223,7 @@ Training and test images come from different patients or cases; pictures that lo
 
 ## Known errors
 
-Masks are taken as they are, but for the faults above. An object that its source did not draw is in no question; it is
+{marks} are taken as they are, but for the faults above. An object that its source did not draw is in no question; it is
 called absent only in datasets whose labels are exhaustive, and there one that was too small to be drawn may be called
 so. The plane of a slice is that of its file's name.
 {_DICOM_NOTE if source["kind"] == "DICOM" else ""}"""

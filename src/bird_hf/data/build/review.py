@@ -47,14 +47,16 @@ class Review:
     def read(self, image: MaskedImage) -> MaskedImage:
         """Return an image with the names to use; rejected names are neither present nor absent in it.
 
-        A new name is absent only if all names that are renamed to it are. Raises FaultyImageError if no mask is left.
+        A new name is absent only if all names that are renamed to it are. Raises FaultyImageError if no object is left.
         """
         dataset, absent = image.info.dataset, {*image.absent}
         named = ((self._name(dataset, label), mask) for label, mask in image.masks)
         masks = tuple((name, mask) for name, mask in named if name is not None)
-        if image.masks and not masks:
+        named_boxes = ((self._name(dataset, label), box) for label, box in image.boxes)
+        boxes = tuple((name, box) for name, box in named_boxes if name is not None)
+        if (image.masks or image.boxes) and not (masks or boxes):
             raise FaultyImageError(Drop.REJECTED_IN_REVIEW)
-        shown = {name for name, _ in masks}
+        shown = {name for name, _ in (*masks, *boxes)}
         missing = (self._name(dataset, label) for label in image.absent)
         kept = [
             name
@@ -63,7 +65,7 @@ class Review:
             and name not in shown
             and self._old_names.get((dataset, name), set()) <= absent
         ]
-        return replace(image, masks=masks, absent=tuple(dict.fromkeys(kept)))
+        return replace(image, masks=masks, boxes=boxes, absent=tuple(dict.fromkeys(kept)))
 
     def kept(self, image_id: str, turns: Iterable[Turn]) -> tuple[Turn, ...]:
         """Return the turns that were not rejected."""

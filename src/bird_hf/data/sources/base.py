@@ -16,9 +16,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ...hub.boxes import Box
 from ..records import ImageInfo, MaskedImage
 from .archives import part_paths
-from .faults import Drop, check_mask, check_pixels, check_union
+from .description import Faulty
+from .faults import Drop, FaultyImageError, check_mask, check_pixels, check_union
 
 
 @dataclass(frozen=True)
@@ -58,14 +60,32 @@ class Source(Protocol):
 
 
 def checked(
-    info: ImageInfo, pixels: np.ndarray, masks: Sequence[tuple[str, np.ndarray]], absent: Sequence[str]
+    info: ImageInfo,
+    pixels: np.ndarray,
+    masks: Sequence[tuple[str, np.ndarray]],
+    absent: Sequence[str],
+    boxes: Sequence[tuple[str, Box]] = (),
+    faulty: Faulty = Faulty.DROP_IMAGE,
 ) -> MaskedImage:
-    """A MaskedImage of pixels and masks without faults. Raises FaultyImageError if there is one."""
+    """A MaskedImage of pixels, masks and boxes without faults.
+
+    Raises FaultyImageError if there is a fault, but for that of a single mask if `faulty` is DROP_OBJECT: the mask is
+    then dropped, and its label is not absent.
+    """
     check_pixels(pixels)
-    for _, mask in masks:
-        check_mask(mask, pixels.shape)
-    check_union(masks)
-    return MaskedImage(info, pixels, tuple(masks), tuple(absent))
+    kept, dropped = [], set()
+    for label, mask in masks:
+        try:
+            check_mask(mask, pixels.shape)
+        except FaultyImageError:
+            if faulty is Faulty.DROP_IMAGE:
+                raise
+            dropped.add(label)
+        else:
+            kept.append((label, mask))
+    check_union(kept)
+    known_absent = tuple(label for label in absent if label not in dropped)
+    return MaskedImage(info, pixels, tuple(kept), known_absent, tuple(boxes))
 
 
 def fingerprint(path: Path) -> str:
