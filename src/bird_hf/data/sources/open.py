@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..records import Modality
 from .base import Source
 from .coco_images import CocoImages
 from .description import DESCRIPTION, read_description
@@ -13,8 +14,10 @@ from .labelled_volumes import VOLUME_ENDINGS, LabelledVolumes
 from .sa_med2d import SaMed2D
 
 
-def open_source(path: Path) -> Source:
+def open_source(path: Path, modality: Modality | None = None) -> Source:
     """Open the source at a path. Raises ValueError, in one line, if its kind is unknown.
+
+    modality: of sources that do not say it themselves.
 
     SA-Med2D: a zip archive (for a split archive its `.zip`), or a folder with `images` and `masks`. A folder with
     `labels.yaml`: images with label maps, volumes with label maps, or COCO instances (see description.py). Any other
