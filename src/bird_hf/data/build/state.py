@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ CREATE TABLE IF NOT EXISTS words (image_id TEXT PRIMARY KEY, refused TEXT, rows 
 # Columns that the state of a build by an earlier version does not have.
 _ADDED = (("left_out", "detail"), ("reads", "detail"), ("reads", "runs"))
 
+_ADDRESS = re.compile(r" ?<[^<>]{0,80} at 0x[0-9a-fA-F]{1,16}>")
 Rows = list[dict[str, Any]]
 
 
@@ -384,8 +386,11 @@ def _candidate(info: str, labels: str, place: str) -> Candidate:
 
 
 def _storable(text: str) -> str:
-    """A text without the parts of a file name that are not UTF-8, which SQLite refuses."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    """A text without the parts of a file name that are not UTF-8, which SQLite refuses, and without addresses.
+
+    Errors of Pillow name the object that they could not read, with an address that differs in each run.
+    """
+    return _ADDRESS.sub("", text.encode("utf-8", "backslashreplace").decode())
 
 
 def _volume_of(info: ImageInfo) -> str:

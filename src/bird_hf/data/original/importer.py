@@ -62,7 +62,7 @@ class ImportResult:
 
     def leave_out(self, place: str, error: BrokenEntryError) -> None:
         self.left_out[error.reason] = self.left_out.get(error.reason, 0) + 1
-        self.first.setdefault(error.reason, f"{place}: {error}")
+        self.first.setdefault(error.reason, _storable(f"{place}: {error}"))
 
     def left_out_lines(self) -> list[str]:
         """One line per reason, the most frequent first."""
@@ -210,7 +210,9 @@ class TurnTable:
     def left_out_rows(self) -> Iterator[LeftOutRow]:
         """Yields the entries left out, in the order of the files."""
         rows = self.database.execute("SELECT image, reason, detail FROM left_out ORDER BY rowid")
-        return (LeftOutRow(*row, EntryFault(row[1]).remedy) for row in rows)
+        return (
+            LeftOutRow(image, reason, detail, EntryFault(reason).remedy) for image, reason, detail in rows
+        )
 
     def chat_rows(self, split: str, images: ImageReader) -> Iterator[Row]:
         """Yields one row per image with all its turns; images and turns keep the order in which they were added."""
