@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -29,6 +30,12 @@ Pixels = Annotated[
 Wordings = Annotated[
     Literal["plain", "varied"],
     typer.Option(help="Templates' questions in the training split; the test split has the plain ones."),
+]
+ChatModel = Annotated[str | None, typer.Option(help="The chat model; set OPENAI_API_KEY to its key.")]
+Endpoint = Annotated[str | None, typer.Option(help="Endpoint of the chat model, if not OpenAI's.")]
+Masks = Annotated[bool, typer.Option("--masks", help="Add the column masks: outlines as COCO run lengths.")]
+Turns = Annotated[
+    int | None, typer.Option(min=1, help="Most questions per image, of templates; by default about 5.")
 ]
 Limit = Annotated[int, typer.Option(min=1, help="Largest number of images.")]
 Workers = Annotated[int, typer.Option(min=0, help="Processes that read images; 0 is one per core.")]
@@ -75,8 +82,8 @@ def data_build(
     src: BuildSource,
     out: OutFolder = Path("med-grit"),
     teacher: Teacher = "templates",
-    model: Annotated[str | None, typer.Option(help="The chat model; set OPENAI_API_KEY to its key.")] = None,
-    base_url: Annotated[str | None, typer.Option(help="Endpoint of the chat model, if not OpenAI's.")] = None,
+    model: ChatModel = None,
+    base_url: Endpoint = None,
     limit: Limit = 60_000,
     workers: Workers = 0,
     engine: Annotated[str, typer.Option(help="processes, or ray: at RAY_ADDRESS, else local.")] = "processes",
@@ -89,12 +96,8 @@ def data_build(
     prompt_price: Price = 0.0,
     reply_price: Price = 0.0,
     modality: ImageModality = None,
-    masks: Annotated[
-        bool, typer.Option("--masks", help="Add the column masks: outlines as COCO run lengths.")
-    ] = False,
-    turns: Annotated[
-        int | None, typer.Option(min=1, help="Most questions per image, of templates; by default about 5.")
-    ] = None,
+    masks: Masks = False,
+    turns: Turns = None,
 ) -> None:
     """Build Med-GRIT from images and masks. Run the same command again to continue a stopped build."""
     from ..data.build.pipeline import BuildSettings, build
@@ -104,25 +107,14 @@ def data_build(
 
     sizes, rejected = read_sizes(subsets), read_review(out / "review").turns
     words = open_teacher(teacher, seed, out / ".build" / "replies", model, base_url, batch, rejected, turns)
-    settings = BuildSettings(
-        limit,
-        seed,
-        words.name,
-        pixels=pixels,
-        subsets=sizes,
-        wordings=wordings,
-        modality=_modality(modality),
-        masks=masks,
-        turns=turns,
-    )
-    workers = workers or os.cpu_count() or 1
+    settings = BuildSettings(limit, seed, words.name, pixels=pixels, subsets=sizes, wordings=wordings)
+    settings = replace(settings, modality=_modality(modality), masks=masks, turns=turns)
     if dry_run:
         from ..data.build.costs import as_table, estimate_build
 
-        found = estimate_build(src, out, settings, workers, words, engine)
-        typer.echo(as_table(found, prompt_price, reply_price))
-        return
-    manifest = build(src, out, settings, workers, words, engine)
+        found = estimate_build(src, out, settings, _count(workers), words, engine)
+        return typer.echo(as_table(found, prompt_price, reply_price))
+    manifest = build(src, out, settings, _count(workers), words, engine)
     typer.echo(f"{image_table(manifest)}\n\n{drop_table(manifest)}\n")
     _echo_rows(manifest["rows"])
     _echo_left_out(out, left_out_count(manifest["dropped"]))
@@ -142,7 +134,7 @@ def data_check(
     from ..reports.check import PICTURE, write_check
 
     settings = BuildSettings(limit, modality=_modality(modality))
-    found = write_check(src, out, settings, workers or os.cpu_count() or 1)
+    found = write_check(src, out, settings, _count(workers))
     typer.echo(f"{found.taken}\n\n{drop_table({'dropped': found.dropped})}\n")
     _echo_left_out(out, left_out_count(found.dropped))
     typer.echo(str(out / PICTURE))
@@ -268,3 +260,8 @@ def _modality(name: str | None) -> str | None:
     from ..data.records import Modality
 
     return None if name is None else Modality(name).value
+
+
+def _count(workers: int) -> int:
+    """The number of processes of --workers."""
+    return workers or os.cpu_count() or 1
