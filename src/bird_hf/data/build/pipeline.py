@@ -42,6 +42,7 @@ _KEY = "key.json"  # the source and settings that the state belongs to
 _STATE = Path("state", "build.sqlite")
 _CHUNK = 32  # images per job of a worker, and per transaction
 _ADDED = ("modality", "masks", "turns")  # settings that earlier versions do not have
+_BAR_DELAY_S = 5.0  # the list is written in less, unless millions of images are left out
 _SPARE = 1.25  # images read per image wanted: some are faulty, some near-duplicates
 
 
@@ -131,12 +132,17 @@ def recording_left_out(state: BuildState, folder: Path) -> Iterator[None]:
     try:
         yield
     except NoUsableImageError as error:
-        write_left_out(state.left_out_rows(), path)
+        _record_left_out(state, path)
         raise NoUsableImageError(f"{error}; {path} says which images and what to do") from None
     except Exception:
-        write_left_out(state.left_out_rows(), path)
+        _record_left_out(state, path)
         raise
-    write_left_out(state.left_out_rows(), path)
+    _record_left_out(state, path)
+
+
+def _record_left_out(state: BuildState, path: Path) -> None:
+    rows = progress_bar(state.left_out_rows(), desc=LEFT_OUT, unit="image", delay=_BAR_DELAY_S)
+    write_left_out(rows, path)
 
 
 @contextmanager
