@@ -13,15 +13,25 @@ from ...atomic_writes import replacing_folder
 from ...hub.grounding import Span, read
 from ...hub.pixels import open_image
 from ...progress import progress_bar
+from ..folder.left_out import LEFT_OUT, LeftOutRow, write_left_out
 from ..folder.publish import write_card
 from ..folder.shards import Row, write_stream
 from ..records import Dialogue, ImageRecord, Instance, Task, Turn, dialogue_row
 from .file_names import info_of
-from .format import BrokenEntryError, Entry, EntryFault, OriginalFile, find_files, read_entry, to_json
+from .format import (
+    BrokenEntryError,
+    Entry,
+    EntryFault,
+    OriginalFile,
+    find_files,
+    read_entry,
+    to_json,
+)
 from .json_list import read_list
 
 TEACHER = "original"
 MAX_IMAGE_BYTES = 100_000_000
+_LONGEST_ID = 240  # that left_out.csv shows
 
 _CARD = """\
 # Med-GRIT, imported
@@ -52,7 +62,7 @@ class ImportResult:
 
     def leave_out(self, place: str, error: BrokenEntryError) -> None:
         self.left_out[error.reason] = self.left_out.get(error.reason, 0) + 1
-        self.first.setdefault(error.reason, f"{place}: {error}")
+        self.first.setdefault(error.reason, _storable(f"{place}: {error}"))
 
     def left_out_lines(self) -> list[str]:
         """One line per reason, the most frequent first."""
@@ -66,8 +76,8 @@ def import_original(
     """Convert original files (or folders of them) and their images into a Med-GRIT folder.
 
     split: for files whose names contain no split. pixels: whether rows hold the images or only their ids.
-    Entries that cannot be imported are left out and counted. Raises ValueError, and writes nothing, if a file is not a
-    list of entries or no entry is left.
+    Entries that cannot be imported are left out, counted and listed in `out`/left_out.csv. Raises ValueError if a file
+    is not a list of entries or no entry is left; then only that file is written, if any entry was left out.
     """
     files = find_files(paths, split)
     if not images.is_dir():
@@ -78,7 +88,15 @@ def import_original(
     turns = TurnTable()
     try:
         with replacing_folder(out) as making:
-            return _write_all(files, ImageReader(images, pixels), turns, making)
+            result = _write_all(files, ImageReader(images, pixels), turns, making)
+            write_left_out(turns.left_out_rows(), making / LEFT_OUT)
+        return result
+    except ValueError as error:
+        if not turns.has_left_out():
+            raise
+        out.mkdir(parents=True, exist_ok=True)
+        write_left_out(turns.left_out_rows(), out / LEFT_OUT)
+        raise ValueError(f"{error}; all are in {out / LEFT_OUT}") from None
     finally:
         turns.close()
 
@@ -118,7 +136,9 @@ def _rows(
                 entry = read_entry(value)
                 image_wh, cell = images.read(entry.image_id)
             except BrokenEntryError as error:
-                result.leave_out(f"{file.path}, entry {number}", error)
+                place = f"{file.path}, entry {number}"
+                result.leave_out(place, error)
+                turns.leave_out(_id_of(value), place, error)
                 continue
             lines.write(entry.layout_line() + "\n")
             turns.add(file, entry)
@@ -173,10 +193,26 @@ class TurnTable:
         self.database.execute(
             "CREATE TABLE turns (split TEXT, image TEXT, task TEXT, question TEXT, answer TEXT)"
         )
+        self.database.execute("CREATE TABLE left_out (image TEXT, reason TEXT, detail TEXT)")
 
     def add(self, file: OriginalFile, entry: Entry) -> None:
         rows = [(file.split, entry.image_id, file.task.value, *turn) for turn in entry.turns]
         self.database.executemany("INSERT INTO turns VALUES (?, ?, ?, ?, ?)", rows)
+
+    def leave_out(self, image_id: str, place: str, error: BrokenEntryError) -> None:
+        """Add an entry that is left out."""
+        row = (image_id, error.reason, _storable(f"{place}: {error}"))
+        self.database.execute("INSERT INTO left_out VALUES (?, ?, ?)", row)
+
+    def has_left_out(self) -> bool:
+        return self.database.execute("SELECT 1 FROM left_out LIMIT 1").fetchone() is not None
+
+    def left_out_rows(self) -> Iterator[LeftOutRow]:
+        """Yields the entries left out, in the order of the files."""
+        rows = self.database.execute("SELECT image, reason, detail FROM left_out ORDER BY rowid")
+        return (
+            LeftOutRow(image, reason, detail, EntryFault(reason).remedy) for image, reason, detail in rows
+        )
 
     def chat_rows(self, split: str, images: ImageReader) -> Iterator[Row]:
         """Yields one row per image with all its turns; images and turns keep the order in which they were added."""
@@ -194,6 +230,17 @@ class TurnTable:
 
     def close(self) -> None:
         self.database.close()
+
+
+def _id_of(value: Any) -> str:
+    """The id of an entry that may be broken; empty if it has none."""
+    name = value.get("id") if isinstance(value, dict) else None
+    return _storable(name[:_LONGEST_ID]) if isinstance(name, str) else ""
+
+
+def _storable(text: str) -> str:
+    """A text without lone surrogates, which JSON can hold and SQLite refuses."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _dialogue(

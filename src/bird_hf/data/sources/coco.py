@@ -10,6 +10,7 @@ lengths the masks are equal, which the tests check.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -159,3 +160,24 @@ def unpack_runs(text: str) -> list[int]:
     if shift:
         raise ValueError("the string of run lengths is cut off")
     return runs
+
+
+def runs_of(mask: np.ndarray) -> list[int]:
+    """The run lengths of a mask (H, W) bool as `mask_of` reads them: down the columns, the background first."""
+    values = np.concatenate([[False], mask.T.ravel()])
+    starts = np.flatnonzero(values[1:] != values[:-1])
+    return np.diff(starts, prepend=0, append=mask.size).tolist()
+
+
+def pack_runs(runs: Sequence[int]) -> str:
+    """Numbers -> COCO's compressed run lengths, which `unpack_runs` reads."""
+    packed = bytearray()
+    for place, run in enumerate(runs):
+        value = run - runs[place - 2] if place > 2 else run
+        more = True
+        while more:
+            bits = value & 31
+            value >>= 5
+            more = value != (-1 if bits & 16 else 0)
+            packed.append(48 + (bits | 32 if more else bits))
+    return packed.decode("ascii")

@@ -62,6 +62,49 @@ class Drop(StrEnum):
     REFUSED_BY_TEACHER = "refused_by_teacher"
     REJECTED_IN_REVIEW = "rejected_in_review"  # every object of it was rejected
 
+    @property
+    def remedy(self) -> str:
+        """What the user can do about it: one sentence, the column `what_to_do` of left_out.csv."""
+        return _REMEDIES[self]
+
+
+_REMEDIES = {
+    Drop.BAD_NAME: "Name the file as SA-Med2D does, such as ct_00--dataset--case1--z_0001.png.",
+    Drop.UNKNOWN_MODALITY: "Give --modality, or write modality into labels.yaml.",
+    Drop.DUPLICATE_ID: "Give each image a name of its own.",
+    Drop.UNNAMED_CLASS: "Give the class a name in labels.yaml or in the categories of the source.",
+    Drop.UNION_CLASS: "Remove the class that is made of others, or leave it out of labels.",
+    Drop.NO_MASKS: "Add marks for the image; if it truly shows none of the labels, set exhaustive: true.",
+    Drop.MISSING_MASK: "Add the mask file of that name, or remove its entry.",
+    Drop.MISSING_IMAGE: "Put the image under that name beside the others, or remove its marks.",
+    Drop.UNREADABLE_IMAGE: "Open the file in an image viewer; copy it again, or save it as PNG.",
+    Drop.UNREADABLE_MASK: "Save the marks again: a mask as PNG, an outline as polygons or run lengths.",
+    Drop.NEEDS_PYLIBJPEG: "pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg",
+    Drop.MULTI_FRAME: "Export the frames as single DICOM files or PNG.",
+    Drop.BURNED_IN: "Remove the text from the pixels, then set BurnedInAnnotation to NO.",
+    Drop.OFF_GRID: "Export the segmentation on the grid of its images.",
+    Drop.BLANK_IMAGE: "The image has one value only; export its pixels again.",
+    Drop.IMAGE_IS_MASK: "The image has two values only, as a mask; put the image itself there.",
+    Drop.SHAPE_MISMATCH: "Export image and marks with the same width, height and depth.",
+    Drop.GRID_MISMATCH: "Resample the label map to its image, or set trust_shape: true if only its header is wrong.",
+    Drop.SIZE_MISMATCH: "Resize the image to the size its marks were made on, or make the marks again.",
+    Drop.ORIENTATION_UNKNOWN: "Set orientation: stored or upright in labels.yaml; `bird data check` draws it.",
+    Drop.UNKNOWN_VALUE: "Name the value under labels in labels.yaml, or list it under ignore.",
+    Drop.CHANNEL_UNKNOWN: "Set channel in labels.yaml: 0 is the first.",
+    Drop.CROWD_REGION: "Mark the objects of the region one by one, or remove the region.",
+    Drop.UNREADABLE_BOX: "Correct the box: four numbers inside the image, with a width and a height above 0.",
+    Drop.NOT_BINARY: "Save one mask a file with two values, or a label map with names under labels.",
+    Drop.EMPTY_MASK: "Remove the empty mask, or draw the object.",
+    Drop.FULL_MASK: "Remove the mask that covers the whole image, or draw the object.",
+    Drop.INVERTED_MASK: "Invert the mask: the object must be the foreground.",
+    Drop.FRAGMENT: "Remove single pixels that stand apart from the object.",
+    Drop.NO_OBJECTS: "Every object is smaller than the least area of a build; leave the image out.",
+    Drop.NEAR_DUPLICATE: "Nothing: one of the two pictures is in the dataset.",
+    Drop.NOT_SAMPLED: "Raise --limit to take more images.",
+    Drop.REFUSED_BY_TEACHER: "Build again, or use --teacher templates.",
+    Drop.REJECTED_IN_REVIEW: "Change the decision in review/labels.csv if it was not meant.",
+}
+
 
 class FaultyImageError(ValueError):
     """Raised for an image that is dropped. `reason` says why."""
