@@ -136,8 +136,8 @@ class MedGrit(datasets.ArrowBasedBuilder):
         last: tuple[Any, Any] = (None, None)  # adjacent rows often have the same image
         cells = []
         for row in rows:
-            key = (row["image_id"], row["image_wh"])
-            if row["image"] is not None or last[0] != key:
+            key = (row["image_id"], row["image_wh"]) if row["image"] is None else None
+            if key is None or last[0] != key:
                 last = (key, self._image(**row))
             cells.append(last[1])
         images = pa.array(cells, type=datasets.Image.pa_type)
@@ -184,8 +184,8 @@ def _upright(picture: PIL.Image.Image) -> tuple[tuple[int, int], bytes | None]:
     exif = picture.getexif().get(_EXIF_ORIENTATION, 1)
     if exif not in range(2, 9):
         return picture.size, None
-    # Pillow announces and loads a TIFF upright already.
-    upright = picture.copy() if picture.format == "TIFF" else PIL.ImageOps.exif_transpose(picture)
+    picture.load()  # newer versions of Pillow turn a TIFF here, and then there is nothing left to turn
+    upright = PIL.ImageOps.exif_transpose(picture)
     if upright.mode not in _PNG_MODES:
         upright = upright.convert("RGB")
     upright.info.clear()
