@@ -164,7 +164,8 @@ class MedGrit(datasets.ArrowBasedBuilder):
             )
         path = Path(os.path.abspath(self.config.images_dir), f"{image_id}.png")
         try:
-            with PIL.Image.open(path) as picture:
+            # As a stream: given a path, Pillow 12 maps a plain TIFF into memory and turns it wrongly.
+            with path.open("rb") as stream, PIL.Image.open(stream) as picture:
                 sizes = (picture.size, picture.size[::-1])
                 # Only for a picture of the right size, because the header of a PNG ends behind its pixels.
                 size, turned = _upright(picture) if image_wh in sizes else (picture.size, None)
