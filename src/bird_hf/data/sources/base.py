@@ -76,7 +76,8 @@ def checked(
     """
     check_pixels(pixels)
     height, width = pixels.shape[:2]
-    whole_masks, whole_boxes = [], []
+    whole_masks: list[tuple[str, np.ndarray]] = []
+    whole_boxes: list[tuple[str, Box]] = []
     faults: dict[str, FaultyImageError] = {}  # by label
     for label, mask in masks:
         try:

@@ -57,10 +57,9 @@ def corners_of(bbox: Any, image_wh: tuple[int, int]) -> tuple[float, float, floa
 
     Raises FaultyImageError if it is not four numbers with a positive width and height, or is more than a pixel outside.
     """
-    numbers = isinstance(bbox, list) and [
-        value for value in bbox if type(value) in (int, float) and abs(value) < _MAX_COORDINATE
-    ]
-    if not numbers or len(bbox) != 4 or len(numbers) != 4 or min(numbers[2:]) <= 0:
+    given = bbox if isinstance(bbox, list) else []
+    numbers = [value for value in given if type(value) in (int, float) and abs(value) < _MAX_COORDINATE]
+    if len(given) != 4 or len(numbers) != 4 or min(numbers[2:]) <= 0:
         raise FaultyImageError(Drop.UNREADABLE_BOX, f"bbox {str(bbox)[:80]}")
     x, y, width, height = map(float, numbers)
     corners, limits = (x, y, x + width, y + height), (*image_wh, *image_wh)

@@ -82,7 +82,8 @@ def read_pixels(content: bytes) -> np.ndarray:
 
 def read_photograph(content: bytes) -> tuple[np.ndarray, Frame]:
     """An image file's bytes -> its upright pixels, as `read_pixels`, and its frame. Raises FaultyImageError."""
-    pixels, frame = _read_plain_png(content), None
+    frame: Frame | None = None
+    pixels = _read_plain_png(content)
     if pixels is None:
         try:
             pixels = np.asarray(open_image(content))  # checks the size before `frame_of` decodes a PNG
