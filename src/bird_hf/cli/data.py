@@ -165,11 +165,17 @@ def data_import(
         str | None, typer.Option(help="train, validation or test, for files whose names hold none.")
     ] = None,
     pixels: Annotated[bool, typer.Option(help="Whether rows hold the images.")] = True,
+    orientation: Annotated[
+        Literal["stored", "upright"] | None,
+        typer.Option(help="The pixels that boxes of images with an EXIF orientation were made on."),
+    ] = None,
 ) -> None:
     """Convert original Med-GRIT files (VG, RO, GC, MII) and their images; broken entries are skipped and counted."""
+    from ..data.frames import Orientation
     from ..data.original.importer import import_original
 
-    imported = import_original(src, images, out, split, pixels)
+    made_on = Orientation(orientation) if orientation else None
+    imported = import_original(src, images, out, split, pixels, made_on)
     _echo_rows(imported.rows)
     for line in imported.left_out_lines():
         typer.echo(line)

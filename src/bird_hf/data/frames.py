@@ -116,10 +116,18 @@ def frame_of(content: bytes) -> Frame:
     """The frame of an image file, from its header. Raises ValueError if it is not an image."""
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            exif = image.getexif().get(_EXIF_ORIENTATION, 1)
-            return Frame(exif if exif in _REVERSED else 1, image.size)
+            exif = exif_of(image)
+            # Pillow announces and loads a TIFF upright already.
+            turned = image.format == "TIFF" and exif in _TRANSPOSED
+            return Frame(exif, image.size[::-1] if turned else image.size)
     except Exception as error:  # damaged files raise many kinds of errors
         raise ValueError(f"the image cannot be read ({type(error).__name__})") from error
+
+
+def exif_of(image: Image.Image) -> int:
+    """The EXIF orientation of an opened image, 1 to 8; for a TIFF before its pixels are loaded."""
+    exif = image.getexif().get(_EXIF_ORIENTATION, 1)
+    return exif if exif in _REVERSED else 1
 
 
 def _wh(size_wh: tuple[int, int] | None) -> str:

@@ -21,7 +21,7 @@ _MASK = re.compile(r"^masks/|_mask")
 def blocks_of(section: str) -> dict[str, str]:
     """The first block of each language of a section; the tree has none."""
     text = PAGE.read_text(encoding="utf-8").split(f"\n## {section}\n")[1].split("\n## ")[0]
-    return {language: block for language, block in reversed(_BLOCK.findall(text))}
+    return dict(reversed(_BLOCK.findall(text)))
 
 
 def make(root: Path, blocks: dict[str, str]) -> None:

@@ -56,6 +56,9 @@ class EntryFault(StrEnum):
     MALFORMED_BOX = "malformed_box"
     MISSING_IMAGE = "missing_image"
     UNREADABLE_IMAGE = "unreadable_image"
+    ORIENTATION_UNKNOWN = (
+        "orientation_unknown"  # the image has an EXIF orientation, boxes in thousandths have no size
+    )
 
     @property
     def remedy(self) -> str:

@@ -125,7 +125,7 @@ class BoxTable:
         if place.lower().endswith(_DICOM_ENDINGS):
             return Photograph.of_dicom(self._root / place, self._about.modality)
         content = read_bytes(self._files, ["", place], Drop.UNREADABLE_IMAGE)
-        return Photograph.of_file(content, self._about.orientation)
+        return Photograph.read(content, self._about.orientation)
 
     def _box(self, picture: Photograph, row: BoxRow) -> Box:
         assert row.xyxy is not None

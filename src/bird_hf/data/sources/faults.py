@@ -15,6 +15,7 @@ from PIL import Image
 from scipy import ndimage
 
 from ...hub.pixels import MAX_PIXELS, MAX_SIDE_PX, MIN_SIDE_PX, open_image
+from ..frames import Frame, exif_of, frame_of
 
 # A mask that covers at least this share of the image border, but not the whole image, has its foreground and background
 # swapped.
@@ -22,6 +23,8 @@ _INVERTED_BORDER = 0.95
 # Metadata of a PNG with an orientation or transparency.
 _ORIENTED_OR_TRANSPARENT = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp", "transparency"}
 _MASK_FORMATS = ("PNG", "BMP", "TIFF", "GIF")  # all lossless
+_LOSSY_FORMATS = ("JPEG", "JPEG2000", "WEBP")  # opened only to say what is wrong with the mask
+MOST_NAMED = 5  # values that a message names
 
 
 class Drop(StrEnum):
@@ -116,18 +119,26 @@ class FaultyImageError(ValueError):
 
 
 def read_pixels(content: bytes) -> np.ndarray:
-    """An image file's bytes -> (H, W, 3) uint8, or (H, W) if it is grey. Raises FaultyImageError."""
+    """An image file's bytes -> (H, W, 3) uint8, or (H, W) if it is grey; upright. Raises FaultyImageError."""
+    return read_photograph(content)[0]
+
+
+def read_photograph(content: bytes) -> tuple[np.ndarray, Frame]:
+    """An image file's bytes -> its upright pixels, as `read_pixels`, and its frame. Raises FaultyImageError."""
+    frame: Frame | None = None
     pixels = _read_plain_png(content)
     if pixels is None:
         try:
-            pixels = np.asarray(open_image(content))
+            pixels = np.asarray(open_image(content))  # checks the size before `frame_of` decodes a PNG
+            frame = frame_of(content)
         except ValueError as error:
             raise FaultyImageError(Drop.UNREADABLE_IMAGE, str(error)) from error
+    frame = frame or Frame(1, (pixels.shape[1], pixels.shape[0]))
     # For most colour images the first comparison, of a few rows, is enough.
     if pixels.ndim == 3 and all((part == part[..., :1]).all() for part in (pixels[::16], pixels)):
         pixels = np.ascontiguousarray(pixels[..., 0])
     check_pixels(pixels)
-    return pixels
+    return pixels, frame
 
 
 def _read_plain_png(content: bytes) -> np.ndarray | None:
@@ -156,28 +167,64 @@ def check_pixels(pixels: np.ndarray) -> None:
 
 def read_values(content: bytes) -> np.ndarray:
     """A mask file's bytes -> (H, W), its stored values: 1-bit, palette indices or grey. Raises FaultyImageError."""
+    return read_turned_values(content)[0]
+
+
+def read_turned_values(content: bytes) -> tuple[np.ndarray, int]:
+    """A mask file's bytes -> its values (H, W), turned as its own EXIF orientation says, and that orientation.
+
+    Raises FaultyImageError; the detail of a mask in colour, or of a lossy one, has the values found.
+    """
     try:
-        image = Image.open(io.BytesIO(content), formats=_MASK_FORMATS)
+        image = Image.open(io.BytesIO(content), formats=(*_MASK_FORMATS, *_LOSSY_FORMATS))
         if max(image.size) > MAX_SIDE_PX or image.width * image.height > MAX_PIXELS:
             raise ValueError(f"{image.width}x{image.height} pixels are too many")
+        exif = exif_of(image) if image.format == "TIFF" else 1
         values = np.asarray(image)
+        if image.format != "TIFF" and _ORIENTED_OR_TRANSPARENT & image.info.keys():
+            exif = exif_of(image)
+            values = Frame(exif, image.size).upright(values)
     except Exception as error:  # damaged files raise many kinds of errors
-        raise FaultyImageError(Drop.UNREADABLE_MASK, str(error)) from error
+        raise FaultyImageError(Drop.UNREADABLE_MASK, " ".join(str(error).split())) from error
+    if image.format in _LOSSY_FORMATS:
+        detail = (
+            f"a {image.format} mask, a format that changes values; save it as PNG: {values_found(values)}"
+        )
+        raise FaultyImageError(Drop.NOT_BINARY, detail)
     if values.ndim == 3 and (values[..., :3] == values[..., :1]).all():
         values = values[..., 0]  # a grey mask saved in colour
     if values.ndim != 2:
-        raise FaultyImageError(Drop.NOT_BINARY, "a mask in colour")
-    return values
+        raise FaultyImageError(Drop.NOT_BINARY, f"a mask in colour: {values_found(values)}")
+    return values, exif
+
+
+def values_found(values: np.ndarray) -> str:
+    """The first few values of an array (H, W), or colours of an array (H, W, C), in words: `values 0, 1 and 3 more`."""
+    if values.ndim == 3:
+        whole = values.reshape(-1, values.shape[2]).astype(np.uint32)
+        packed = np.unique(whole[:, :3] @ np.array([1 << 16, 1 << 8, 1], np.uint32))
+        found = [f"#{colour:06x}" for colour in packed[:MOST_NAMED]]
+        number, word = packed.size, "colours"
+    else:
+        distinct = np.unique(values)
+        found = [f"{value:.10g}" for value in distinct[:MOST_NAMED].astype(float)]
+        number, word = distinct.size, "values"
+    more = f" and {number - MOST_NAMED:,} more" if number > MOST_NAMED else ""
+    return f"{word} {', '.join(found)}{more}"
 
 
 def read_mask(content: bytes) -> np.ndarray:
     """A mask file's bytes -> (H, W) bool. Raises FaultyImageError if there are values other than 0 and one more."""
-    values = read_values(content)
+    return mask_of_values(read_values(content))
+
+
+def mask_of_values(values: np.ndarray) -> np.ndarray:
+    """The values of a mask (H, W) -> bool. Raises FaultyImageError if there are values other than 0 and one more."""
     if values.dtype == np.bool_:
         return values
     mask = values == (values.max() or 1)
     if np.count_nonzero(mask) != np.count_nonzero(values):
-        raise FaultyImageError(Drop.NOT_BINARY)
+        raise FaultyImageError(Drop.NOT_BINARY, values_found(values))
     return mask
 
 

@@ -1,4 +1,4 @@
-"""A decoded picture with the frame of its file: masks and boxes are brought onto it here."""
+"""An image file with the frame of its marks: pixels are upright, and marks are turned onto them."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from ...hub.boxes import Box
-from ..frames import Frame, FrameError, Orientation, frame_of
+from ..frames import Frame, FrameError, Orientation
 from ..records import Modality
 from .dicom.files import read_header
 from .dicom.images import DicomImage, pixels_of
-from .faults import Drop, FaultyImageError, read_mask, read_pixels, read_values
+from .faults import Drop, FaultyImageError, mask_of_values, read_photograph, read_turned_values
 
 _SLACK_PX = (
     1.0  # a box may lie this far outside the picture, as rounding puts it, and is then cut at the border
 )
-_MOST_VALUES = 6  # of a mask, in a message
 _JPEG = (".jpg", ".jpeg")
 _DICOM_TAGS = (
     "Rows",
@@ -32,20 +31,19 @@ _DICOM_TAGS = (
 
 @dataclass(frozen=True)
 class Photograph:
-    """pixels: upright, (H, W) or (H, W, 3) uint8. frame: how the pixels of the file lie. declared: `orientation`."""
+    """The upright pixels of an image file, and how the file's own pixels lie.
+
+    pixels: (H, W, 3) or (H, W) uint8. declared: what the user says about marks whose size leaves their frame open.
+    """
 
     pixels: np.ndarray
     frame: Frame
     declared: Orientation | None = None
 
     @classmethod
-    def of_file(cls, content: bytes, declared: Orientation | None) -> Photograph:
-        """Decode an image file. Raises FaultyImageError."""
-        pixels = read_pixels(content)
-        try:
-            return cls(pixels, frame_of(content), declared)
-        except ValueError as error:
-            raise FaultyImageError(Drop.UNREADABLE_IMAGE, str(error)) from error
+    def read(cls, content: bytes, declared: Orientation | None = None) -> Photograph:
+        """Read an image file's bytes. Raises FaultyImageError."""
+        return cls(*read_photograph(content), declared)
 
     @classmethod
     def of_dicom(cls, path: Path, modality: Modality) -> Photograph:
@@ -83,6 +81,41 @@ class Photograph:
         )
         return cls(pixels_of(image, path, None), Frame(1, (shape[1], shape[0])))
 
+    def orientation_of(self, marks_wh: tuple[int, int] | None) -> Orientation:
+        """On which pixels marks of a size were made; None: the size is not known.
+
+        Raises FaultyImageError if the size is not the picture's, or leaves it open.
+        """
+        try:
+            return self.frame.orientation_of(marks_wh, self.declared)
+        except FrameError as error:
+            reason = Drop.SIZE_MISMATCH if error.is_size else Drop.ORIENTATION_UNKNOWN
+            raise FaultyImageError(reason, str(error)) from error
+
+    def marked_shape(self, orientation: Orientation) -> tuple[int, int]:
+        """Height and width of the pixels that marks of an orientation were made on."""
+        stored = orientation is Orientation.STORED
+        width, height = self.frame.stored_wh if stored else self.frame.upright_wh
+        return height, width
+
+    def upright_values(self, content: bytes) -> np.ndarray:
+        """A mask file's bytes -> its values (H, W) on the upright pixels.
+
+        A mask that has an EXIF orientation of its own must have that of the picture. Raises FaultyImageError.
+        """
+        values, exif = read_turned_values(content)
+        size_wh = (values.shape[1], values.shape[0])
+        if exif == 1:
+            stored = self.orientation_of(size_wh) is Orientation.STORED
+            return self.frame.upright(values) if stored else values
+        if exif != self.frame.exif:
+            detail = f"EXIF orientation {exif} of the mask, {self.frame.exif} of the picture"
+            raise FaultyImageError(Drop.ORIENTATION_UNKNOWN, detail)
+        if size_wh != self.frame.upright_wh:
+            mask, picture = ("{}x{}".format(*size) for size in (size_wh, self.frame.upright_wh))
+            raise FaultyImageError(Drop.SIZE_MISMATCH, f"marks of {mask}, picture of {picture}")
+        return values
+
     def mask(self, content: bytes, name: str) -> np.ndarray:
         """A mask file's bytes -> (H, W) bool on the upright picture.
 
@@ -91,27 +124,19 @@ class Photograph:
         if name.lower().endswith(_JPEG):
             raise FaultyImageError(Drop.UNREADABLE_MASK, f"{name}: JPEG changes values; save masks as PNG")
         try:
-            values = read_mask(content)
+            return mask_of_values(self.upright_values(content))
         except FaultyImageError as error:
-            if error.reason is not Drop.NOT_BINARY or error.detail:
-                raise
-            found = np.unique(read_values(content)).tolist()
-            listed = ", ".join(map(str, found[:_MOST_VALUES])) + (
-                ", ..." if len(found) > _MOST_VALUES else ""
-            )
             raise FaultyImageError(
-                Drop.NOT_BINARY, f"{name}: values {listed}; a mask has 0 and one more"
+                error.reason, f"{name}: {error.detail}" if error.detail else name
             ) from error
-        stored = self._orientation_of((values.shape[1], values.shape[0])) is Orientation.STORED
-        return self.frame.upright(values) if stored else values
 
     def box(self, xyxy_px: Sequence[float], marks_wh: tuple[int, int] | None) -> Box:
         """A box of half-open pixels -> the box on the upright picture.
 
         marks_wh: width and height of the image that the box was drawn on; None if unknown. Raises FaultyImageError.
         """
-        stored = self._orientation_of(marks_wh) is Orientation.STORED
-        width, height = self.frame.stored_wh if stored else self.frame.upright_wh
+        stored = self.orientation_of(marks_wh) is Orientation.STORED
+        height, width = self.marked_shape(Orientation.STORED if stored else Orientation.UPRIGHT)
         x1, y1, x2, y2 = xyxy_px
         text = f"box {x1:g}, {y1:g}, {x2:g}, {y2:g}"
         if not (x1 < x2 and y1 < y2):
@@ -127,10 +152,3 @@ class Photograph:
             raise FaultyImageError(
                 Drop.UNREADABLE_BOX, f"{text} is outside the {width}x{height} picture"
             ) from error
-
-    def _orientation_of(self, marks_wh: tuple[int, int] | None) -> Orientation:
-        try:
-            return self.frame.orientation_of(marks_wh, self.declared)
-        except FrameError as error:
-            reason = Drop.SIZE_MISMATCH if error.is_size else Drop.ORIENTATION_UNKNOWN
-            raise FaultyImageError(reason, str(error)) from error

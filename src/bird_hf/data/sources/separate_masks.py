@@ -43,7 +43,7 @@ class SeparateMasks:
         files = FolderFiles(self.root, ("",))
         image, places = candidate.where
         content = read_bytes(files, image, Drop.UNREADABLE_IMAGE)
-        picture = Photograph.of_file(content, self.orientation)
+        picture = Photograph.read(content, self.orientation)
         masks = []
         for label, place in places:
             try:
