@@ -40,12 +40,15 @@ CT_WINDOWS: Mapping[str, tuple[float, float]] = {  # name -> (level, width) in H
 class Volume:
     """voxels: (X, Y, Z), RAS+ (x to the patient's right, y to the front, z to the head), any real dtype.
 
-    spacing_mm: (3,) size of a voxel along its own axes. affine: (4, 4) voxel index -> RAS+ millimetres.
+    spacing_mm: (3,) size of a voxel along its own axes. affine: (4, 4) voxel index -> RAS+ millimetres; whole indices
+    are the centres of voxels. file_affine: (4, 4) the same for the indices of the file, in the order in which it stores
+    its voxels; so `inv(file_affine) @ affine` maps an index of `voxels` to an index of the file. None if there is none.
     """
 
     voxels: np.ndarray
     spacing_mm: tuple[float, float, float]
     affine: np.ndarray
+    file_affine: np.ndarray | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,10 +110,10 @@ def canonical(voxels: np.ndarray, affine: np.ndarray, source: str = "volume") ->
             f"{source}: the header's affine is degenerate, so the orientation is unknown; repair it"
         )
     turn = nib.orientations.io_orientation(affine)
-    affine = affine @ nib.orientations.inv_ornt_aff(turn, voxels.shape)
+    file_affine, affine = affine, affine @ nib.orientations.inv_ornt_aff(turn, voxels.shape)
     voxels = np.ascontiguousarray(nib.orientations.apply_orientation(voxels, turn))
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    return Volume(voxels, (float(spacing[0]), float(spacing[1]), float(spacing[2])), affine)
+    return Volume(voxels, (float(spacing[0]), float(spacing[1]), float(spacing[2])), affine, file_affine)
 
 
 def to_uint8(values: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -148,27 +151,65 @@ def label_slice_at(volume: Volume, axis: Axis, index: int) -> np.ndarray:
     return _display(volume, axis, index, nearest=True)
 
 
+def voxel_of_display(volume: Volume, axis: Axis, index: int) -> np.ndarray:
+    """The affine (4, 4) from display coordinates (x, y, z, 1) of a slice of `slice_at` to voxel indices (i, j, k, 1).
+
+    x and y are in pixels of the displayed slice with corners at whole numbers (x right, y down), so that the slice
+    covers 0..W and 0..H, as the pixels of a box. z is in voxels from the centre of the slice, 0 on the slice.
+    Indices are those of `volume.voxels`, with the centres of voxels at whole numbers, as `volume.affine` takes them:
+    the edges of voxel i are i - 0.5 and i + 0.5.
+    """
+    normal = _normal_of(volume, axis, index)
+    width, height = (i for i in range(3) if i != normal)
+    affine = np.zeros((4, 4))
+    affine[3, 3] = affine[normal, 2] = 1.0
+    affine[normal, 3] = index
+    for column, (voxel_axis, pixels) in enumerate(
+        zip((width, height), reversed(_display_shape(volume, normal)), strict=True)
+    ):
+        length = volume.voxels.shape[voxel_axis]
+        affine[voxel_axis, column] = -length / pixels  # both axes of a display are reversed
+        affine[voxel_axis, 3] = length - 0.5
+    return affine
+
+
 def _display(volume: Volume, axis: Axis, index: int, nearest: bool) -> np.ndarray:
+    normal = _normal_of(volume, axis, index)
+    plane = np.take(volume.voxels, index, axis=normal)[::-1, ::-1].T  # (H, W)
+    height, width = _display_shape(volume, normal)
+    return np.ascontiguousarray(_stretch(_stretch(plane, 0, height, nearest), 1, width, nearest))
+
+
+def _normal_of(volume: Volume, axis: Axis, index: int) -> int:
+    """The voxel axis across the slices of a plane. Raises ValueError if there is no such plane or slice."""
     if axis not in VOXEL_AXIS:
         raise ValueError(f"axis {axis!r} is not a plane of a volume; choose axial, coronal or sagittal")
     normal = VOXEL_AXIS[axis]
     if not 0 <= index < volume.voxels.shape[normal]:
         raise ValueError(f"{axis.value} slice {index} is outside 0..{volume.voxels.shape[normal] - 1}")
-    plane = np.take(volume.voxels, index, axis=normal)[::-1, ::-1].T  # (H, W)
-    width_mm, height_mm = (volume.spacing_mm[i] for i in range(3) if i != normal)
-    pixel_mm = min(width_mm, height_mm)
-    plane = _stretch(plane, 0, height_mm / pixel_mm, nearest)
-    return np.ascontiguousarray(_stretch(plane, 1, width_mm / pixel_mm, nearest))
+    return normal
 
 
-def _stretch(plane: np.ndarray, axis: int, factor: float, nearest: bool) -> np.ndarray:
-    """Stretch a (H, W) plane by `factor` along one axis; the outer edges stay in place."""
-    length = plane.shape[axis]
-    longer = max(1, round(length * factor))
-    if longer > MAX_SLICE_SIDE:
+def _display_shape(volume: Volume, normal: int) -> tuple[int, int]:
+    """(height, width) of a displayed slice, whose pixels are squares of the smaller spacing.
+
+    Raises ValueError if it is too large.
+    """
+    width, height = (i for i in range(3) if i != normal)
+    pixel_mm = min(volume.spacing_mm[width], volume.spacing_mm[height])
+    sides = [
+        max(1, round(volume.voxels.shape[i] * (volume.spacing_mm[i] / pixel_mm))) for i in (height, width)
+    ]
+    if max(sides) > MAX_SLICE_SIDE:
         raise ValueError(
-            f"a slice of {longer} pixels is larger than {MAX_SLICE_SIDE}; check the voxel spacing"
+            f"a slice of {max(sides)} pixels is larger than {MAX_SLICE_SIDE}; check the voxel spacing"
         )
+    return sides[0], sides[1]
+
+
+def _stretch(plane: np.ndarray, axis: int, longer: int, nearest: bool) -> np.ndarray:
+    """Stretch a (H, W) plane to `longer` pixels along one axis; the outer edges stay in place."""
+    length = plane.shape[axis]
     if longer == length:
         return plane
     at = np.clip((np.arange(longer) + 0.5) * length / longer - 0.5, 0, length - 1)
