@@ -78,7 +78,7 @@ class LabelledVolumes:
         self._regions = regions
         values = {value: name for name, values in (regions or {}).items() for value in values}
         self._valued = replace(about, labels=values) if regions else about
-        self._loaded: tuple[list[object], Volume, Volume] | None = None
+        self._loaded: tuple[Place, Volume, Volume] | None = None
         self._range = (0.0, 1.0)
 
     def listed(self) -> Iterator[Candidate | LeftOut]:
@@ -127,7 +127,7 @@ class LabelledVolumes:
         if empty:
             raise FaultyImageError(Drop.EMPTY_MASK, "no voxel of the label map has a named value")
 
-    def _volumes(self, where: list[object]) -> tuple[Volume, Volume]:
+    def _volumes(self, where: Place) -> tuple[Volume, Volume]:
         """The image and its label map; the last pair is kept in memory because slices are read volume by volume."""
         if self._loaded is None or self._loaded[0] != where:
             self._loaded = None  # the last pair is released before the next is read
@@ -239,7 +239,7 @@ def on_grid(labels: StoredVolume, image: Volume, trust_shape: bool | None) -> np
         raise FaultyImageError(Drop.SHAPE_MISMATCH, f"label map {found.shape}, image {shape} voxels")
     if affine is None and not trust_shape:
         raise FaultyImageError(Drop.GRID_MISMATCH, f"the label map has no orientation{remedy}")
-    if not apart[0] < SAME_GRID_VOXELS:
+    if affine is not None and not apart[0] < SAME_GRID_VOXELS:
         raise FaultyImageError(Drop.GRID_MISMATCH, _apart_line(affine, *apart) + remedy)
     return found
 

@@ -122,7 +122,7 @@ def _stream(path: Path, header: VolumeHeader) -> Iterator[IO[bytes]]:
 
 def _fill(file: IO[bytes], array: np.ndarray) -> None:
     """Read the bytes of a contiguous array."""
-    left = memoryview(array.reshape(-1).view(np.uint8))
+    left = array.reshape(-1).view(np.uint8).data
     while left:
         piece = file.read(min(_CHUNK_BYTES, len(left)))
         if not piece:

@@ -200,7 +200,7 @@ def _nrrd_header(path: Path) -> VolumeHeader:
     packing, code = _NRRD_PACKINGS[header["encoding"].lower()], _TYPE_OF[header["type"]]
     dtype = np.dtype(code)
     if dtype.itemsize > 1 and packing != "text":
-        dtype = dtype.newbyteorder({"little": "<", "big": ">"}[header["endian"].lower()])
+        dtype = np.dtype({"little": "<", "big": ">"}[header["endian"].lower()] + code)
     affine, channel_axis = _nrrd_affine(header, shape, path)
     return VolumeHeader(
         shape=shape,

@@ -50,7 +50,7 @@ def read_dataset_json(path: Path) -> DatasetJson:
 def _checked(content: Any) -> DatasetJson:
     if not isinstance(content, dict) or not isinstance(content.get("labels"), dict):
         raise ValueError("not a dataset.json of nnU-Net or the Decathlon: it has no `labels`")
-    channels = content.get("channel_names", content.get("modality", {}))
+    channels = content.get("channel_names", content.get("modality")) or {}
     if isinstance(channels, str):
         channels = {"0": channels}
     if isinstance(channels, list):

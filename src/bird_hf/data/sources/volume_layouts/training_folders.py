@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ...records import MaskedImage, Modality
 from ..archives import Place
@@ -60,13 +61,13 @@ def open_training_folders(path: Path, modality: Modality | None = None) -> Sourc
 
 
 def _description(
-    path: Path, said: DatasetJson, added: Mapping[str, object], modality: Modality | None
+    path: Path, said: DatasetJson, added: Mapping[str, Any], modality: Modality | None
 ) -> Description:
     names = {
         number if said.overlapping else values[0]: name
         for number, (name, values) in enumerate(said.regions.items(), 1)
     }
-    known = {
+    known: dict[str, Any] = {
         "dataset": dataset_name(said.name or path.resolve().name),
         "labels": names,
         "ignore": [*said.ignore],
