@@ -109,7 +109,8 @@ def canonical(voxels: np.ndarray, affine: np.ndarray, source: str = "volume") ->
         raise ValueError(f"{source}: shape {voxels.shape} is not a 3-D volume; save one volume per file")
     if voxels.dtype.kind not in "iufb":
         raise ValueError(f"{source}: voxels of type {voxels.dtype} are neither integers nor floats")
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    with np.errstate(all="ignore"):
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)
     usual = np.isfinite(affine).all() and MIN_SPACING_MM < spacing.min() <= spacing.max() < MAX_SPACING_MM
     if not usual or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise ValueError(

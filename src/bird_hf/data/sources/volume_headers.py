@@ -126,7 +126,8 @@ def read_volume_header(path: Path) -> VolumeHeader:
             f"{path} is not a volume file that can be read; give .nii, .nii.gz, .nrrd or a folder of DICOM files"
         )
     try:
-        header = _nrrd_header(path) if is_nrrd else _nifti_header(path)
+        with np.errstate(all="ignore"):  # of numbers that are not finite; the affine is checked later
+            header = _nrrd_header(path) if is_nrrd else _nifti_header(path)
     except UnusableVolumeError:
         raise
     except (*_BROKEN, HeaderDataError, WrapStructError, nrrd.NRRDError) as error:

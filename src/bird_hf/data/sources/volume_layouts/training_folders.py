@@ -74,7 +74,8 @@ def _description(
     }
     if "labels" in added:
         known["ignore"] = [value for value in said.ignore if value not in dict(added["labels"])]
-    channel = said.channels.get(added.get("channel", min(said.channels, default=0)))
+    numbers = [number for number in said.channels if number == added.get("channel")] or [*said.channels]
+    channel = said.channels[min(numbers)] if numbers else None
     return description_of(path, known, added, channel, modality)
 
 
