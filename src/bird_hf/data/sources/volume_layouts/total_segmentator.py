@@ -15,6 +15,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
@@ -167,7 +168,7 @@ class TotalSegmentator:
         if not shown:
             raise FaultyImageError(Drop.EMPTY_MASK, "no mask has a voxel")
         for (axis, index), names in sorted(shown.items(), key=lambda item: (item[0][0].value, item[0][1])):
-            region = about.region if "region" in self._added else region_of(modality, names)
+            region = about.region if "region" in self._added else _region_of(modality, tuple(names))
             info = about.case_of(case).image_info(axis, index)
             info = replace(info, region=region, case_id=about.case_id_of(case))
             yield Candidate(info, tuple(names), {"case": case})
@@ -231,6 +232,11 @@ class TotalSegmentator:
         while self._kept_bytes > _KEPT_BYTES and len(self._masks) > 1:
             self._kept_bytes -= self._masks.popitem(last=False)[1].bits.nbytes
         return mask
+
+
+@lru_cache(maxsize=1000)  # slices beside each other show the same
+def _region_of(modality: Modality, names: tuple[str, ...]) -> str:
+    return region_of(modality, names)
 
 
 def _binary(voxels: np.ndarray) -> np.ndarray:
