@@ -11,7 +11,7 @@ from ..records import Axis, MaskedImage
 from ..volumes import CaseInfo, objects_of
 from .archives import FolderFiles, Place
 from .base import Candidate, LeftOut, checked
-from .description import DESCRIPTION, MAX_LABEL_VALUE, Description
+from .description import DESCRIPTION, Description
 from .faults import MOST_NAMED, Drop, FaultyImageError, values_found
 from .photographs import Photograph
 
@@ -57,14 +57,9 @@ class LabelledImages:
         return checked(candidate.info, photograph.pixels, masks, absent, faulty=about.faulty)
 
 
-def paired(
-    files: FolderFiles, endings: tuple[str, ...], series: Sequence[str] = ()
-) -> Iterator[tuple[str, Place, Place | None]]:
-    """Yield (name without ending, image, mask or None), sorted by name; a mask has the name of its image.
-
-    series: names of folders that count as images, for DICOM series.
-    """
-    images: dict[str, Place] = {name: ["images", name] for name in series}
+def paired(files: FolderFiles, endings: tuple[str, ...]) -> Iterator[tuple[str, Place, Place | None]]:
+    """Yield (name without ending, image, mask or None), sorted by name; a mask has the name of its image."""
+    images: dict[str, Place] = {}
     masks: dict[str, Place] = {}
     for name, place in sorted(files.files()):
         ending = next((ending for ending in endings if name.lower().endswith(ending)), None)
@@ -125,14 +120,6 @@ def _named(about: Description) -> str:
     values = sorted(about.labels)
     more = f" and {len(values) - MOST_NAMED:,} more" if len(values) > MOST_NAMED else ""
     return f"named {', '.join(map(str, values[:MOST_NAMED]))}{more}"
-
-
-def check_label_map(values: np.ndarray) -> None:
-    """Raises FaultyImageError unless all values are whole numbers below the limit, as they index an array of counts."""
-    if values.min() < 0 or values.max() > MAX_LABEL_VALUE or (values != np.rint(values)).any():
-        raise FaultyImageError(
-            Drop.UNREADABLE_MASK, f"values must be whole numbers up to {MAX_LABEL_VALUE:,}"
-        )
 
 
 def read_bytes(files: FolderFiles, place: Place, reason: Drop) -> bytes:

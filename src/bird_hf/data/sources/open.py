@@ -14,10 +14,14 @@ from .coco_images import CocoImages
 from .description import DESCRIPTION, Description, read_description
 from .dicom.source import DicomFolder
 from .label_maps import LabelledImages
-from .labelled_volumes import VOLUME_ENDINGS, LabelledVolumes
+from .labelled_volumes import LabelledVolumes
 from .mask_folders import MaskFolders
 from .sa_med2d import SaMed2D
 from .suffixed_masks import SuffixedMasks
+from .volume_headers import VOLUME_ENDINGS
+from .volume_layouts.suffixed import has_suffixed_volumes, open_suffixed_volumes
+from .volume_layouts.total_segmentator import has_total_segmentator, open_total_segmentator
+from .volume_layouts.training_folders import has_training_folders, open_training_folders
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,8 @@ def open_described(folder: Path, modality: Modality | None = None) -> Source:
         )
     if about.annotations is not None and about.annotations.lower().endswith(TABLE_ENDINGS):
         return BoxTable(folder, about)
+    if about.annotations is None and has_suffixed_volumes(folder):
+        return open_suffixed_volumes(folder, about)
     if about.annotations is None and not _has_volumes(folder) and SuffixedMasks.is_at(folder):
         return SuffixedMasks(folder, about)
     return _with_images(folder, about)
@@ -102,6 +108,19 @@ def _sa_med2d_archive(path: Path) -> Path | None:
 
 # The first kind that a path holds is opened.
 KINDS = (
+    Kind(
+        "nnU-Net or Medical Segmentation Decathlon",
+        "dataset.json, imagesTr/ and labelsTr/",
+        has_training_folders,
+        open_training_folders,
+        names_modality=False,
+    ),
+    Kind(
+        "TotalSegmentator",
+        "sNNNN/ct.nii.gz or mri.nii.gz, and sNNNN/segmentations/NAME.nii.gz",
+        has_total_segmentator,
+        open_total_segmentator,
+    ),
     Kind(
         "SA-Med2D archive",
         "its .zip",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ...records import Axis, ImageInfo, ImageName, MaskedImage, Modality
-from ...volumes import ct_window
+from ...volumes import ct_window, suited_ct_window
 from ..base import Candidate, LeftOut, checked, files_below
 from ..faults import Drop, FaultyImageError
 from ..label_names import region_of, region_of_body_part
@@ -137,7 +137,7 @@ class DicomFolder:
         if images[0].plane is None:
             return None
         if images[0].modality is Modality.CT:
-            return ct_window(_window_of(region, labels))
+            return ct_window(suited_ct_window(region, labels))
         paths = [self._root / image.path for image, _, _ in _in_order(images)]
         return grey_range(paths)
 
@@ -217,14 +217,6 @@ def _in_order(images: Sequence[DicomImage]) -> Iterator[tuple[DicomImage, Axis, 
     for image in sorted(images, key=lambda image: image.uid):
         if image.plane is None:
             yield image, Axis.PLANAR, None
-
-
-def _window_of(region: str, labels: Sequence[str]) -> str:
-    """The CT window that suits the region and the labels."""
-    if region in ("brain", "spine"):
-        return {"brain": "brain", "spine": "bone"}[region]
-    words = {word for label in labels for word in label.split()}
-    return "lung" if words & {"lung", "lungs", "nodule", "lobe", "airway", "trachea"} else "soft tissue"
 
 
 def _printable(name: str) -> str:
