@@ -62,10 +62,11 @@ def open_dicom_image(path: Path, frame: int | None = None, window: Window | None
     except FaultyImageError as error:
         raise ValueError(f"{path} cannot be displayed ({error}); give another file") from error
     image = images[number]
+    spacing: tuple[float, float] | None
     if image.plane is not None:
         spacing = image.plane.displayed_spacing(pixels.shape)
     else:
-        spacing = image.spacing_mm and image.spacing_mm[::-1]
+        spacing = (image.spacing_mm[1], image.spacing_mm[0]) if image.spacing_mm else None
     modality = known_modality(header)
     return ShownDicom(pixels, modality, number, len(images), spacing, used, image.plane)
 

@@ -185,7 +185,7 @@ def _nearest(
         apart = np.where([image.key in named for image in placed], apart, np.inf)
     nearest = int(apart.argmin())
     tied = np.flatnonzero(apart <= apart[nearest] + _SAME_PLACE_MM)
-    if len(tied) > 1 and any(placed[i].frame is not None for i in tied):
+    if len(tied) > 1 and any(placed[int(i)].frame is not None for i in tied):
         raise FaultyImageError(
             Drop.OFF_GRID,
             f"{len(tied)} frames are in the place of a segmentation frame that names none of them",
