@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
@@ -209,3 +210,9 @@ def structures(
     ]
     made.save_as(path)
     return made
+
+
+def published_rows(folder: Path) -> list[dict[str, Any]]:
+    """The rows of all tasks of a built dataset, without pixels."""
+    files = [path for path in sorted(folder.rglob("*.parquet")) if ".build" not in path.parts]
+    return [row for path in files for row in pq.read_table(path).drop_columns("image").to_pylist()]

@@ -102,6 +102,7 @@ def pixels_of(image: DicomImage, path: Path, grey: tuple[float, float] | None) -
     return _shown(image, path, grey)[0]
 
 
+@quiet()
 def _shown(
     image: DicomImage, path: Path, grey: tuple[float, float] | None
 ) -> tuple[np.ndarray, Window | None]:
@@ -146,8 +147,7 @@ def _windowed(values: np.ndarray, header: Any, window: Window | None) -> tuple[n
     if looked_up is not None and np.ptp(looked_up) > 0:
         return looked_up, None
     for centre, width in [window] if window else windows_of(header):
-        with quiet():
-            header.WindowCenter, header.WindowWidth = centre, width
+        header.WindowCenter, header.WindowWidth = centre, width
         shown = apply_windowing(whole, header)
         if np.ptp(shown) > 0:
             return shown, (centre, width)

@@ -197,7 +197,7 @@ def _check_sizes(sizes: Any, frame: int | None, reason: Drop) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Suppress pydicom's warnings and logs, because they quote header values."""
+    """Suppress pydicom's warnings and logs, because they quote header values: of accessed elements too."""
     from pydicom import config
 
     log = logging.getLogger("pydicom")

@@ -13,7 +13,7 @@ import numpy as np
 from ...records import Modality
 from ...volumes import MAX_VOXELS, Volume, canonical
 from ..faults import Drop, FaultyImageError
-from .files import MAX_FRAMES, check_header_size, is_dicom, read_header, read_pixels, require_pydicom
+from .files import MAX_FRAMES, check_header_size, is_dicom, quiet, read_header, read_pixels, require_pydicom
 from .functional_groups import PER_FRAME, SHARED, FrameGroups, groups_of
 from .planes import Plane
 from .windows import Window, windows_of
@@ -86,6 +86,7 @@ def known_modality(header: Any) -> Modality | None:
     return _MODALITIES.get(str(header.get("Modality")))
 
 
+@quiet()
 def read_images(
     root: Path, path: str, modality: Modality | None = None, burned_in: bool = False
 ) -> tuple[DicomImage, ...]:
@@ -202,6 +203,7 @@ def _rescale_of(item: Any) -> tuple[float, float] | None:
     return slope, intercept
 
 
+@quiet()
 def read_values(
     path: Path, frame: int | None = None, rescale: tuple[float, float] | None = None
 ) -> tuple[Any, np.ndarray]:

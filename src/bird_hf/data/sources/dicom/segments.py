@@ -15,7 +15,7 @@ import numpy as np
 
 from ..faults import Drop, FaultyImageError
 from ..label_names import clean_label
-from .files import check_header_size, read_header, read_pixels
+from .files import check_header_size, quiet, read_header, read_pixels
 from .functional_groups import FrameGroups, first, groups_of
 from .images import DicomImage
 from .planes import Plane
@@ -55,6 +55,7 @@ class Segmentation:
     shape: tuple[int, int]
 
 
+@quiet()
 def read_segmentation(root: Path, path: str, dataset: str) -> Segmentation:
     """Read the header of a segmentation. Raises FaultyImageError if it cannot be used."""
     sizes = read_header(root / path, Drop.UNREADABLE_MASK, _SIZES)

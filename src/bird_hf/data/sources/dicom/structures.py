@@ -15,7 +15,7 @@ import numpy as np
 
 from ..faults import Drop, FaultyImageError
 from ..label_names import clean_label
-from .files import read_header
+from .files import quiet, read_header
 from .segments import referenced_frames
 
 STRUCTURE_CLASS = "1.2.840.10008.5.1.4.1.1.481.3"
@@ -62,6 +62,7 @@ class StructureSet:
         return f"ROI {roi}" if label is None or isinstance(label, Drop) else label
 
 
+@quiet()
 def read_structures(root: Path, path: str, dataset: str) -> StructureSet:
     """Read a structure set. Raises FaultyImageError if it cannot be used."""
     _check_size(root / path)
