@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -109,10 +110,12 @@ def _slices_of(
         return _Slices(named)
     if contour.sources:
         raise FaultyImageError(Drop.MISSING_IMAGE, "their images are not in the folder")
+    reference = structures.frames_of_reference.get(contour.roi)
     found = [groups[uid] for uid in dict.fromkeys(structures.series) if uid in groups]
-    if not found and not structures.series:
-        reference = structures.frames_of_reference.get(contour.roi)
-        found = [slices for slices in groups.values() if reference and slices.frame_of_reference == reference]
+    if not structures.series:
+        found = [*groups.values()]
+    if not structures.series or len(found) > 1:
+        found = [slices for slices in found if reference and slices.frame_of_reference == reference]
     if not found:
         raise FaultyImageError(Drop.MISSING_IMAGE, "no series of their frame of reference is in the folder")
     if len(found) > 1:
@@ -125,7 +128,6 @@ class _Slices:
 
     def __init__(self, images: Iterable[DicomImage] = ()) -> None:
         self._images: list[tuple[DicomImage, Plane]] = []
-        self._half: dict[Axis, float] | None = None
         self.frame_of_reference = ""
         for image in images:
             self.add(image)
@@ -134,27 +136,33 @@ class _Slices:
         self.frame_of_reference = image.frame_of_reference
         if image.plane is not None:
             self._images.append((image, image.plane))
-            self._half = None
 
-    def half_slice(self, plane: Plane) -> float:
+    @cached_property
+    def _across(self) -> tuple[np.ndarray, np.ndarray]:
+        """(N, 3) unit vectors across the planes, and (N, 3) points in them."""
+        normals = np.array([plane.normal for _, plane in self._images])
+        return normals, np.array([plane.origin for _, plane in self._images])
+
+    @cached_property
+    def _half_slices(self) -> dict[_Key, float]:
         """Half of the smallest distance of two slices of an orientation in mm; of a single slice, half a pixel."""
-        if self._half is None:
-            heights: dict[Axis, list[float]] = defaultdict(list)
-            for _, each in self._images:
-                axis, height = each.axis_and_height()
-                heights[axis].append(height)
-            self._half = {}
-            for axis, found in heights.items():
-                gaps = np.diff(np.sort(found))
-                if (gaps > _SAME_PLACE_MM).any():
-                    self._half[axis] = float(gaps[gaps > _SAME_PLACE_MM].min()) / 2
-        return self._half.get(plane.axis_and_height()[0], plane.half_pixel)
+        found: dict[Axis, list[tuple[float, DicomImage, Plane]]] = defaultdict(list)
+        for image, plane in self._images:
+            axis, height = plane.axis_and_height()
+            found[axis].append((height, image, plane))
+        halves = {}
+        for slices in found.values():
+            gaps = np.diff(np.sort([height for height, _, _ in slices]))
+            gaps = gaps[gaps > _SAME_PLACE_MM]
+            for _, image, plane in slices:
+                halves[image.key] = float(gaps.min()) / 2 if gaps.size else plane.half_pixel
+        return halves
 
     def check(self, image: DicomImage, points: np.ndarray) -> None:
         """Raises FaultyImageError if points are not in the plane of an image, within half a slice."""
         if image.plane is None:
             raise FaultyImageError(Drop.OFF_GRID, "the image has no position in the patient")
-        apart, half = _apart(image.plane, points), self.half_slice(image.plane)
+        apart, half = _apart(image.plane, points), self._half_slices[image.key]
         if apart > half:
             raise FaultyImageError(
                 Drop.OFF_GRID, f"{apart:.2f} mm from the plane of its image, half a slice is {half:.2f} mm"
@@ -164,18 +172,17 @@ class _Slices:
         """The image in whose plane points are, within half a slice. Raises FaultyImageError if there is not one."""
         if not self._images:
             raise FaultyImageError(Drop.OFF_GRID, "the images have no position in the patient")
-        normals = np.array([plane.normal for _, plane in self._images])
-        origins = np.array([plane.origin for _, plane in self._images])
+        normals, origins = self._across
         apart = np.abs(((points.mean(axis=0) - origins) * normals).sum(axis=1))
         tied = np.flatnonzero(apart <= apart.min() + _SAME_PLACE_MM)
         near = [self._images[int(i)] for i in tied]
-        fitting = [image for image, plane in near if _apart(plane, points) <= self.half_slice(plane)]
+        fitting = [image for image, plane in near if _apart(plane, points) <= self._half_slices[image.key]]
         if len(fitting) > 1:
             raise FaultyImageError(
                 Drop.OFF_GRID, f"{len(fitting)} images are in their plane, and they name none"
             )
         if not fitting:
-            half = self.half_slice(near[0][1])
+            half = self._half_slices[near[0][0].key]
             raise FaultyImageError(Drop.OFF_GRID, f"not within {half:.2f} mm, half a slice, of an image")
         return fitting[0]
 
