@@ -164,6 +164,7 @@ KINDS = (
         "DICOM",
         "images and segmentations at any depth",
         lambda path: path.is_dir() and DicomFolder.has_dicom(path),
-        lambda path, _: DicomFolder(path),
+        DicomFolder,
+        names_modality=False,
     ),
 )

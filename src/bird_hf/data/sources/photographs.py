@@ -11,8 +11,9 @@ import numpy as np
 from ...hub.boxes import Box
 from ..frames import Frame, FrameError, Orientation
 from ..records import Modality
+from .dicom.display import pixels_of
 from .dicom.files import read_header
-from .dicom.images import DicomImage, pixels_of
+from .dicom.images import DicomImage
 from .faults import Drop, FaultyImageError, mask_of_values, read_photograph, read_turned_values
 
 _SLACK_PX = (
