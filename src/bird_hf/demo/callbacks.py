@@ -13,7 +13,8 @@ from ..data.records import Task
 from ..hub.boxes import Box
 from ..hub.grounding import GroundedText
 from ..hub.pixels import open_image
-from ..inference import GroundingModel, Query, read_box_px
+from ..inference import GroundingModel
+from ..questions import Query, read_box_px
 from .answers import no_answer, outlines, picture_value, reply_of
 from .examples import ExampleImage
 

@@ -1,0 +1,109 @@
+"""Shows slices of volumes and frames of DICOM files, through the readers of `bird data build`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..data.records import Axis
+from ..data.sources.volume_files import read_volume
+from ..data.volumes import (
+    CT_WINDOWS,
+    VOXEL_AXIS,
+    Volume,
+    ct_window,
+    mr_window,
+    slice_at,
+    to_uint8,
+    voxel_of_display,
+)
+from ..hub.pixels import MIN_SIDE_PX
+from .view import OpenedImage, Shown, View
+
+# The air around a body has about -1,000 HU in a CT; no other common volume has values this low.
+_CT_AIR = -900
+_CT_DEFAULT = "soft tissue"
+
+
+def open_volume(path: Path, view: View) -> OpenedImage:
+    """A slice of a NIfTI or NRRD file, or of a folder with one DICOM series, in radiological convention.
+
+    By default the middle axial slice. Raises ValueError if the file cannot be read or has no such slice.
+    """
+    if view.frame is not None:
+        raise ValueError(f"{path} is a volume; --frame is for DICOM files of several frames, use --slice")
+    volume = read_volume(path)
+    axis = Axis.AXIAL if view.axis is None else Axis(view.axis)
+    count = volume.voxels.shape[VOXEL_AXIS[axis]]
+    index = _chosen(view.index, count, f"{path}: {axis} slice")
+    low, high, window = _display_range(volume, view.window)
+    try:
+        pixels = to_uint8(slice_at(volume, axis, index), low, high)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    height, width = pixels.shape
+    if min(pixels.shape) < MIN_SIDE_PX:
+        raise ValueError(
+            f"{path}: {axis} slices are {width}x{height} pixels; sides must be at least {MIN_SIDE_PX}"
+        )
+    shown = Shown(
+        note=f"{axis} slice {index} of 0 to {count - 1}, {window}",
+        axis=axis,
+        index=index,
+        count=count,
+        window=((low + high) / 2, high - low),
+        pixel_mm=_pixel_mm(volume, axis, (width, height)),
+        voxel_of_pixel=_voxel_of_pixel(volume, axis, index),
+    )
+    return OpenedImage(Image.fromarray(pixels).convert("RGB"), shown)
+
+
+def _chosen(number: int | None, count: int, name: str) -> int:
+    """The number of a slice or frame; the middle one by default. Raises ValueError if there is none."""
+    if number is None:
+        return count // 2
+    if not 0 <= number < count:
+        raise ValueError(f"{name} {number} is outside 0 to {count - 1}")
+    return number
+
+
+def _display_range(volume: Volume, window: str | tuple[float, float] | None) -> tuple[float, float, str]:
+    """The values displayed as black and as white, and the window in words."""
+    if window is None and (volume.voxels <= _CT_AIR).any():
+        low, high = ct_window(_CT_DEFAULT)
+        return low, high, f"{_named(_CT_DEFAULT)} because values below {_CT_AIR} are those of a CT"
+    if window is None:
+        low, high = mr_window(volume.voxels)
+        shown = f"window level {(low + high) / 2:g}, width {high - low:g}"
+        return low, high, f"{shown}: percentiles 0.5 to 99.5 of the foreground"
+    if isinstance(window, str):
+        return *ct_window(window), _named(window)
+    level, width = window
+    return level - width / 2, level + width / 2, f"window level {level:g}, width {width:g}"
+
+
+def _named(window: str) -> str:
+    level, width = CT_WINDOWS[window]
+    return f"window {window} (level {level:g}, width {width:g})"
+
+
+def _pixel_mm(volume: Volume, axis: Axis, picture_wh: tuple[int, int]) -> tuple[float, float]:
+    """Width and height of a pixel of a slice; the same but for the rounding of the picture's sides."""
+    across, down = (i for i in range(3) if i != VOXEL_AXIS[axis])
+    width, height = (volume.voxels.shape[i] * volume.spacing_mm[i] for i in (across, down))
+    return width / picture_wh[0], height / picture_wh[1]
+
+
+def _voxel_of_pixel(volume: Volume, axis: Axis, index: int) -> np.ndarray | None:
+    if volume.file_affine is None:
+        return None
+    # Both affines order and reverse the same voxels, so the exact values are whole numbers.
+    to_file = np.rint(np.linalg.inv(volume.file_affine) @ volume.affine)
+    return to_file @ voxel_of_display(volume, axis, index)
+
+
+def open_dicom(path: Path, view: View) -> OpenedImage:
+    """A frame of a DICOM file."""
+    raise ValueError(f"{path}: DICOM files cannot be opened yet")
