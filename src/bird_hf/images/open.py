@@ -36,10 +36,11 @@ class _Kind(StrEnum):
     SERIES = "/"  # a folder with DICOM files
 
 
-def open_image(source: ImageSource, view: View | None = None) -> OpenedImage:
+def open_image(source: ImageSource, view: View | None = None, name: str = "") -> OpenedImage:
     """Open an image file, the bytes of one, a folder with one DICOM series, or a PIL image.
 
     view: which slice or frame to show, and with which window; by default the middle one and a stated window.
+    name: what errors call a file, instead of its path.
     Raises ValueError, in one line, if the file cannot be read, if the view does not fit it, or if it needs packages of
     the `medical` extra that are not installed.
     """
@@ -53,37 +54,42 @@ def open_image(source: ImageSource, view: View | None = None) -> OpenedImage:
     if isinstance(source, bytes):
         return _open_bytes(source, view)
     path = Path(source)
+    try:
+        return _open_file(path, view)
+    except ValueError as error:
+        if not name:
+            raise
+        message = str(error).replace(f"image {path}", name).replace(str(path), name)
+        raise ValueError(message) from error
+
+
+def _open_file(path: Path, view: View) -> OpenedImage:
     kind = _kind_of_path(path)
     if kind is _Kind.PICTURE:
+        picture = open_picture(path)
         _check_plain(view, f"image {path}")
-        return OpenedImage(open_picture(path), Shown(_turned(frame_of(path))))
-    return _open_medical(path, kind, view, str(path))
-
-
-def _open_bytes(content: bytes, view: View) -> OpenedImage:
-    kind = _kind_of(content[:_HEAD_BYTES])
-    if kind is _Kind.PICTURE:
-        _check_plain(view, "the image")
-        return OpenedImage(open_picture(content), Shown(_turned(frame_of(content))))
-    with tempfile.TemporaryDirectory(prefix="bird-") as folder:  # readable by this user only
-        path = Path(folder) / f"image{kind}"
-        path.write_bytes(content)
-        return _open_medical(path, kind, view, "the image")
-
-
-def _open_medical(path: Path, kind: _Kind, view: View, name: str) -> OpenedImage:
-    """Open a file of a medical kind. name: what errors call it."""
+        return OpenedImage(picture, Shown(_turned(frame_of(path))))
     try:
-        # Volumes need scipy, which only extras install.
+        # This and the readers load what only the extra installs: scipy, nibabel, pynrrd, pydicom.
         from .medical import open_dicom, open_volume
 
         return open_dicom(path, view) if kind is _Kind.DICOM else open_volume(path, view)
     except ModuleNotFoundError as error:
         raise ValueError(
-            f"{name} needs {error.name}, which is not installed; {missing_extra('medical')}"
+            f"{path} needs {error.name}, which is not installed; {missing_extra('medical')}"
         ) from error
-    except ValueError as error:
-        raise ValueError(str(error).replace(str(path), name)) from error
+
+
+def _open_bytes(content: bytes, view: View) -> OpenedImage:
+    kind = _kind_of(content[:_HEAD_BYTES])
+    if kind is _Kind.PICTURE:
+        picture = open_picture(content)
+        _check_plain(view, "the image")
+        return OpenedImage(picture, Shown(_turned(frame_of(content))))
+    with tempfile.TemporaryDirectory(prefix="bird-") as folder:  # readable by this user only
+        path = Path(folder) / f"image{kind}"
+        path.write_bytes(content)
+        return open_image(path, view, name="the image")
 
 
 def _kind_of_path(path: Path) -> _Kind:
