@@ -354,6 +354,6 @@ def test_without_the_medical_extra_one_line_says_what_to_install(
 def test_names_are_replaced_in_errors(tmp_path: Path) -> None:
     for name, content in itertools.product(("smith.nii", "smith.png", "smith.nrrd"), (b"", b"x" * 500)):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(ValueError, match="^the image") as refused:
+        with pytest.raises(ValueError, match=r"^the image") as refused:
             open_image(tmp_path / name, name="the image")
         assert "smith" not in str(refused.value)
