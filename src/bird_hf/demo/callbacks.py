@@ -93,7 +93,9 @@ class Callbacks:
         shown = upload.shown if upload else Shown()
         several = shown.index is not None and shown.count > 1
         kind = "Frame" if shown.axis is None else "Slice"
-        number = {"minimum": 0, "maximum": shown.count - 1, "value": shown.index} if several else {}
+        number: dict[str, Any] = (
+            {"minimum": 0, "maximum": shown.count - 1, "value": shown.index} if several else {}
+        )
         note = html.escape(shown.note)
         return (
             gr.update(visible=shown.axis is not None, **({"value": str(shown.axis)} if shown.axis else {})),

@@ -145,7 +145,8 @@ def build_page(callbacks: Callbacks) -> gr.Blocks:
             with gr.Column(scale=8, min_width=320):
                 question = _question_side()
                 answer = _answer_side()
-        _connect(callbacks, _Components(chosen, uploaded, *images, *picture, view, *question, *answer))
+        parts = [chosen, uploaded, *images, *picture, view, *question, *answer]
+        _connect(callbacks, _Components._make(parts))
     return page
 
 
@@ -233,7 +234,7 @@ def _image_choice(examples: Sequence[ExampleImage]) -> tuple[gr.Gallery, gr.File
         elem_id="examples",
     )
     upload = gr.File(
-        label=f"Or your own: a picture, DICOM, NIfTI or NRRD, up to {MAX_UPLOAD_MB} MB, deleted after an hour",
+        label=f"Or your own (picture, DICOM, NIfTI, NRRD): up to {MAX_UPLOAD_MB} MB, deleted after an hour",
         type="filepath",
         height=64,
         elem_id="upload",

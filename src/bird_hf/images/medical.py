@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..data.records import Axis
+from ..data.records import Axis, Modality
+from ..data.sources.dicom.display import ShownDicom, open_dicom_image
 from ..data.sources.volume_files import read_volume
 from ..data.volumes import (
     CT_WINDOWS,
@@ -105,5 +106,51 @@ def _voxel_of_pixel(volume: Volume, axis: Axis, index: int) -> np.ndarray | None
 
 
 def open_dicom(path: Path, view: View) -> OpenedImage:
-    """A frame of a DICOM file."""
-    raise ValueError(f"{path}: DICOM files cannot be opened yet")
+    """A frame of a DICOM file, slices in radiological convention; by default the middle frame.
+
+    Raises ValueError if the file cannot be displayed or has no such frame.
+    """
+    if view.has_slice:
+        raise ValueError(
+            f"{path} is a DICOM file; --slice is for volumes, give the folder of its series or use --frame"
+        )
+    named = isinstance(view.window, str)
+    shown = open_dicom_image(path, view.frame, _level_width(view.window))
+    if view.window is not None and shown.pixels.ndim == 3:
+        raise ValueError(f"{path} is in colour; --window is for grey values, leave it out")
+    if named and shown.modality is not Modality.CT:
+        raise ValueError(f"{path} is not a CT; give --window as LEVEL,WIDTH in the values of the file")
+    parts = [f"frame {shown.frame} of 0 to {shown.frames - 1}"] if shown.frames > 1 else []
+    if shown.window is not None:
+        level, width = shown.window
+        parts.append(_named(str(view.window)) if named else f"window level {level:g}, width {width:g}")
+    elif shown.pixels.ndim == 2:
+        parts.append("grey values as the file's own lookup table shows them")
+    if shown.plane is not None:
+        parts.append("in radiological convention")
+    facts = Shown(
+        note=", ".join(parts) or "in the colours of the file",
+        index=shown.frame if shown.frames > 1 else None,
+        count=shown.frames,
+        window=shown.window,
+        pixel_mm=shown.spacing_mm,
+        voxel_of_pixel=_stored_of_pixel(shown),
+    )
+    return OpenedImage(Image.fromarray(shown.pixels).convert("RGB"), facts)
+
+
+def _level_width(window: str | tuple[float, float] | None) -> tuple[float, float] | None:
+    if isinstance(window, str):
+        ct_window(window)  # raises ValueError if there is none of this name
+        return CT_WINDOWS[window]
+    return window
+
+
+def _stored_of_pixel(shown: ShownDicom) -> np.ndarray:
+    """(4, 4) pixels (x, y, z, 1) of a displayed image -> (column, row, frame, 1) of the file, as `Shown` has it."""
+    stored = np.eye(4)
+    stored[:2, 3] = -0.5  # the centre of the first pixel
+    if shown.plane is not None:
+        stored[:2, [0, 1, 3]] = shown.plane.stored_of_displayed(shown.pixels.shape)
+    stored[2, 3] = shown.frame
+    return stored
