@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import itertools
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,12 +13,15 @@ from typing import Any
 import nibabel as nib
 import nrrd
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
+from pydicom.data import get_testdata_file
 
 from bird_hf.data.records import Axis
 from bird_hf.images.open import open_image
 from bird_hf.images.view import OpenedImage, View, read_view
+from bird_hf.inference import Answer
 
 SHAPE = (24, 30, 16)  # to the patient's right, front, head
 BLOCK = ((4, 9), (15, 26), (3, 7))  # bright voxels: first and last + 1 along each
@@ -229,6 +233,117 @@ def test_nothing_of_a_header_is_repeated(tmp_path: Path) -> None:
     assert "SECRETNAME" not in repr(open_image(tmp_path / "a.nii").shown)
 
 
+# --- DICOM ----------------------------------------------------------------------------------------------------
+
+
+def dicom_file(path: Path, values: np.ndarray | None = None, **changed: Any) -> Path:
+    """A CT slice with 1,000 HU in a block of rows 4 to 8 and columns 5 to 14, and values of its header."""
+    image = pydicom.dcmread(get_testdata_file("CT_small.dcm", download=False))
+    if values is None:
+        values = np.zeros((24, 30), np.int16)
+        values[4:9, 5:15] = 1000
+    image.Rows, image.Columns = values.shape
+    image.RescaleIntercept, image.PixelSpacing = 0, [1, 1]
+    image.PixelData = values.astype("<i2").tobytes()
+    for tag, value in changed.items():
+        setattr(image, tag, value)
+    image.save_as(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "orientation",
+    [(1, 0, 0, 0, 1, 0), (-1, 0, 0, 0, -1, 0), (0, 1, 0, 1, 0, 0), (1, 0, 0, 0, 0, -1), (0, 1, 0, 0, 0, 1)],
+)
+@pytest.mark.parametrize("spacing", [[1, 1], [1, 2]])
+def test_the_box_of_a_block_in_a_dicom_slice_is_its_own_columns_and_rows(
+    tmp_path: Path, orientation: tuple[int, ...], spacing: list[float]
+) -> None:
+    path = dicom_file(tmp_path / "a.dcm", ImageOrientationPatient=list(orientation), PixelSpacing=spacing)
+    opened = open_image(path, View(window=(500, 1000)))
+    assert opened.shown.box_voxel(bright_box(opened)) == ((5, 4, 0), (15, 9, 1))
+    assert opened.shown.pixel_mm == pytest.approx((1, 1))
+    assert opened.shown.note == "window level 500, width 1000, in radiological convention"
+
+
+def test_a_named_window_is_for_a_ct(tmp_path: Path) -> None:
+    path = dicom_file(tmp_path / "a.dcm")
+    assert open_image(path, View(window="lung")).shown.note.startswith("window lung (level -600, width 1500)")
+    assert open_image(path).shown.window == (40, 400)
+    path = dicom_file(tmp_path / "a.dcm", Modality="MR")
+    with pytest.raises(ValueError, match=r"a\.dcm is not a CT; give --window as LEVEL,WIDTH"):
+        open_image(path, View(window="lung"))
+
+
+@pytest.mark.parametrize("of_bytes", [False, True])
+def test_the_middle_frame_is_shown_or_the_chosen_one(of_bytes: bool) -> None:
+    path = Path(get_testdata_file("SC_rgb_rle_2frame.dcm", download=False))
+    source = path.read_bytes() if of_bytes else path
+    name = "the image" if of_bytes else str(path)
+    middle, first = open_image(source), open_image(source, View(frame=0))
+    assert (middle.shown.note, first.shown.note) == ("frame 1 of 0 to 1", "frame 0 of 0 to 1")
+    assert (first.shown.index, first.shown.count, first.shown.axis) == (0, 2, None)
+    assert first.shown.box_voxel((1, 2, 3, 4)) == ((1, 2, 0), (3, 4, 1))
+    for view, words in (
+        (View(frame=2), "0 to 1"),
+        (View(frame=-1), "0 to 1"),
+        (View("axial"), "is a DICOM file; --slice is for volumes"),
+        (View(window=(40, 400)), "is in colour; --window is for grey values"),
+    ):
+        with pytest.raises(ValueError) as refused:
+            open_image(source, view)
+        assert words in str(refused.value) and str(refused.value).startswith(name)
+
+
+def test_a_folder_with_a_series_is_a_volume(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 500, (10, 24, 30)).astype(np.int16)
+    values[2:5, 4:9, 5:15] = 1000
+    for number, each in enumerate(values):
+        uid = f"1.2.3.{number}"
+        place = [0, 0, 3.0 * number]
+        changed = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "ImagePositionPatient": place}
+        dicom_file(tmp_path / f"{9 - number}.dcm", each, SOPInstanceUID=uid, **changed)
+    opened = open_image(tmp_path, View("coronal", 24 - 5, window=(750, 500)))
+    assert opened.picture.size == (30, 30)  # ten slices of 3 mm
+    assert opened.shown.box_voxel(bright_box(opened)) == ((5, 4, 2), (15, 5, 5))
+    shown = open_image(tmp_path).shown
+    assert shown.note == "axial slice 5 of 0 to 9, window level 40, width 400"  # as a build shows a CT
+    with pytest.raises(ValueError, match="use --slice"):
+        open_image(tmp_path, View(frame=1))
+
+
+def _name_everywhere(path: Path) -> Path:
+    """A DICOM file with a name in each text element that is not needed to read it."""
+    image = pydicom.dcmread(path)
+    for element in image:
+        if element.VR in ("PN", "LO", "SH", "LT", "ST", "UT", "AE") and not element.tag.is_private:
+            element.value = "SECRETNAME"
+    image.PatientName, image.PatientID, image.PatientComments = "SECRETNAME", "SECRETNAME", "SECRETNAME"
+    image.save_as(path)
+    return path
+
+
+def test_no_field_of_a_patient_leaves_a_dicom_file(tmp_path: Path) -> None:
+    path = _name_everywhere(dicom_file(tmp_path / "a.dcm"))
+    assert path.read_bytes().count(b"SECRETNAME") > 5
+    opened = open_image(path)
+    answer = Answer.from_raw(
+        "A <ref>lung</ref><box>(0,0),(500,500)</box>.", opened.picture, shown=opened.shown
+    )
+    assert "SECRETNAME" not in json.dumps(answer.to_json()) + repr(opened.shown) + repr(opened.picture.info)
+    path.write_bytes(path.read_bytes()[:-500])  # cut
+    with pytest.raises(ValueError) as refused:
+        open_image(path)
+    assert "SECRETNAME" not in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["rtplan.dcm", "test-SR.dcm", "rtdose.dcm"])
+def test_dicom_without_a_picture_is_refused_in_one_line(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}.*give") as refused:
+        open_image(get_testdata_file(name, download=False))
+    assert "\n" not in str(refused.value)
+
+
 # --- what is refused ------------------------------------------------------------------------------------------
 
 
@@ -264,7 +379,7 @@ def test_what_is_no_window_is_refused(tmp_path: Path, window: str) -> None:
         (View("axial", 16), "a.nii: axial slice 16 is outside 0 to 15"),
         (View("coronal", -1), "a.nii: coronal slice -1 is outside 0 to 29"),
         (View(index=10**30), "is outside 0 to 15"),
-        (View(frame=0), "a.nii is a volume; --frame is for"),
+        (View(frame=0), "a.nii is a volume; --frame is for a DICOM file"),
         (View(window="lungs"), "CT window 'lungs' is unknown; choose one of lung, "),
     ],
 )
@@ -324,6 +439,10 @@ def _lying(content: bytes) -> bytes:
         ("a.png", b"no picture", "is not a readable image"),
         ("a", b"", "is not a readable image"),
         ("a.zip", b"PK\x03\x04", "is not a readable image"),
+        ("a.dcm", b"", "a.dcm cannot be displayed"),
+        ("a.dcm", b"no DICOM", "a.dcm cannot be displayed"),
+        ("a", bytes(128) + b"DICM", "a cannot be displayed"),
+        ("a", bytes(128) + b"DICM" + b"\xff" * 500, "a cannot be displayed"),
     ],
 )
 def test_damaged_and_hostile_files_are_refused_in_one_line(
@@ -349,6 +468,15 @@ def test_without_the_medical_extra_one_line_says_what_to_install(
         open_image(path)
     assert str(refused.value).startswith(f"{path} needs {package}, which is not installed; ")
     assert '".[medical]"' in str(refused.value)
+
+
+def test_without_pydicom_one_line_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = dicom_file(tmp_path / "a.dcm")
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    with pytest.raises(ValueError, match=r"needs pydicom.*\[medical\]"):
+        open_image(path)
 
 
 def test_names_are_replaced_in_errors(tmp_path: Path) -> None:

@@ -10,8 +10,10 @@ from typing import Any
 import nibabel as nib
 import nrrd
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
+from pydicom.data import get_testdata_file
 
 from bird_hf.demo.callbacks import Callbacks, Upload
 from bird_hf.demo.page import build_page
@@ -143,8 +145,40 @@ def test_the_answer_about_a_slice_holds_the_voxels_of_its_boxes(
     # Both axes of a displayed slice of a volume in RAS+ order are reversed: x from 20 - 5, y from 30 - 9.
     assert document["question_boxes_voxel"] == [[[15, 21, 3], [18, 27, 4]]]
     assert document["question_boxes_mm"] == [[2, 3, 5, 9]]
-    assert document["spans"][0]["boxes_voxel"] == [[[10, 0, 3], [18, 22, 4]]]  # voxel 22: its centre is on the edge
+    assert document["spans"][0]["boxes_voxel"] == [
+        [[10, 0, 3], [18, 22, 4]]
+    ]  # voxel 22: its centre is on the edge
     assert "volume" not in json.dumps(document) and str(tmp_path) not in json.dumps(document)
+
+
+def test_a_frame_of_a_dicom_file_is_chosen() -> None:
+    path = get_testdata_file("SC_rgb_rle_2frame.dcm", download=False)
+    _, upload = received(path)
+    plane, number, note, window = shown_by(callbacks(), upload)
+    assert number == {"visible": True, "label": "Frame", "minimum": 0, "maximum": 1, "value": 1}
+    assert not plane["visible"] and not window["visible"]  # it is in colour
+    assert note["value"] == "frame 1 of 0 to 1"
+    *_, turned = callbacks().turn(upload, "axial", 0, "default")
+    assert turned.shown.note == "frame 0 of 0 to 1"
+
+
+def test_a_ct_has_windows_and_its_patient_is_not_shown(asked: list[Any], tmp_path: Path) -> None:
+    image = pydicom.dcmread(get_testdata_file("CT_small.dcm", download=False))
+    image.PatientName = image.PatientID = image.StudyDescription = image.InstitutionName = "SECRETNAME"
+    image.save_as(tmp_path / "SECRETNAME.dcm")
+    picture, upload = received(tmp_path / "SECRETNAME.dcm")
+    plane, number, note, window = shown_by(callbacks(), upload)
+    assert (plane["visible"], number["visible"], window["visible"]) == (False, False, True)
+    *_, turned = callbacks().turn(upload, "axial", None, "lung")
+    assert turned.shown.note == "window lung (level -600, width 1500), in radiological convention"
+    picture.save(tmp_path / "stored.png")
+    reply = callbacks().ask(str(tmp_path / "stored.png"), None, "vg", "Where?", "", turned)
+    pages = [
+        *map(str, reply),
+        *(each.decode("latin1") for each in downloads_of(reply[2]).values()),
+        str(note),
+    ]
+    assert not any("SECRETNAME" in each for each in pages)
 
 
 def _cut(path: Path) -> None:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from ..data.records import Axis, Modality
 from ..data.sources.dicom.display import ShownDicom, open_dicom_image
+from ..data.sources.dicom.files import is_dicom
 from ..data.sources.volume_files import read_volume
 from ..data.volumes import (
     CT_WINDOWS,
@@ -34,12 +35,12 @@ def open_volume(path: Path, view: View) -> OpenedImage:
     By default the middle axial slice. Raises ValueError if the file cannot be read or has no such slice.
     """
     if view.frame is not None:
-        raise ValueError(f"{path} is a volume; --frame is for DICOM files of several frames, use --slice")
+        raise ValueError(f"{path} is a volume; --frame is for a DICOM file of several frames, use --slice")
     volume = read_volume(path)
     axis = Axis.AXIAL if view.axis is None else Axis(view.axis)
     count = volume.voxels.shape[VOXEL_AXIS[axis]]
     index = _chosen(view.index, count, f"{path}: {axis} slice")
-    low, high, window = _display_range(volume, view.window)
+    low, high, window = _display_range(path, volume, view.window)
     try:
         pixels = to_uint8(slice_at(volume, axis, index), low, high)
     except ValueError as error:
@@ -70,19 +71,50 @@ def _chosen(number: int | None, count: int, name: str) -> int:
     return number
 
 
-def _display_range(volume: Volume, window: str | tuple[float, float] | None) -> tuple[float, float, str]:
+def _display_range(
+    path: Path, volume: Volume, window: str | tuple[float, float] | None
+) -> tuple[float, float, str]:
     """The values displayed as black and as white, and the window in words."""
-    if window is None and (volume.voxels <= _CT_AIR).any():
-        low, high = ct_window(_CT_DEFAULT)
-        return low, high, f"{_named(_CT_DEFAULT)} because values below {_CT_AIR} are those of a CT"
     if window is None:
-        low, high = mr_window(volume.voxels)
-        shown = f"window level {(low + high) / 2:g}, width {high - low:g}"
-        return low, high, f"{shown}: percentiles 0.5 to 99.5 of the foreground"
+        return _default_range(path, volume)
     if isinstance(window, str):
-        return *ct_window(window), _named(window)
+        low, high = ct_window(window)
+        if path.is_dir():
+            _check_is_ct(_a_slice(path).modality, path)
+        return low, high, _named(window)
     level, width = window
-    return level - width / 2, level + width / 2, f"window level {level:g}, width {width:g}"
+    return level - width / 2, level + width / 2, _numbered(level, width)
+
+
+def _default_range(path: Path, volume: Volume) -> tuple[float, float, str]:
+    """The display of a volume without a given window; see `_display_range`."""
+    if path.is_dir():
+        of_file = _a_slice(path)
+        if of_file.modality is Modality.CT and of_file.window is not None:
+            level, width = of_file.window
+            return level - width / 2, level + width / 2, _numbered(level, width)
+    elif (volume.voxels <= _CT_AIR).any():
+        return *ct_window(
+            _CT_DEFAULT
+        ), f"{_named(_CT_DEFAULT)} because values below {_CT_AIR} are those of a CT"
+    low, high = mr_window(volume.voxels)
+    shown = _numbered((low + high) / 2, high - low)
+    return low, high, f"{shown}: percentiles 0.5 to 99.5 of the foreground"
+
+
+def _a_slice(folder: Path) -> ShownDicom:
+    """A slice of the series in a folder, with the window that a build gives it."""
+    return open_dicom_image(next(each for each in sorted(folder.iterdir()) if is_dicom(each)))
+
+
+def _check_is_ct(modality: Modality | None, path: Path) -> None:
+    """Raises ValueError if a named window, which is in HU, does not fit."""
+    if modality is not Modality.CT:
+        raise ValueError(f"{path} is not a CT; give --window as LEVEL,WIDTH in the values of the file")
+
+
+def _numbered(level: float, width: float) -> str:
+    return f"window level {level:g}, width {width:g}"
 
 
 def _named(window: str) -> str:
@@ -118,12 +150,12 @@ def open_dicom(path: Path, view: View) -> OpenedImage:
     shown = open_dicom_image(path, view.frame, _level_width(view.window))
     if view.window is not None and shown.pixels.ndim == 3:
         raise ValueError(f"{path} is in colour; --window is for grey values, leave it out")
-    if named and shown.modality is not Modality.CT:
-        raise ValueError(f"{path} is not a CT; give --window as LEVEL,WIDTH in the values of the file")
+    if named:
+        _check_is_ct(shown.modality, path)
     parts = [f"frame {shown.frame} of 0 to {shown.frames - 1}"] if shown.frames > 1 else []
     if shown.window is not None:
         level, width = shown.window
-        parts.append(_named(str(view.window)) if named else f"window level {level:g}, width {width:g}")
+        parts.append(_named(str(view.window)) if named else _numbered(level, width))
     elif shown.pixels.ndim == 2:
         parts.append("grey values as the file's own lookup table shows them")
     if shown.plane is not None:

@@ -36,6 +36,10 @@ class _Kind(StrEnum):
     SERIES = "/"  # a folder with DICOM files
 
 
+_ENDINGS = {str(kind): kind for kind in (_Kind.DICOM, _Kind.NIFTI_GZ, _Kind.NIFTI, _Kind.NRRD)}
+_ENDINGS |= dict.fromkeys((".dicom", ".ima"), _Kind.DICOM)
+
+
 def open_image(source: ImageSource, view: View | None = None, name: str = "") -> OpenedImage:
     """Open an image file, the bytes of one, a folder with one DICOM series, or a PIL image.
 
@@ -96,14 +100,14 @@ def _kind_of_path(path: Path) -> _Kind:
     """The kind of a file, or of a folder that holds DICOM files; a picture if it cannot be opened."""
     try:
         if path.is_dir():
-            found = any(_kind_of(_head(each)) is _Kind.DICOM for each in path.iterdir() if each.is_file())
+            found = any(_kind_of_path(each) is _Kind.DICOM for each in path.iterdir() if each.is_file())
             return _Kind.SERIES if found else _Kind.PICTURE
         head = _head(path)
     except OSError:
         return _Kind.PICTURE  # its reader says why
     name = path.name.lower()
-    named = [kind for kind in _Kind if kind and name.endswith(kind)]
-    return max(named, key=len) if named else _kind_of(head)
+    named = [kind for ending, kind in _ENDINGS.items() if name.endswith(ending)]
+    return named[0] if named else _kind_of(head)
 
 
 def _head(path: Path) -> bytes:
