@@ -11,8 +11,9 @@ one rule gives all three: reverse both in-plane axes and transpose.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from scipy import ndimage
@@ -22,6 +23,8 @@ from .sides import other_side
 
 MAX_VOXELS = 2**28  # 268 million: a 512 x 512 CT of 1,024 slices
 MAX_SLICE_SIDE = 4096  # pixels; a larger slice means that the voxel spacing is wrong
+MIN_SPACING_MM, MAX_SPACING_MM = 1e-5, 1e5  # the spacing of a header with other values is a mistake
+SAME_GRID_VOXELS = 0.1  # grids that differ by less are the same, up to the rounding of their headers
 SLICE_MIN_AREA = 0.001  # share of a slice; smaller objects are too small to ask about
 
 VOXEL_AXIS = {Axis.SAGITTAL: 0, Axis.CORONAL: 1, Axis.AXIAL: 2}
@@ -34,6 +37,7 @@ CT_WINDOWS: Mapping[str, tuple[float, float]] = {  # name -> (level, width) in H
     "brain": (40.0, 80.0),
     "liver": (60.0, 160.0),
 }
+_LUNG_WORDS = {"lung", "lungs", "nodule", "lobe", "airway", "trachea"}
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,9 @@ def canonical(voxels: np.ndarray, affine: np.ndarray, source: str = "volume") ->
         raise ValueError(f"{source}: shape {voxels.shape} is not a 3-D volume; save one volume per file")
     if voxels.dtype.kind not in "iufb":
         raise ValueError(f"{source}: voxels of type {voxels.dtype} are neither integers nor floats")
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    usual = np.isfinite(affine).all() and MIN_SPACING_MM < spacing.min() <= spacing.max() < MAX_SPACING_MM
+    if not usual or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise ValueError(
             f"{source}: the header's affine is degenerate, so the orientation is unknown; repair it"
         )
@@ -114,6 +120,19 @@ def canonical(voxels: np.ndarray, affine: np.ndarray, source: str = "volume") ->
     voxels = np.ascontiguousarray(nib.orientations.apply_orientation(voxels, turn))
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     return Volume(voxels, (float(spacing[0]), float(spacing[1]), float(spacing[2])), affine, file_affine)
+
+
+def grid_distance(affine: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -> tuple[float, float]:
+    """How far two grids of the same shape are apart, at the corner voxel where it is most: (voxels, millimetres).
+
+    affine, other: (4, 4) voxel index -> RAS+ millimetres. Voxels are those of `affine`, along one of its axes. Both
+    distances are NaN if an affine has a value that is not finite.
+    """
+    corners = np.array([*product(*((0, size - 1) for size in shape), (1,))], float).T  # (4, 8)
+    with np.errstate(all="ignore"):
+        apart_mm = ((other - affine) @ corners)[:3]
+        apart_voxels = np.linalg.solve(affine[:3, :3], apart_mm)
+        return float(np.abs(apart_voxels).max()), float(np.linalg.norm(apart_mm, axis=0).max())
 
 
 def to_uint8(values: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -128,6 +147,13 @@ def ct_window(name: str) -> tuple[float, float]:
         raise ValueError(f"CT window {name!r} is unknown; choose one of {', '.join(CT_WINDOWS)}")
     level, width = CT_WINDOWS[name]
     return level - width / 2, level + width / 2
+
+
+def suited_ct_window(region: str, labels: Iterable[str]) -> str:
+    """The name of the CT window that suits a region and the labels of its objects."""
+    if region in ("brain", "spine"):
+        return {"brain": "brain", "spine": "bone"}[region]
+    return "lung" if _LUNG_WORDS & {word for label in labels for word in label.split()} else "soft tissue"
 
 
 def mr_window(voxels: np.ndarray, percentiles: tuple[float, float] = (0.5, 99.5)) -> tuple[float, float]:
@@ -233,7 +259,11 @@ def masked_slices(
     Objects below `min_area` of the slice are neither present nor absent. Raises ValueError if the label map is not on
     the image's grid.
     """
-    if image.voxels.shape != labels.voxels.shape or not np.allclose(image.affine, labels.affine, atol=0.01):
+    shape = image.voxels.shape
+    if (
+        shape != labels.voxels.shape
+        or not grid_distance(image.affine, labels.affine, shape)[0] < SAME_GRID_VOXELS
+    ):
         raise ValueError(f"{case.case_id}: image and labels are on different grids; resample the labels")
     low, high = display_range(case, image)
     for axis in axes or case.axes:
@@ -253,25 +283,34 @@ def display_range(case: CaseInfo, image: Volume) -> tuple[float, float]:
 def objects_of(
     case: CaseInfo, label_map: np.ndarray, axis: Axis, min_area: float = SLICE_MIN_AREA
 ) -> tuple[tuple[tuple[str, np.ndarray], ...], tuple[str, ...]]:
-    """The masks and the absent names of a label map (H, W) in display orientation.
+    """The masks and the absent names of a label map (H, W) in display orientation."""
+    counts = np.bincount(label_map.ravel().astype(np.int64), minlength=max(case.labels) + 1)
+    least = max(1.0, min_area * label_map.size)
+    masks = tuple(
+        (name, piece)
+        for value, name in case.labels.items()
+        if counts[value] >= least
+        for piece in instances_of(case, name, label_map == value, least)
+    )
+    return masks, absent_names(case, {name for value, name in case.labels.items() if counts[value]}, axis)
+
+
+def instances_of(case: CaseInfo, name: str, mask: np.ndarray, least: float = 1.0) -> list[np.ndarray]:
+    """The mask (H, W) of a name, or if it is a lesion its connected pieces of at least `least` pixels."""
+    return _pieces(mask, least) if name in case.lesions else [mask]
+
+
+def absent_names(case: CaseInfo, seen: set[str], axis: Axis) -> tuple[str, ...]:
+    """The names without a pixel in a slice; none if the labels are not exhaustive. seen: the names with one.
 
     A sagittal slice does not show which side of the body it is from. A name is therefore not reported as absent if
     the same structure of the other side is in the slice, even with too few pixels to be an object.
     """
-    counts = np.bincount(label_map.ravel().astype(np.int64), minlength=max(case.labels) + 1)
-    least = max(1.0, min_area * label_map.size)
-    masks: list[tuple[str, np.ndarray]] = []
-    for value, name in case.labels.items():
-        if counts[value] < least:
-            continue
-        mask = label_map == value
-        masks += [(name, piece) for piece in (_pieces(mask, least) if name in case.lesions else [mask])]
     if not case.exhaustive:
-        return tuple(masks), ()
-    seen = {name for value, name in case.labels.items() if counts[value]}
+        return ()
     if axis is Axis.SAGITTAL:
-        seen |= {other_side(name) for name in seen}
-    return tuple(masks), tuple(name for name in case.labels.values() if name not in seen)
+        seen = seen | {other_side(name) for name in seen}
+    return tuple(name for name in case.labels.values() if name not in seen)
 
 
 def _pieces(mask: np.ndarray, least: float) -> list[np.ndarray]:
