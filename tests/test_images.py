@@ -190,11 +190,23 @@ def test_the_options_choose_a_slice_and_a_window(tmp_path: Path, options: Any, n
     assert open_image(path, read_view(*options)).shown.note.startswith(note)
 
 
+def test_a_volume_with_a_fourth_axis_has_frames(tmp_path: Path) -> None:
+    voxels = np.stack([np.full((16, 12, 9), 100 * number, np.int16) for number in range(4)], axis=-1)
+    path = write_nifti(tmp_path / "a.nii.gz", voxels, np.eye(4))
+    for frame, expected in ((None, 2), (0, 0), (3, 3)):
+        opened = open_image(path, View(frame=frame, window=(150, 300)))
+        assert opened.shown.note.startswith(f"frame {expected} of 0 to 3, axial slice 4 of 0 to 8, window")
+        assert opened.picture.getpixel((0, 0))[0] == 85 * expected
+        assert (opened.shown.to_json()["frame"], opened.shown.to_json()["frames"]) == (expected, 4)
+    with pytest.raises(ValueError, match="frame 4 is outside 0 to 3"):
+        open_image(path, View(frame=4))
+
+
 def test_a_volume_with_the_air_of_a_ct_is_shown_in_a_window_of_soft_tissue(tmp_path: Path) -> None:
     voxels = np.full((16, 16, 3), -1000, np.int16)
     voxels[4:8] = 40
     shown = open_image(write_nifti(tmp_path / "a.nii", voxels, np.eye(4))).shown
-    assert (shown.window, shown.axis, shown.index, shown.count) == ((40, 400), Axis.AXIAL, 1, 3)
+    assert (shown.window, shown.axis, shown.index, shown.slices) == ((40, 400), Axis.AXIAL, 1, 3)
     assert "soft tissue" in shown.note and "CT" in shown.note
 
 
@@ -282,7 +294,7 @@ def test_the_middle_frame_is_shown_or_the_chosen_one(of_bytes: bool) -> None:
     name = "the image" if of_bytes else str(path)
     middle, first = open_image(source), open_image(source, View(frame=0))
     assert (middle.shown.note, first.shown.note) == ("frame 1 of 0 to 1", "frame 0 of 0 to 1")
-    assert (first.shown.index, first.shown.count, first.shown.axis) == (0, 2, None)
+    assert (first.shown.frame, first.shown.frames, first.shown.axis) == (0, 2, None)
     assert first.shown.box_voxel((1, 2, 3, 4)) == ((1, 2, 0), (3, 4, 1))
     for view, words in (
         (View(frame=2), "0 to 1"),
@@ -379,7 +391,7 @@ def test_what_is_no_window_is_refused(tmp_path: Path, window: str) -> None:
         (View("axial", 16), "a.nii: axial slice 16 is outside 0 to 15"),
         (View("coronal", -1), "a.nii: coronal slice -1 is outside 0 to 29"),
         (View(index=10**30), "is outside 0 to 15"),
-        (View(frame=0), "a.nii is a volume; --frame is for a DICOM file"),
+        (View(frame=0), "a.nii is one volume; --frame is for"),
         (View(window="lungs"), "CT window 'lungs' is unknown; choose one of lung, "),
     ],
 )

@@ -50,7 +50,7 @@ def test_json_says_what_is_shown_in_millimetres_and_in_voxels_of_the_file(
         "note": "coronal slice 7 of 0 to 19, window level 250, width 500",
         "axis": "coronal",
         "slice": 7,
-        "count": 20,
+        "slices": 20,
         "window": [250, 500],
         "pixel_mm": [1, pytest.approx(22.5 / 22)],  # 9 slices of 2.5 mm are shown in 22 pixels
     }
@@ -94,7 +94,7 @@ def test_several_questions_about_a_slice_share_its_picture(
     [
         ("scan.nii.gz", ["--slice", "axial:9"], ["scan.nii.gz: axial slice 9 is outside 0 to 8"]),
         ("scan.nii.gz", ["--slice", "axail:3"], ["--slice 'axail:3' is not AXIS:NUMBER, such as axial:72"]),
-        ("scan.nii.gz", ["--frame", "1"], ["is a volume", "--frame is for", "use --slice"]),
+        ("scan.nii.gz", ["--frame", "1"], ["is one volume", "--frame is for", "use --slice"]),
         ("scan.nii.gz", ["--window", "lungs"], ["'lungs' is unknown", "soft tissue"]),
         ("scan.nii.gz", ["--window", "40,0"], ["window 40,0 is not LEVEL,WIDTH"]),
         ("scan.nii.gz", ["--box", "0,0,41,20"], ["x2=41.0", "pixels of a 40x20 image"]),

@@ -62,7 +62,9 @@ Slice = Annotated[
 ]
 Frame = Annotated[
     int | None,
-    typer.Option("--frame", help="Of a DICOM file of several frames, from 0; by default the middle one."),
+    typer.Option(
+        "--frame", help="Of a DICOM file or volume of several frames, from 0; by default the middle one."
+    ),
 ]
 Window = Annotated[
     str | None,
@@ -105,14 +107,12 @@ def ask(
         missing = "IMAGE" if image is None else "QUESTION"
         context.fail(f'Missing argument {missing}; for example bird ask IMAGE.png "Where is the right lung?"')
     images, questions = [image, *(more_images or [])], [question, *(more_questions or [])]
-    pictures = _picture_paths(draw, images, len(images) * len(questions))
+    asked = [(path, text) for path in images for text in questions]
+    pictures = _picture_paths(draw, images, len(asked))
     opened = _opened(images, slice_, frame, window)
     answers = _answers(opened, questions, _asked_box(box, box_unit), model, device, dtype)
-    asked = [(path, text) for path in images for text in questions]
-    documents = [
-        _document(answer, path, picture)
-        for (path, _), answer, picture in zip(asked, answers, pictures, strict=True)
-    ]
+    paths = [path for path, _ in asked]
+    documents = [_document(*each) for each in zip(answers, paths, pictures, strict=True)]
     if as_json:
         typer.echo(json.dumps(documents if len(documents) > 1 else documents[0], ensure_ascii=False))
         return

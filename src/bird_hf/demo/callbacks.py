@@ -91,15 +91,16 @@ class Callbacks:
     def controls(self, upload: Upload | None) -> tuple[Any, ...]:
         """A new image -> updates of (plane, number, note), which are hidden where they do not apply."""
         shown = upload.shown if upload else Shown()
-        several = shown.index is not None and shown.count > 1
-        kind = "Frame" if shown.axis is None else "Slice"
-        number: dict[str, Any] = (
-            {"minimum": 0, "maximum": shown.count - 1, "value": shown.index} if several else {}
+        kind, at, count = (
+            ("Frame", shown.frame, shown.frames)
+            if shown.axis is None
+            else ("Slice", shown.index, shown.slices)
         )
+        number: dict[str, Any] = {"minimum": 0, "maximum": count - 1, "value": at} if count > 1 else {}
         note = html.escape(shown.note)
         return (
             gr.update(visible=shown.axis is not None, **({"value": str(shown.axis)} if shown.axis else {})),
-            gr.update(visible=several, label=kind, **number),
+            gr.update(visible=count > 1, label=kind, **number),
             gr.update(visible=bool(note), value=note),
         )
 
@@ -188,11 +189,11 @@ def _read(stored: str) -> Image.Image:
 
 def _view(shown: Shown, plane: str, number: float | None, window: str) -> View:
     """The view that the page's controls ask for, of a file of which `shown` is shown."""
-    wanted = None if number is None or shown.index is None else int(number)
+    wanted = None if number is None else int(number)
     chosen = None if window == DEFAULT_WINDOW else window
-    if shown.axis is None:
-        return View(frame=wanted, window=chosen)
-    return View(axis=plane, index=wanted, window=chosen)
+    if shown.axis is not None:
+        return View(plane, wanted, shown.frame, chosen)
+    return View(frame=wanted if shown.frames > 1 else None, window=chosen)
 
 
 def _checked_box(text: str, image_wh: tuple[int, int]) -> str:

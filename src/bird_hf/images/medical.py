@@ -11,6 +11,7 @@ from ..data.records import Axis, Modality
 from ..data.sources.dicom.display import ShownDicom, open_dicom_image
 from ..data.sources.dicom.files import is_dicom
 from ..data.sources.volume_files import read_volume
+from ..data.sources.volume_headers import read_volume_header
 from ..data.volumes import (
     CT_WINDOWS,
     VOXEL_AXIS,
@@ -32,11 +33,11 @@ _CT_DEFAULT = "soft tissue"
 def open_volume(path: Path, view: View) -> OpenedImage:
     """A slice of a NIfTI or NRRD file, or of a folder with one DICOM series, in radiological convention.
 
-    By default the middle axial slice. Raises ValueError if the file cannot be read or has no such slice.
+    By default the middle axial slice, and of a fourth axis the middle frame. Raises ValueError if the file cannot be
+    read or has no such slice.
     """
-    if view.frame is not None:
-        raise ValueError(f"{path} is a volume; --frame is for a DICOM file of several frames, use --slice")
-    volume = read_volume(path)
+    frame, frames = _channel(path, view.frame)
+    volume = read_volume(path, frame)
     axis = Axis.AXIAL if view.axis is None else Axis(view.axis)
     count = volume.voxels.shape[VOXEL_AXIS[axis]]
     index = _chosen(view.index, count, f"{path}: {axis} slice")
@@ -50,16 +51,29 @@ def open_volume(path: Path, view: View) -> OpenedImage:
         raise ValueError(
             f"{path}: {axis} slices are {width}x{height} pixels; sides must be at least {MIN_SIDE_PX}"
         )
+    of_frames = "" if frame is None else f"frame {frame} of 0 to {frames - 1}, "
     shown = Shown(
-        note=f"{axis} slice {index} of 0 to {count - 1}, {window}",
+        note=f"{of_frames}{axis} slice {index} of 0 to {count - 1}, {window}",
         axis=axis,
         index=index,
-        count=count,
+        slices=count,
+        frame=frame,
+        frames=frames,
         window=((low + high) / 2, high - low),
         pixel_mm=_pixel_mm(volume, axis, (width, height)),
         voxel_of_pixel=_voxel_of_pixel(volume, axis, index),
     )
     return OpenedImage(Image.fromarray(pixels).convert("RGB"), shown)
+
+
+def _channel(path: Path, frame: int | None) -> tuple[int | None, int]:
+    """The channel of a volume with a fourth axis, None without one, and how many there are."""
+    channels = 1 if path.is_dir() else read_volume_header(path).channels
+    if channels > 1:
+        return _chosen(frame, channels, f"{path}: frame"), channels
+    if frame is not None:
+        raise ValueError(f"{path} is one volume; --frame is for files of several frames, use --slice")
+    return None, 1
 
 
 def _chosen(number: int | None, count: int, name: str) -> int:
@@ -162,8 +176,8 @@ def open_dicom(path: Path, view: View) -> OpenedImage:
         parts.append("in radiological convention")
     facts = Shown(
         note=", ".join(parts) or "in the colours of the file",
-        index=shown.frame if shown.frames > 1 else None,
-        count=shown.frames,
+        frame=shown.frame if shown.frames > 1 else None,
+        frames=shown.frames,
         window=shown.window,
         pixel_mm=shown.spacing_mm,
         voxel_of_pixel=_stored_of_pixel(shown),

@@ -21,8 +21,9 @@ class View:
     """Which picture of a file to show; by default the middle axial slice, the middle frame, and a stated window.
 
     axis: the plane of a volume's slice: axial, coronal or sagittal. index: the slice, counted from 0 at the patient's
-    left, back or feet. frame: the frame of a DICOM file, counted from 0. window: a name of `volumes.CT_WINDOWS`, or
-    (level, width) in the values of the file. Raises ValueError if the axis or the window is none.
+    left, back or feet. frame: the frame of a DICOM file, or the channel of a volume that has a fourth axis, counted
+    from 0. window: a name of `volumes.CT_WINDOWS`, or (level, width) in the values of the file. Raises ValueError if
+    the axis or the window is none.
     """
 
     axis: Axis | str | None = None
@@ -96,17 +97,19 @@ class Shown:
     """What of a file is shown, and where its pixels lie.
 
     note: the same in words, without anything that the file says about a patient; "" for a plain upright picture.
-    axis: the plane of a volume's slice. index: the slice or frame, counted from 0, of `count`; None if there is one
-    picture only. window: the (level, width) of grey values. pixel_mm: width and height of a pixel of the picture, if it
-    is known. voxel_of_pixel: (4, 4) pixels (x, y, z, 1) of the picture -> voxel indices (i, j, k, 1) in the order in
-    which the file stores them, whole indices being the centres of voxels; z is in slices, 0 on this slice. None if the
-    file is not a volume.
+    axis: the plane of a volume's slice, and index: its number of `slices`, counted from 0; None if it is not a volume.
+    frame: the number of `frames`, if the file has several. window: the (level, width) of grey values. pixel_mm: width
+    and height of a pixel of the picture, if it is known. voxel_of_pixel: (4, 4) pixels (x, y, z, 1) of the picture ->
+    voxel indices (i, j, k, 1) in the order in which the file stores them, whole indices being the centres of voxels; z
+    is in slices, 0 on this slice. None if the file has no voxels.
     """
 
     note: str = ""
     axis: Axis | None = None
     index: int | None = None
-    count: int = 1
+    slices: int = 1
+    frame: int | None = None
+    frames: int = 1
     window: tuple[float, float] | None = None
     pixel_mm: tuple[float, float] | None = None
     voxel_of_pixel: np.ndarray | None = None
@@ -138,11 +141,13 @@ class Shown:
 
     def to_json(self) -> dict[str, Any]:
         """The facts as `bird ask --json` shows them: what is known of note, axis, slice, frame, window, pixel_mm."""
-        number = {"frame" if self.axis is None else "slice": self.index, "count": self.count}
         facts = {
             "note": self.note,
             "axis": None if self.axis is None else str(self.axis),
-            **(number if self.index is not None else {}),
+            "slice": self.index,
+            "slices": None if self.index is None else self.slices,
+            "frame": self.frame,
+            "frames": None if self.frame is None else self.frames,
             "window": None if self.window is None else list(self.window),
             "pixel_mm": None if self.pixel_mm is None else list(self.pixel_mm),
         }
