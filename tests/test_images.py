@@ -440,13 +440,16 @@ def _lying(content: bytes) -> bytes:
         ("a.nii", b"", "cannot be read as NIfTI"),
         ("a.nii", _nifti()[:400], "cannot be read as NIfTI"),  # cut
         ("a.nii.gz", gzip.compress(_nifti())[:60], "cannot be read as NIfTI"),
-        ("a.nii.gz", _nifti(), "cannot be read as NIfTI"),  # not compressed
         ("a.nii", _lying(_nifti()), "more than the limit"),
         ("a.nii.gz", gzip.compress(_lying(_nifti())), "more than the limit"),
         ("a.nii", _unplaced(_nifti()), "the header has no orientation"),
         ("a.nii", _nifti((3, 4, 9)), "a.nii: axial slices are 3x4 pixels; sides must be at least 8"),
         ("a.nrrd", b"NRRD0004\ntype: uint8\n", "a.nrrd"),
-        ("a.nrrd", b"NRRD0004\ntype: uint8\ndimension: 3\nsizes: 9 9 9\nencoding: raw\n\n", "anatomical"),
+        (
+            "a.nrrd",
+            b"NRRD0004\ntype: uint8\ndimension: 3\nsizes: 9 9 9\nencoding: raw\n\n" + bytes(729),
+            "anatomical",
+        ),
         ("a.nrrd", b"no volume", "cannot be read as NRRD"),
         ("a.png", b"no picture", "is not a readable image"),
         ("a", b"", "is not a readable image"),
