@@ -81,7 +81,7 @@ LYING = [3, 600, 600, 600, 1, 1, 1, 1]
         # Sizes that lie.
         ("v.nii", nifti_bytes(setting(dim=BIG)), "more than the limit"),
         ("v.nii", nifti_bytes(setting(dim=LYING)), "is it complete"),
-        ("v.nii.gz", gzip.compress(nifti_bytes(setting(dim=LYING))), "is it complete"),
+        ("v.nii.gz", gzip.compress(nifti_bytes(setting(dim=LYING)), mtime=0), "is it complete"),
         ("v.nii", nifti_bytes(setting(dim=[3, -4, 5, 6, 1, 1, 1, 1])), "no voxels|is it complete"),
         ("v.nii", nifti_bytes(setting(dim=[2, 4, 30, 1, 1, 1, 1, 1])), "not a 3-D volume"),
         ("v.nii", nifti_bytes(setting(dim=[5, 2, 5, 3, 2, 2, 1, 1])), "not a 3-D volume"),
@@ -89,7 +89,7 @@ LYING = [3, 600, 600, 600, 1, 1, 1, 1]
         ("v.nrrd", nrrd_bytes(sizes="600 600 600"), "is it complete"),
         (
             "v.nrrd",
-            nrrd_bytes(gzip.compress(bytes(240)), sizes="600 600 600", encoding="gz"),
+            nrrd_bytes(gzip.compress(bytes(240), mtime=0), sizes="600 600 600", encoding="gz"),
             "is it complete",
         ),
         ("v.nrrd", nrrd_bytes(bz2.compress(bytes(240)), sizes="40 50 60", encoding="bz2"), "is it complete"),
@@ -132,13 +132,13 @@ def test_a_hostile_file_is_refused_in_one_line(tmp_path: Path, name: str, conten
     ("name", "content"),
     [
         ("v.nii", nifti_bytes()),
-        ("v.nii", gzip.compress(nifti_bytes())),  # packed, whatever its name
+        ("v.nii", gzip.compress(nifti_bytes(), mtime=0)),  # packed, whatever its name
         ("v.nii.gz", nifti_bytes()),  # not packed, whatever its name
-        ("v.nii.gz", gzip.compress(nifti_bytes(setting(dim=[5, 4, 5, 6, 1, 1, 1, 1])))),
+        ("v.nii.gz", gzip.compress(nifti_bytes(setting(dim=[5, 4, 5, 6, 1, 1, 1, 1])), mtime=0)),
         ("v.nrrd", nrrd_bytes()),
         ("v.nrrd", nrrd_bytes(end="\r\n")),
         ("v.nrrd", nrrd_bytes(patient().astype(">i2").tobytes("F"), endian="big")),
-        ("v.nrrd", nrrd_bytes(gzip.compress(patient().tobytes("F")), encoding="gzip")),
+        ("v.nrrd", nrrd_bytes(gzip.compress(patient().tobytes("F"), mtime=0), encoding="gzip")),
         ("v.nrrd", nrrd_bytes(bz2.compress(patient().tobytes("F")), encoding="bzip2")),
         ("v.nrrd", nrrd_bytes(" ".join(map(str, patient().ravel("F"))).encode(), encoding="ascii")),
         (
@@ -187,11 +187,11 @@ EXTENDED = struct.pack("<ii", -16, 4)  # an extension that reaches to the end of
 def test_what_unpacks_larger_than_its_header_says_is_not_unpacked(tmp_path: Path, kind: str) -> None:
     zeros = bytes(2**26)
     if kind == "nifti":
-        path, content = tmp_path / "v.nii.gz", gzip.compress(nifti_bytes(tail=zeros), 1)
+        path, content = tmp_path / "v.nii.gz", gzip.compress(nifti_bytes(tail=zeros), 1, mtime=0)
     elif kind == "extension":
         whole = nifti_bytes(setting(vox_offset=352 + 16))
         whole = whole[:348] + b"\1\0\0\0" + EXTENDED + bytes(8) + whole[352:] + zeros
-        path, content = tmp_path / "v.nii.gz", gzip.compress(whole, 1)
+        path, content = tmp_path / "v.nii.gz", gzip.compress(whole, 1, mtime=0)
     else:
         pack = gzip.compress if kind.endswith("gzip") else bz2.compress
         packed = pack(patient().tobytes("F") + zeros, 1)
@@ -223,7 +223,7 @@ def test_of_a_volume_with_channels_one_is_kept_in_memory(tmp_path: Path, kind: s
 
 
 def test_a_broken_checksum_is_found(tmp_path: Path) -> None:
-    packed = bytearray(gzip.compress(nifti_bytes()))
+    packed = bytearray(gzip.compress(nifti_bytes(), mtime=0))
     packed[-5] ^= 1
     (tmp_path / "v.nii.gz").write_bytes(bytes(packed))
     with pytest.raises(ValueError, match="is it complete"):

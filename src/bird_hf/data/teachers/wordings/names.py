@@ -14,9 +14,9 @@ Part = Literal["train", "held_out", "all"]
 
 _SYLLABLES = (
     "ba", "bre", "ca", "chi", "clo", "cu", "da", "de", "dri", "fa", "fi", "flo", "ga", "gle", "gu", "ha", "hy", "in",
-    "ka", "kre", "la", "li", "lo", "ma", "me", "mo", "na", "ne", "no", "or", "pa", "phe", "pli", "pro", "qua", "ra", "re",
-    "ro", "sa", "ser", "sta", "stre", "sy", "ta", "the", "ti", "tro", "tu", "um", "va", "ve", "vo", "wa", "we", "xe",
-    "ya", "zo",
+    "ka", "kre", "la", "li", "lo", "ma", "me", "mo", "na", "ne", "no", "or", "pa", "phe", "pli", "pro", "qua", "ra",
+    "re", "ro", "sa", "ser", "sta", "stre", "sy", "ta", "the", "ti", "tro", "tu", "um", "va", "ve", "vo", "wa", "we",
+    "xe", "ya", "zo",
 )  # fmt: skip
 _WORD_ENDS = (
     "",
