@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from bird_hf.data.build import pipeline as building
+from bird_hf.data.build import reading
 from bird_hf.data.records import Axis, ImageInfo, ImageName, MaskedImage, Modality
 from bird_hf.data.sources.base import Candidate
 
@@ -90,8 +91,8 @@ def build_once(
     `put` puts the made-up source in the build's way.
     """
     source = MadeUp(count)
-    put(building, "open_source", lambda path: source)
-    put(building, "_opened", lambda path: source)
+    put(building, "opened", lambda path, modality: source)
+    put(reading, "_opened", lambda path, modality: source)
     put(building, "fingerprint", lambda path: "made up")
     with tempfile.TemporaryDirectory() as folder:
         start, start_cpu = time.perf_counter(), time.process_time()

@@ -26,8 +26,8 @@ from bird_hf.inference import (
     ask,
     load,
     span_json,
-    tagged_question,
 )
+from bird_hf.questions import tagged_question
 
 BOX = Box(0.1, 0.2, 0.3, 0.4)
 TAGS = "<box>(100,200),(300,400)</box>"

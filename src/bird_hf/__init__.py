@@ -24,7 +24,10 @@ if _TYPE_CHECKING:
     from .hub.image_processing_bird import BirdImageProcessor
     from .hub.modeling_bird import BirdForConditionalGeneration, BirdModel
     from .hub.processing_bird import BirdProcessor
-    from .inference import Answer, GroundingModel, Query, ask, load
+    from .images.open import open_image
+    from .images.view import View
+    from .inference import Answer, GroundingModel, ask, load
+    from .questions import Query
     from .repository_folders import metric
 
 __version__ = "0.1.0"
@@ -42,15 +45,20 @@ __all__ = [
     "GroundingModel",
     "Query",
     "Span",
+    "View",
     "ask",
     "load",
     "metric",
+    "open_image",
     "read",
     "write",
 ]
 
 _PUBLIC_NAMES = {
-    "inference": ("Answer", "GroundingModel", "Query", "ask", "load"),
+    "inference": ("Answer", "GroundingModel", "ask", "load"),
+    "questions": ("Query",),
+    "images.open": ("open_image",),
+    "images.view": ("View",),
     "hub.boxes": ("Box",),
     "hub.grounding": ("GroundedText", "Span", "read", "write"),
     "hub.configuration_bird": ("BirdConfig", "BirdVisionConfig"),

@@ -1,4 +1,4 @@
-"""Draw boxes on images: the model's solid and labelled, the reference's dashed; write PNG files."""
+"""Draw boxes and outlines on images: the model's solid and labelled, the reference's dashed; write PNG files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+import numpy as np
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from .atomic_writes import replacing_file
 from .hub.boxes import Box
@@ -38,6 +39,20 @@ def draw_spans(image: Image.Image, spans: Sequence[Span], reference: Sequence[Sp
             pen.rectangle(_inside(box, canvas.size), outline=colour, width=3)
             _label(pen, span.phrase, box, canvas.size, colour)
     return canvas
+
+
+def draw_outlines(image: Image.Image, masks: Sequence[np.ndarray | None]) -> Image.Image:
+    """Returns a copy of `image` (RGB) with the outlines of masks (H, W) bool, in the colours of as many spans."""
+    pixels = np.array(image.convert("RGB"))
+    for number, mask in enumerate(masks):
+        if mask is None:
+            continue
+        fitted = Image.fromarray(mask).resize(image.size, Image.Resampling.NEAREST)
+        inside = np.pad(np.asarray(fitted, bool), 1)
+        core = inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:]
+        colour = ImageColor.getrgb(MODEL_COLOURS[number % len(MODEL_COLOURS)])
+        pixels[inside[1:-1, 1:-1] & ~core] = colour
+    return Image.fromarray(pixels)
 
 
 def data_uri(image: Image.Image) -> str:

@@ -13,7 +13,6 @@ runs them in batches. The command line, the demo and the predictions use the sam
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -26,50 +25,23 @@ from PIL import Image
 from .checkpoint.load import find_checkpoint, load_checkpoint
 from .draw import draw_spans
 from .hub.boxes import Box
-from .hub.grounding import GroundedText, Issue, Span, read, write
-from .hub.pixels import open_image, rgb_image
+from .hub.grounding import GroundedText, Issue, Span, read
+from .hub.pixels import rgb_image
+from .images.open import ImageSource
+from .images.view import Shown, View
 from .progress import progress_bar
+from .questions import PixelBox, Query
 from .remarks import NameRemarks
 
 if TYPE_CHECKING:
     from .hub.modeling_bird import BirdForConditionalGeneration
     from .hub.processing_bird import BirdProcessor
 
-ImageSource = str | os.PathLike[str] | bytes | Image.Image
-PixelBox = tuple[float, float, float, float]
-
 MAX_NEW_TOKENS = 128  # two boxes and a long name take about 70
 DTYPES = ("float32", "bfloat16", "float16")
 _CACHED_MODELS = 2
 _NO_QUESTION = GroundedText("", ())
-# The words of a question that its box is written behind: "What is this?", "Describe this region.", not "this image".
-_POINTING = re.compile(
-    r"\bthis(?: (?:region|structure|object|area))?\b(?! (?:image|picture|scan|slice)\b)", re.IGNORECASE
-)
-
-
-@dataclass(frozen=True)
-class Query:
-    """One question as the model reads it, with its image; None if the question has no image.
-
-    `question` may hold `<ref>` and `<box>` tags. `Query.about` makes a query from plain words and a box.
-    """
-
-    question: str
-    image: Image.Image | None
-
-    @classmethod
-    def about(cls, image: ImageSource, question: str, box: Box | Sequence[float] | None = None) -> Query:
-        """A query from an image (file, bytes or PIL image), plain words, and a box that the words refer to.
-
-        box: a `Box`, or half-open pixel corners (x1, y1, x2, y2) of the upright image.
-        Raises ValueError if the image cannot be read, the question is empty, or the box is not inside the image.
-        """
-        picture = rgb_image(image) if isinstance(image, Image.Image) else open_image(image)
-        if box is not None and not isinstance(box, Box):
-            check_pixels(box, "for fractions of the image use bird_hf.Box(x1, y1, x2, y2)")
-            box = Box.from_pixels(box, picture.size)
-        return cls(tagged_question(question, box), picture)
+_PLAIN = Shown()
 
 
 @dataclass(frozen=True)
@@ -84,6 +56,7 @@ class Answer:
     remarks: what to know about the names in question and answer; see `bird_hf.remarks`.
     question: the words of the question, with the phrases that point at a box.
     model: the checkpoint that answered, as it was named.
+    shown: what of its file the image is, such as a slice of a volume; None if it is not known.
     """
 
     text: str
@@ -94,6 +67,7 @@ class Answer:
     remarks: tuple[str, ...] = ()
     question: GroundedText = _NO_QUESTION
     model: str = ""
+    shown: Shown | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def from_raw(cls, raw: str, image: Image.Image | None = None, **fields: Any) -> Answer:
@@ -118,13 +92,19 @@ class Answer:
         return tuple(box.to_pixels(size) for box in self.boxes)
 
     def to_json(self) -> dict[str, Any]:
-        """The document that `bird ask --json` prints, as a dict; boxes in the unit frame and in pixels."""
+        """The document that `bird ask --json` prints, as a dict; boxes in the unit frame and in pixels.
+
+        If the image is a slice, a frame or a turned photograph, "shown" says which; boxes are then also in millimetres
+        and in voxels of the file, where they are known.
+        """
         size = self._asked_image().size
         asked = self.question.boxes
+        shown = self.shown or _PLAIN
+        facts = {"shown": shown.to_json(), **shown.boxes_json(asked, size, "question_")} if shown.note else {}
         return {
             "text": self.text,
             "raw": self.raw,
-            "spans": [span_json(span, size) for span in self.spans],
+            "spans": [span_json(span, size) | shown.boxes_json(span.boxes, size) for span in self.spans],
             "issues": [str(issue) for issue in self.issues],
             "remarks": list(self.remarks),
             "question": self.question.text,
@@ -132,6 +112,7 @@ class Answer:
             "question_boxes_px": [list(box.to_pixels(size)) for box in asked],
             "image_wh": list(size),
             "model": self.model,
+            **facts,
         }
 
     def draw(self, reference: Sequence[Span] = ()) -> Image.Image:
@@ -173,9 +154,10 @@ class GroundingModel:
         question: str,
         box: Box | Sequence[float] | None = None,
         max_new_tokens: int = MAX_NEW_TOKENS,
+        view: View | None = None,
     ) -> Answer:
         """Ask one question about an image; see `Query.about` for the arguments and errors."""
-        (answer,) = self.answers([Query.about(image, question, box)], max_new_tokens=max_new_tokens)
+        (answer,) = self.answers([Query.about(image, question, box, view)], max_new_tokens=max_new_tokens)
         return answer
 
     def answers(
@@ -197,7 +179,8 @@ class GroundingModel:
     def _answer(self, raw: str, query: Query, image: Image.Image | None) -> Answer:
         question = read(query.question)
         remarks = self._name_remarks.remarks(question, read(raw))
-        return Answer.from_raw(raw, image, remarks=remarks, question=question, model=self.name)
+        fields = {"remarks": remarks, "question": question, "model": self.name, "shown": query.shown}
+        return Answer.from_raw(raw, image, **fields)
 
     @torch.inference_mode()
     def generate(
@@ -256,21 +239,23 @@ def ask(
     box: Box | Sequence[float] | None = None,
     model: str | os.PathLike[str] | GroundingModel = "bird",
     max_new_tokens: int = MAX_NEW_TOKENS,
+    view: View | None = None,
 ) -> Answer:
     """Ask a question about an image.
 
     Args:
-        image: an image file, the bytes of one, or a PIL image.
+        image: a picture, DICOM, NIfTI or NRRD file, the bytes of one, a folder with one DICOM series, or a PIL image.
         question: for example "Where is the right lung?".
         box: the region that the question is about ("What is this?"), as a `Box` or as half-open pixel corners
-            (x1, y1, x2, y2) of the upright image.
+            (x1, y1, x2, y2) of the picture that is shown, which is upright.
         model: a checkpoint folder, a hub repository OWNER/NAME, or a loaded `GroundingModel`. The last two named
             checkpoints stay loaded; one whose files have changed is loaded again.
         max_new_tokens: the largest number of tokens in the answer.
+        view: which slice or frame of a volume or DICOM file is shown, and with which window; see `View`.
 
     Raises ValueError, in one line, if the image, the question, the box or the checkpoint cannot be used.
     """
-    query = Query.about(image, question, box)
+    query = Query.about(image, question, box, view)
     if isinstance(model, GroundingModel):
         name = model.name
     else:
@@ -316,52 +301,6 @@ def _check_dtype(name: str | torch.dtype) -> torch.dtype:
     return dtype
 
 
-def tagged_question(question: str, box: Box | None = None) -> str:
-    """A question as the model reads it: the box follows "this ...", or " this region" is added at the end.
-
-    Raises ValueError if the question is empty.
-    """
-    question = question.strip()
-    if not question:
-        raise ValueError('the question is empty; ask something, such as "Where is the right lung?"')
-    if box is None:
-        return question
-    if not _POINTING.search(question):
-        question += " this region"
-    return _POINTING.sub(lambda found: _boxed(found.group(), box), question, count=1)
-
-
-def read_box_px(text: str, name: str = "box") -> PixelBox:
-    """The four numbers of "x1,y1,x2,y2". Raises ValueError, calling the text `name`, if it is anything else."""
-    try:
-        x1, y1, x2, y2 = (float(part) for part in text.split(","))
-    except ValueError:
-        example = "such as 10,20,110,90"
-        raise ValueError(f"{name} {text!r} is not four numbers x1,y1,x2,y2 in pixels, {example}") from None
-    return x1, y1, x2, y2
-
-
-def read_box_unit(text: str, name: str = "box") -> Box:
-    """The `Box` of "x1,y1,x2,y2" in fractions of the image.
-
-    Raises ValueError, calling the text `name`, if it is not a box.
-    """
-    try:
-        return Box(*(float(part) for part in text.split(",")))
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"{name} {text!r} is not a box: four fractions x1,y1,x2,y2 with 0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1, "
-            "such as 0.1,0.2,0.5,0.9"
-        ) from error
-
-
-def check_pixels(xyxy: Sequence[float], remedy: str) -> None:
-    """Raises ValueError, ending in `remedy`, if corners seem to be fractions of the image: none is above 1."""
-    if all(0 <= value <= 1 for value in xyxy):
-        shown = ",".join(f"{value:g}" for value in xyxy)
-        raise ValueError(f"box {shown}: boxes are in pixels; {remedy}")
-
-
 def span_json(span: Span, image_wh: tuple[int, int]) -> dict[str, Any]:
     """A span as `bird ask --json` shows it, with its boxes in the unit frame and in pixels."""
     return {
@@ -388,7 +327,3 @@ def _conversation(query: Query) -> list[dict[str, Any]]:
     if query.image is not None:
         content.insert(0, {"type": "image", "image": query.image})
     return [{"role": "user", "content": content}]
-
-
-def _boxed(phrase: str, box: Box) -> str:
-    return write(phrase, [Span(phrase, 0, len(phrase), (box,))])

@@ -15,7 +15,8 @@ from .checkpoint.load import copy_code
 from .data.embedded.sample_set import write_sample
 from .draw import captioned, contact_sheet, save_png
 from .hub.grounding import GroundedText, read
-from .inference import Answer, Query, load
+from .inference import Answer, load
+from .questions import Query
 
 if TYPE_CHECKING:
     from datasets import Dataset

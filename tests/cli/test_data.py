@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from functools import partial
 from pathlib import Path
@@ -41,7 +42,12 @@ def bird(run_bird, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 def test_a_file_goes_in_is_looked_at_and_comes_out_again(bird, tmp_path):
     code, out, _ = bird("import", "VG_test.json", "--images", "images")
     assert (code, out) == (0, "vg: 1 test\nchat: 1 test\n")
-    assert sorted(path.name for path in Path("med-grit").iterdir()) == ["README.md", "data", "original"]
+    assert sorted(path.name for path in Path("med-grit").iterdir()) == [
+        "README.md",
+        "data",
+        "left_out.csv",
+        "original",
+    ]
     code, out, _ = bird("audit", "med-grit")
     assert code == 0 and "covers_all: 1\n" in out and "tiny: 0\n" in out and out.endswith("audit.html\n")
     assert (tmp_path / "audit.html").is_file()
@@ -56,9 +62,25 @@ def test_a_file_goes_in_is_looked_at_and_comes_out_again(bird, tmp_path):
 def test_an_import_says_in_a_line_a_reason_what_it_left_out(bird):
     Path("VG_test.json").write_text(json.dumps([*ENTRIES, ENTRIES[0] | {"id": "ct_none"}]))
     code, out, _ = bird("import", "VG_test.json", "--images", "images")
-    rows, last = out.rsplit("\n", 2)[:2]
-    assert (code, rows) == (0, "vg: 1 test\nchat: 1 test")
-    assert last.startswith("left out, missing_image: 1, first VG_test.json, entry 2: image ")
+    lines = out.splitlines()
+    assert (code, lines[:2]) == (0, ["vg: 1 test", "chat: 1 test"])
+    assert lines[2].startswith("left out, missing_image: 1, first VG_test.json, entry 2: image ")
+    assert lines[3].startswith("left out: ct_none, missing_image (VG_test.json, entry 2: image ")
+    assert lines[3].endswith(": Put ID.png into the folder of --images.")
+    assert lines[4:] == [f"left out: see {Path('med-grit/left_out.csv').resolve()}"]
+
+
+def test_an_import_of_which_nothing_is_left_writes_the_list_alone(bird):
+    broken = [{"id": "=ct_none", "conversations": []}, 7, ENTRIES[0] | {"id": "ct_\udcff"}]
+    Path("VG_test.json").write_text(json.dumps(broken))
+    code, out, err = bird("import", "VG_test.json", "--images", "images")
+    assert (code, out) == (2, "") and "no turns that can be imported" in err
+    assert err.splitlines()[-1].endswith(f"all are in {Path('med-grit/left_out.csv').resolve()}")
+    assert [path.name for path in Path("med-grit").iterdir()] == ["left_out.csv"]
+    with Path("med-grit/left_out.csv").open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image"] for row in rows] == ["'=ct_none", "", "ct_\\udcff"]
+    assert all(row["what_to_do"] and "VG_test.json, entry" in row["detail"] for row in rows)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +89,13 @@ def test_an_import_says_in_a_line_a_reason_what_it_left_out(bird):
         (["import", "no.json", "--images", "images"], "no.json: no such file"),
         (["import", "VG_test.json", "--images", "nowhere"], "nowhere is not a folder"),
         (["export", "nowhere", "--out", "back"], "nowhere is not a Med-GRIT folder"),
+        (["export", "nowhere", "--to", "coco", "--out", "back"], "nowhere is not a Med-GRIT folder"),
+        (["export", "images", "--to", "coco", "--out", "images"], "exists and is not empty"),
+        (
+            ["build", "nowhere", "--teacher", "openai", "--model", "m", "--turns", "9"],
+            "--turns is of the teacher templates",
+        ),
+        (["build", "nowhere", "--modality", "mri"], "'mri' is not a valid Modality; use one of ct, mr"),
         (["stats", "nowhere"], "nowhere is not a Med-GRIT folder"),
         (["audit", "nowhere"], "nowhere is not a Med-GRIT folder"),
         (["audit", "nowhere", "--out", "audit.pdf"], "give a name that ends in .html"),

@@ -35,6 +35,17 @@ def test_arrays_are_turned_as_the_picture_is(exif):
 
 
 @pytest.mark.parametrize("exif", EXIF)
+def test_a_tiff_has_the_frame_of_its_stored_pixels(exif):
+    # Pillow announces the upright size of a TIFF, and the stored size of all other files.
+    stored = np.random.default_rng(exif).integers(0, 256, (12, 20, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(stored).save(buffer, "TIFF", tiffinfo={0x0112: exif})
+    frame = frame_of(buffer.getvalue())
+    assert frame == Frame(exif, (20, 12))
+    assert np.array_equal(frame.upright(stored), np.asarray(open_image(buffer.getvalue())))
+
+
+@pytest.mark.parametrize("exif", EXIF)
 def test_boxes_and_points_are_turned_as_the_pixels_are(exif):
     frame = Frame(exif, (20, 12))
     mask = np.zeros((12, 20), bool)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import shutil
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from bird_hf.data.folder.publish import image_cell, png_bytes, publish, rows_of
 from bird_hf.data.folder.shards import write_shards
@@ -185,6 +187,76 @@ def test_an_image_that_cannot_be_the_rows_is_refused(build, folder, own_images, 
     with pytest.raises(ValueError, match=message) as error:
         build("test", folder, images_dir=images)
     assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+# --- images with an EXIF orientation --------------------------------------------------------------------------
+
+
+def exif_header(exif: int) -> Image.Exif:
+    header = Image.Exif()
+    header[0x0112] = exif
+    return header
+
+
+def photograph(exif: int, wh: tuple[int, int], kind: str) -> tuple[bytes, np.ndarray]:
+    """An image file with an EXIF orientation, and its upright pixels by Pillow's own function."""
+    stored = np.random.default_rng(exif).integers(0, 256, (wh[1], wh[0]), dtype=np.uint8)
+    files = {}
+    for name, options in (("PNG", {"exif": exif_header(exif)}), ("TIFF", {"tiffinfo": {0x0112: exif}})):
+        stream = io.BytesIO()
+        Image.fromarray(stored).save(stream, name, **options)
+        files[name] = stream
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(files["PNG"])))
+    return files[kind].getvalue(), upright
+
+
+def test_joined_images_are_upright_whatever_their_exif_orientation(build, tmp_path):
+    (row,) = rows_of(DIALOGUES[1], None)[Task.VISUAL_GROUNDING][:1]
+    rows, shown = [], {}
+    images = tmp_path / "images"
+    images.mkdir()
+    for exif, wh, kind in product(range(1, 9), [(24, 16), (20, 20)], ["PNG", "TIFF"]):
+        image_id = f"{exif}-{wh[0]}-{kind}"
+        content, upright = photograph(exif, wh, kind)
+        (images / f"{image_id}.png").write_bytes(content)
+        size = [upright.shape[1], upright.shape[0]]
+        rows += [row | {"image_id": image_id, "image_wh": size}] * 2
+        shown[image_id] = upright
+    write_shards(rows, tmp_path / "turned" / "data" / "vg", "test", 1)
+    built = build("test", tmp_path / "turned", images_dir=images)
+    raw = built.cast_column("image", datasets.Image(decode=False))
+    assert len(built) == 2 * len(shown) == 64
+    for decoded, cell in zip(built, raw, strict=True):
+        upright = shown[decoded["image_id"]]
+        assert np.array_equal(np.asarray(decoded["image"]), upright)
+        if cell["image"]["bytes"] is not None:  # read without `datasets`, whose versions differ in this
+            assert np.array_equal(np.asarray(Image.open(io.BytesIO(cell["image"]["bytes"]))), upright)
+        else:
+            assert decoded["image_id"].startswith("1-")
+
+
+@pytest.mark.parametrize("wh", [(24, 16), (48, 32)], ids=["stored", "larger"])
+def test_a_joined_image_is_compared_by_its_upright_size(build, tmp_path, wh):
+    changed = folder_of(tmp_path, image_id="a", image_wh=list(wh))
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "a.png").write_bytes(photograph(6, (24, 16), "PNG")[0])  # 16 x 24 upright
+    with pytest.raises(ImageNotJoinedError, match=r"a.png has \((16, 24|24, 16)\) pixels, and its row says"):
+        build("test", changed, images_dir=images)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
+def test_a_turned_image_of_any_mode_is_handed_out(build, tmp_path, mode):
+    changed = folder_of(tmp_path, image_id="a", image_wh=[16, 24])
+    images = tmp_path / "images"
+    images.mkdir()
+    grey = Image.new("L", (24, 16), 30)
+    picture = Image.new("I;16", (24, 16), 3000) if mode == "I;16" else grey.convert(mode)
+    kind, options = (
+        ("TIFF", {"tiffinfo": {0x0112: 6}}) if mode == "CMYK" else ("PNG", {"exif": exif_header(6)})
+    )
+    picture.save(images / "a.png", kind, **options)
+    assert build("test", changed, images_dir=images)["image"][0].size == (16, 24)
 
 
 # --- wrong folders --------------------------------------------------------------------------------------------

@@ -17,9 +17,10 @@ from bird_hf.data.volumes import (
     objects_of,
     slice_at,
     to_uint8,
+    voxel_of_display,
 )
 
-from .marked_volume import patient
+from .marked_volume import patient, stored
 
 
 def test_an_oblique_volume_keeps_its_spacing_and_nearest_axes() -> None:
@@ -59,6 +60,39 @@ def test_an_unknown_plane_or_slice_is_refused() -> None:
         slice_at(volume, Axis.AXIAL, 6)
     with pytest.raises(ValueError, match="not a plane"):
         slice_at(volume, Axis.PLANAR, 0)
+
+
+@pytest.mark.parametrize("axis", [Axis.AXIAL, Axis.CORONAL, Axis.SAGITTAL])
+@pytest.mark.parametrize("signs", [(1, 1, 1), (-1, 1, -1)])
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_a_displayed_pixel_leads_back_to_its_voxel_in_the_file(order, signs, axis) -> None:
+    voxels, affine = stored(order, signs)  # 1 x 2 x 3 mm, so that every slice is stretched
+    numbered = np.arange(voxels.size).reshape(voxels.shape)
+    volume = canonical(numbered, affine)
+    shown = label_slice_at(volume, axis, 2)
+    to_voxel = voxel_of_display(volume, axis, 2)
+    to_file = np.linalg.inv(volume.file_affine) @ volume.affine
+    for y, x in np.ndindex(*shown.shape):
+        centre = to_voxel @ (
+            x + 0.5 + 1e-6,
+            y + 0.5 + 1e-6,
+            0,
+            1,
+        )  # of a centre on an edge, `nearest` takes the later
+        assert volume.voxels[tuple(np.rint(centre[:3]).astype(int))] == shown[y, x]
+        assert numbered[tuple(np.rint((to_file @ centre)[:3]).astype(int))] == shown[y, x]
+
+
+@pytest.mark.parametrize("axis", [Axis.AXIAL, Axis.CORONAL, Axis.SAGITTAL])
+def test_the_corners_of_a_displayed_slice_are_the_outer_edges_of_its_voxels(axis) -> None:
+    volume = canonical(*stored((1, 2, 0), (-1, -1, 1)))
+    height, width = slice_at(volume, axis, 1).shape
+    to_voxel = voxel_of_display(volume, axis, 1)
+    first, last = (to_voxel @ (x, y, 0, 1) for x, y in ((0, 0), (width, height)))
+    normal = {Axis.SAGITTAL: 0, Axis.CORONAL: 1, Axis.AXIAL: 2}[axis]
+    for i, length in enumerate(volume.voxels.shape):
+        expected = (1, 1) if i == normal else (length - 0.5, -0.5)
+        assert (first[i], last[i]) == pytest.approx(expected)
 
 
 def test_ct_windows_are_the_stated_ones() -> None:

@@ -19,7 +19,8 @@ from bird_hf.demo.examples import ExampleImage, ExampleQuestion
 from bird_hf.draw import MODEL_COLOURS, draw_spans
 from bird_hf.hub.boxes import Box
 from bird_hf.hub.grounding import Span, read
-from bird_hf.inference import Answer, GroundingModel, tagged_question
+from bird_hf.inference import Answer, GroundingModel
+from bird_hf.questions import tagged_question
 
 from .page_content import (
     EXAMPLE,

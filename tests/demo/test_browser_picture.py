@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
@@ -267,3 +268,38 @@ def test_an_answer_is_saved_as_png_json_and_coco(example: Page, tmp_path: Path) 
 
 def test_each_question_stands_alone_says_the_page(scripted: Page) -> None:
     assert "Each question stands alone" in scripted.all("#introduction")[0].text
+
+
+def test_a_slice_of_a_volume_is_chosen_and_asked_about(
+    example: Page, model: ScriptedModel, tmp_path: Path
+) -> None:
+    voxels = np.random.default_rng(0).integers(0, 500, (40, 30, 20)).astype(np.int16)
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / "scan.nii.gz")
+
+    def shown(note: str) -> bool:
+        return any(note in each.text for each in example.all("#shown"))
+
+    example.upload(tmp_path / "scan.nii.gz")
+    example.until(lambda: example.image_wh() == (40, 30), "the middle axial slice")
+    example.until(
+        lambda: "axial slice 10 of 0 to 19" in "".join(each.text for each in example.all("#shown")),
+        "its note",
+    )
+    example.settle()
+    (coronal,) = example.all("#plane input[value=coronal]")
+    coronal.click()
+    example.until(lambda: example.image_wh() == (40, 20), "the middle coronal slice")
+    example.until(lambda: shown("coronal slice 15 of 0 to 29"), "its note")
+    example.settle()
+    (number,) = example.all("#number input[type=number]")
+    number.send_keys(Keys.CONTROL + "a")
+    number.send_keys("3" + Keys.ENTER + Keys.TAB)
+    example.until(
+        lambda: "coronal slice 3 of 0 to 29" in example.all("#shown")[0].text, "the note of slice 3"
+    )
+    ask(example)
+    example.click("#examples button")
+    example.until(lambda: example.image_wh() == WH, "an example")
+    example.until(
+        lambda: not any(each.is_displayed() for each in example.all("#number, #plane, #shown")), "no slice"
+    )

@@ -135,8 +135,9 @@ def test_remarks_on_the_answer_are_shown(asked: list[Any], stored: str) -> None:
 def test_an_upload_is_read_and_the_last_answer_goes(tmp_path: Path) -> None:
     path = tmp_path / "deep.png"
     Image.fromarray(np.arange(640, dtype=np.uint16).reshape(20, 32) * 100).save(path)
-    upload, chosen, box, image, *reply = callbacks().receive(path.read_bytes())
-    assert (upload, chosen, box, tuple(reply)) == (None, None, "", NO_ANSWER)
+    file, chosen, box, image, *reply, upload = callbacks().receive(str(path))
+    assert (file, chosen, box, tuple(reply)) == (None, None, "", NO_ANSWER)
+    assert (upload.path, upload.shown.note) == (str(path), "")
     assert (image.mode, image.size) == ("RGB", (32, 20))
 
 
@@ -148,8 +149,10 @@ def test_an_upload_is_read_and_the_last_answer_goes(tmp_path: Path) -> None:
         ((ROOT / "docs/pictures/coordinates.png").read_bytes()[:5000], "damaged or truncated"),
     ],
 )
-def test_what_is_no_image_is_said_in_one_line(content: bytes, complaint: str) -> None:
-    *_, box, image, message, answer = callbacks().receive(content)
+def test_what_is_no_image_is_said_in_one_line(content: bytes, complaint: str, tmp_path: Path) -> None:
+    (tmp_path / "upload.png").write_bytes(content)
+    *_, box, image, message, answer, upload = callbacks().receive(str(tmp_path / "upload.png"))
+    assert upload is None
     assert complaint in words(message)
     assert (box, image, answer) == ("", None, no_answer().answer)
     assert callbacks().show(image, box) is None
@@ -162,8 +165,8 @@ def test_a_new_image_is_shown_with_the_box_of_the_question(stored: str) -> None:
 
 
 def test_an_example_brings_its_question() -> None:
-    chosen, task, question, box, image, *reply = callbacks().choose(select(0))
-    assert (chosen, task, question, box) == (0, "vg", "Locate the tumor.", "")
+    chosen, task, question, box, image, *reply, upload = callbacks().choose(select(0))
+    assert (chosen, task, question, box, upload) == (0, "vg", "Locate the tumor.", "", None)
     assert image is EXAMPLE.image and tuple(reply) == NO_ANSWER
 
 

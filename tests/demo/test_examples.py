@@ -11,7 +11,7 @@ from bird_hf.data.records import SINGLE_TASKS
 from bird_hf.demo.callbacks import REGION_TASKS
 from bird_hf.demo.examples import read_examples
 from bird_hf.hub.boxes import Box
-from bird_hf.inference import tagged_question
+from bird_hf.questions import tagged_question
 
 pytestmark = pytest.mark.slow
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,15 +13,26 @@ from .options import JsonOption, ModelOption
 
 if TYPE_CHECKING:
     from ..hub.boxes import Box
+    from ..images.view import OpenedImage
     from ..inference import Answer
 
 
-Image = Annotated[Path | None, typer.Argument(help="An image file.", show_default=False)]
+Image = Annotated[
+    Path | None,
+    typer.Argument(
+        help="A picture (PNG, JPEG, ...), DICOM, NIfTI or NRRD file, or a folder with one DICOM series.",
+        show_default=False,
+    ),
+]
 Question = Annotated[
     str | None, typer.Argument(help='For example "Where is the right lung?"', show_default=False)
 ]
 PixelBox = Annotated[
-    str | None, typer.Option("--box", help="x1,y1,x2,y2 in pixels: the region that the question is about.")
+    str | None,
+    typer.Option(
+        "--box",
+        help="The region of the question: x1,y1,x2,y2 in pixels of the (upright) picture that is shown.",
+    ),
 ]
 UnitBox = Annotated[
     str | None, typer.Option("--box-unit", help="The same in fractions of the image's width and height.")
@@ -43,6 +53,26 @@ Picture = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="cpu (the default), cuda, cuda:1, mps.")]
 Dtype = Annotated[str | None, typer.Option(help="float32 (the default), bfloat16, float16.")]
+Slice = Annotated[
+    str | None,
+    typer.Option(
+        "--slice",
+        help="Of a volume: axial:72, coronal:10, sagittal:8, or 72 (axial); from 0, by default the middle one.",
+    ),
+]
+Frame = Annotated[
+    int | None,
+    typer.Option(
+        "--frame", help="Of a DICOM file or volume of several frames, from 0; by default the middle one."
+    ),
+]
+Window = Annotated[
+    str | None,
+    typer.Option(
+        "--window",
+        help='Of grey values: lung, mediastinum, "soft tissue", bone, brain or liver of a CT, or LEVEL,WIDTH.',
+    ),
+]
 Names = Annotated[
     bool, typer.Option("--names", help="List the names that the model knows, by modality; asks nothing.")
 ]
@@ -61,6 +91,9 @@ def ask(
     draw: Picture = None,
     device: Device = None,
     dtype: Dtype = None,
+    slice_: Slice = None,
+    frame: Frame = None,
+    window: Window = None,
     names: Names = False,
 ) -> None:
     """Ask a question about an image; prints the answer and its boxes in pixels.
@@ -74,13 +107,12 @@ def ask(
         missing = "IMAGE" if image is None else "QUESTION"
         context.fail(f'Missing argument {missing}; for example bird ask IMAGE.png "Where is the right lung?"')
     images, questions = [image, *(more_images or [])], [question, *(more_questions or [])]
-    pictures = _picture_paths(draw, images, len(images) * len(questions))
-    answers = _answers(images, questions, _asked_box(box, box_unit), model, device, dtype)
     asked = [(path, text) for path in images for text in questions]
-    documents = [
-        _document(answer, path, picture)
-        for (path, _), answer, picture in zip(asked, answers, pictures, strict=True)
-    ]
+    pictures = _picture_paths(draw, images, len(asked))
+    opened = _opened(images, slice_, frame, window)
+    answers = _answers(opened, questions, _asked_box(box, box_unit), model, device, dtype)
+    paths = [path for path, _ in asked]
+    documents = [_document(*each) for each in zip(answers, paths, pictures, strict=True)]
     if as_json:
         typer.echo(json.dumps(documents if len(documents) > 1 else documents[0], ensure_ascii=False))
         return
@@ -91,7 +123,7 @@ def ask(
 
 
 def _asked_box(px: str | None, unit: str | None) -> Box | Sequence[float] | None:
-    from ..inference import check_pixels, read_box_px, read_box_unit
+    from ..questions import check_pixels, read_box_px, read_box_unit
 
     if px is not None and unit is not None:
         raise ValueError("--box and --box-unit give the same box in two ways; give one of them")
@@ -119,8 +151,18 @@ def _picture_paths(draw: Path | None, images: Sequence[Path], count: int) -> lis
     return [*paths]
 
 
+def _opened(
+    images: Sequence[Path], slice_text: str | None, frame: int | None, window: str | None
+) -> list[OpenedImage]:
+    from ..images.open import open_image
+    from ..images.view import read_view
+
+    view = read_view(slice_text, frame, window)
+    return [open_image(path, view) for path in images]
+
+
 def _answers(
-    images: Sequence[Path],
+    images: Sequence[OpenedImage],
     questions: Sequence[str],
     box: Box | Sequence[float] | None,
     model: Path,
@@ -128,17 +170,10 @@ def _answers(
     dtype: str | None,
 ) -> list[Answer]:
     """The answers to every question about the first image, then about the next."""
-    from ..inference import Query, load
+    from ..inference import load
+    from ..questions import Query
 
-    queries = []
-    for path in images:
-        first = Query.about(path, questions[0], box)
-        queries.append(first)
-        assert first.image is not None
-        others = (Query.about(first.image, question, box) for question in questions[1:])
-        queries += [
-            replace(query, image=first.image) for query in others
-        ]  # one object: features are computed once
+    queries = [Query.about(image, question, box) for image in images for question in questions]
     return load(model, device, dtype).answers(queries, progress=len(queries) > 1)
 
 
@@ -160,6 +195,8 @@ def _print_answer(document: dict[str, Any]) -> None:
     for span in document["spans"]:
         for corners in span["boxes_px"]:
             typer.echo(f"  {span['phrase']}: " + ",".join(f"{value:.0f}" for value in corners))
+    if "shown" in document:
+        typer.echo(f"  shown: {document['shown']['note']}")
     for remark in document["remarks"]:
         typer.echo(f"  remark: {remark}")
     if "drawing" in document:

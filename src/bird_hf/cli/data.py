@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -29,6 +30,18 @@ Pixels = Annotated[
 Wordings = Annotated[
     Literal["plain", "varied"],
     typer.Option(help="Templates' questions in the training split; the test split has the plain ones."),
+]
+ChatModel = Annotated[str | None, typer.Option(help="The chat model; set OPENAI_API_KEY to its key.")]
+Endpoint = Annotated[str | None, typer.Option(help="Endpoint of the chat model, if not OpenAI's.")]
+Masks = Annotated[bool, typer.Option("--masks", help="Add the column masks: outlines as COCO run lengths.")]
+Turns = Annotated[
+    int | None, typer.Option(min=1, help="Most questions per image, of templates; by default about 5.")
+]
+Limit = Annotated[int, typer.Option(min=1, help="Largest number of images.")]
+Workers = Annotated[int, typer.Option(min=0, help="Processes that read images; 0 is one per core.")]
+ImageModality = Annotated[
+    str | None,
+    typer.Option("--modality", help="Of the images, if the source does not say it: ct, mr, x_ray, ..."),
 ]
 Price = Annotated[float, typer.Option(min=0, help="Of a million tokens, for the costs of --dry-run.")]
 _SUBSETS = ",".join(map(str, SIZES))
@@ -69,10 +82,10 @@ def data_build(
     src: BuildSource,
     out: OutFolder = Path("med-grit"),
     teacher: Teacher = "templates",
-    model: Annotated[str | None, typer.Option(help="The chat model; set OPENAI_API_KEY to its key.")] = None,
-    base_url: Annotated[str | None, typer.Option(help="Endpoint of the chat model, if not OpenAI's.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Largest number of images.")] = 60_000,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that read images; 0 is one per core.")] = 0,
+    model: ChatModel = None,
+    base_url: Endpoint = None,
+    limit: Limit = 60_000,
+    workers: Workers = 0,
     engine: Annotated[str, typer.Option(help="processes, or ray: at RAY_ADDRESS, else local.")] = "processes",
     seed: Annotated[int, typer.Option(min=0, help="Seed of sampling, split and dialogues.")] = 0,
     pixels: Pixels = None,
@@ -82,26 +95,49 @@ def data_build(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count the chat model's tokens.")] = False,
     prompt_price: Price = 0.0,
     reply_price: Price = 0.0,
+    modality: ImageModality = None,
+    masks: Masks = False,
+    turns: Turns = None,
 ) -> None:
     """Build Med-GRIT from images and masks. Run the same command again to continue a stopped build."""
     from ..data.build.pipeline import BuildSettings, build
-    from ..data.build.publish import drop_table, image_table
+    from ..data.build.publish import drop_table, image_table, left_out_count
     from ..data.build.review_files import read_review
     from ..data.teachers.open import open_teacher
 
     sizes, rejected = read_sizes(subsets), read_review(out / "review").turns
-    words = open_teacher(teacher, seed, out / ".build" / "replies", model, base_url, batch, rejected)
+    words = open_teacher(teacher, seed, out / ".build" / "replies", model, base_url, batch, rejected, turns)
     settings = BuildSettings(limit, seed, words.name, pixels=pixels, subsets=sizes, wordings=wordings)
-    workers = workers or os.cpu_count() or 1
+    settings = replace(settings, modality=_modality(modality), masks=masks, turns=turns)
     if dry_run:
         from ..data.build.costs import as_table, estimate_build
 
-        found = estimate_build(src, out, settings, workers, words, engine)
-        typer.echo(as_table(found, prompt_price, reply_price))
-        return
-    manifest = build(src, out, settings, workers, words, engine)
+        found = estimate_build(src, out, settings, _count(workers), words, engine)
+        return typer.echo(as_table(found, prompt_price, reply_price))
+    manifest = build(src, out, settings, _count(workers), words, engine)
     typer.echo(f"{image_table(manifest)}\n\n{drop_table(manifest)}\n")
     _echo_rows(manifest["rows"])
+    _echo_left_out(out, left_out_count(manifest["dropped"]))
+
+
+@data_app.command("check")
+def data_check(
+    src: BuildSource,
+    out: OutFolder = Path("check"),
+    limit: Limit = 60_000,
+    workers: Workers = 0,
+    modality: ImageModality = None,
+) -> None:
+    """Say what a build would take and leave out, and draw six images with their marks; nothing is built."""
+    from ..data.build.pipeline import BuildSettings
+    from ..data.build.publish import drop_table, left_out_count
+    from ..reports.check import PICTURE, write_check
+
+    settings = BuildSettings(limit, modality=_modality(modality))
+    found = write_check(src, out, settings, _count(workers))
+    typer.echo(f"{found.taken}\n\n{drop_table({'dropped': found.dropped})}\n")
+    _echo_left_out(out, left_out_count(found.dropped))
+    typer.echo(str(out / PICTURE))
 
 
 @data_app.command("review")
@@ -129,14 +165,21 @@ def data_import(
         str | None, typer.Option(help="train, validation or test, for files whose names hold none.")
     ] = None,
     pixels: Annotated[bool, typer.Option(help="Whether rows hold the images.")] = True,
+    orientation: Annotated[
+        Literal["stored", "upright"] | None,
+        typer.Option(help="The pixels that boxes of images with an EXIF orientation were made on."),
+    ] = None,
 ) -> None:
     """Convert original Med-GRIT files (VG, RO, GC, MII) and their images; broken entries are skipped and counted."""
+    from ..data.frames import Orientation
     from ..data.original.importer import import_original
 
-    imported = import_original(src, images, out, split, pixels)
+    made_on = Orientation(orientation) if orientation else None
+    imported = import_original(src, images, out, split, pixels, made_on)
     _echo_rows(imported.rows)
     for line in imported.left_out_lines():
         typer.echo(line)
+    _echo_left_out(out, sum(imported.left_out.values()))
 
 
 @data_app.command("export")
@@ -144,8 +187,18 @@ def data_export(
     data: Annotated[Path, typer.Argument(help="A Med-GRIT folder.")],
     out: OutFolder,
     images: Annotated[bool, typer.Option(help="Whether to write the images too.")] = True,
+    to: Annotated[
+        Literal["original", "coco"],
+        typer.Option(help="original: Med-GRIT files as published; coco: instances_SPLIT.json."),
+    ] = "original",
 ) -> None:
-    """Convert a Med-GRIT folder to original Med-GRIT files and images, in a new folder."""
+    """Convert a Med-GRIT folder to original Med-GRIT files, or to COCO, and images, in a new folder."""
+    if to == "coco":
+        from ..data.folder.coco import export_coco
+
+        for name, boxes in export_coco(data, out, images).items():
+            typer.echo(f"{out / name}: {boxes} boxes")
+        return
     from ..data.original.exporter import export_original
 
     for name, turns in export_original(data, out, images).items():
@@ -198,3 +251,23 @@ def _echo_rows(rows: Mapping[str, Mapping[str, int]]) -> None:
     """Print the number of rows per config and split, one line per config."""
     for task, counts in rows.items():
         typer.echo(f"{task}: " + ", ".join(f"{count} {split}" for split, count in counts.items()))
+
+
+def _echo_left_out(out: Path, count: int) -> None:
+    """Print the first images that were left out, with what to do, and the file that holds all."""
+    from ..data.folder.left_out import LEFT_OUT, left_out_lines
+
+    for line in left_out_lines(out / LEFT_OUT, count):
+        typer.echo(line)
+
+
+def _modality(name: str | None) -> str | None:
+    """The name of a modality as rows have it. Raises ValueError, with the known ones, if it is unknown."""
+    from ..data.records import Modality
+
+    return None if name is None else Modality(name).value
+
+
+def _count(workers: int) -> int:
+    """The number of processes of --workers."""
+    return workers or os.cpu_count() or 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -32,7 +33,24 @@ def record_of(image: MaskedImage, min_area: float = 0.0) -> ImageRecord:
     """
     height, width = image.pixels.shape[:2]
     seen: Counter[str] = Counter()
-    instances = []
+    instances = [instance for instance, _ in _outlined(image, min_area, seen)]
+    for label, box in image.boxes:
+        if box.area >= min_area:
+            instances.append(Instance(_instance_id(label, seen), label, box, box.area))
+    instances += [Instance(_instance_id(label, seen), label, None, 0.0) for label in image.absent]
+    return ImageRecord(image.info, (width, height), tuple(instances))
+
+
+def outlines_of(image: MaskedImage, min_area: float = 0.0) -> dict[str, np.ndarray]:
+    """Instance id -> mask (H, W) bool, of the instances of `record_of` that have a mask."""
+    return {instance.instance_id: mask for instance, mask in _outlined(image, min_area, Counter())}
+
+
+def _outlined(
+    image: MaskedImage, min_area: float, seen: Counter[str]
+) -> Iterator[tuple[Instance, np.ndarray]]:
+    """Yield the instances that have a mask, with it."""
+    height, width = image.pixels.shape[:2]
     for label, mask in image.masks:
         if mask.shape != (height, width):
             raise ValueError(
@@ -41,12 +59,7 @@ def record_of(image: MaskedImage, min_area: float = 0.0) -> ImageRecord:
         area = float(np.count_nonzero(mask)) / mask.size
         if area == 0 or area < min_area:
             continue
-        instances.append(Instance(_instance_id(label, seen), label, box_of(mask), area))
-    for label, box in image.boxes:
-        if box.area >= min_area:
-            instances.append(Instance(_instance_id(label, seen), label, box, box.area))
-    instances += [Instance(_instance_id(label, seen), label, None, 0.0) for label in image.absent]
-    return ImageRecord(image.info, (width, height), tuple(instances))
+        yield Instance(_instance_id(label, seen), label, box_of(mask), area), mask
 
 
 def _instance_id(label: str, seen: Counter[str]) -> str:

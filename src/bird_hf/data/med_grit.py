@@ -11,12 +11,16 @@ As a class, for later versions:
     builder.download_and_prepare()
     test = builder.as_dataset(split="test")
 
+Joined images are handed out upright, whatever their EXIF orientation and the version of `datasets`: boxes are fractions
+of the upright image.
+
 If the rows carry their pixels, versions from 4.7 on need neither: `load_dataset("med-grit", "vg")`.
 The same file is in `src/bird_hf/data` and in `dataset_scripts`.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import Iterator
@@ -26,6 +30,7 @@ from typing import Any
 
 import datasets
 import PIL.Image
+import PIL.ImageOps
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets.exceptions import DatasetGenerationError
@@ -42,6 +47,8 @@ _JOINED = ("image_id", "image", "image_wh")
 # A file name, never a path: no separator, no drive, no leading dot, no control character.
 _PLAIN_STEM = re.compile(r"[^./\\:\x00-\x1f][^/\\:\x00-\x1f]*")
 _ROWS_PER_BATCH = 64
+_EXIF_ORIENTATION = 0x0112
+_PNG_MODES = ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")
 
 
 class ImageNotJoinedError(DatasetGenerationError, ValueError):
@@ -126,7 +133,14 @@ class MedGrit(datasets.ArrowBasedBuilder):
     def _join_images(self, table: pa.Table) -> pa.Table:
         """The same rows; those without pixels get the paths of the user's files."""
         rows = table.select(_JOINED).to_pylist()
-        images = pa.array([self._image(**row) for row in rows], type=datasets.Image.pa_type)
+        last: tuple[Any, Any] = (None, None)  # adjacent rows often have the same image
+        cells = []
+        for row in rows:
+            key = (row["image_id"], row["image_wh"]) if row["image"] is None else None
+            if key is None or last[0] != key:
+                last = (key, self._image(**row))
+            cells.append(last[1])
+        images = pa.array(cells, type=datasets.Image.pa_type)
         joined = table.set_column(table.column_names.index("image"), "image", images)
         return joined.replace_schema_metadata(None)  # 3.6 cannot read the metadata of newer versions
 
@@ -137,19 +151,25 @@ class MedGrit(datasets.ArrowBasedBuilder):
             return image
         if self.config.images_dir is None:
             return None  # a path in the row itself is never opened
-        return {"bytes": None, "path": str(self._own_image(image_id, tuple(image_wh)))}
+        return self._own_image(image_id, tuple(image_wh))
 
-    def _own_image(self, image_id: str, image_wh: tuple[int, ...]) -> Path:
-        """The user's file of an image. Files of another size are refused, because boxes are fractions of the image."""
+    def _own_image(self, image_id: str, image_wh: tuple[int, ...]) -> dict[str, Any]:
+        """The user's image: its path, or the bytes of an upright PNG if the file is not upright.
+
+        Files of another upright size are refused, because boxes are fractions of the image.
+        """
         if not _PLAIN_STEM.fullmatch(image_id or ""):
             raise ImageNotJoinedError(
                 f"image_id {image_id!r} is not a plain file name; this row cannot be trusted"
             )
         path = Path(os.path.abspath(self.config.images_dir), f"{image_id}.png")
         try:
-            with PIL.Image.open(path) as picture:
-                size = picture.size
-        except (OSError, PIL.Image.DecompressionBombError) as error:
+            # As a stream: given a path, Pillow 12 maps a plain TIFF into memory and turns it wrongly.
+            with path.open("rb") as stream, PIL.Image.open(stream) as picture:
+                sizes = (picture.size, picture.size[::-1])
+                # Only for a picture of the right size, because the header of a PNG ends behind its pixels.
+                size, turned = _upright(picture) if image_wh in sizes else (picture.size, None)
+        except (OSError, SyntaxError, PIL.Image.DecompressionBombError) as error:
             raise ImageNotJoinedError(
                 f"{path} is missing or cannot be read ({type(error).__name__}); images_dir must contain every image"
             ) from error
@@ -157,7 +177,22 @@ class MedGrit(datasets.ArrowBasedBuilder):
             raise ImageNotJoinedError(
                 f"{path} has {size} pixels, and its row says {image_wh}; it is a different image"
             )
-        return path
+        return {"bytes": turned, "path": str(path) if turned is None else path.name}
+
+
+def _upright(picture: PIL.Image.Image) -> tuple[tuple[int, int], bytes | None]:
+    """The upright size of an opened picture, and the bytes of an upright PNG if its file is not upright."""
+    exif = picture.getexif().get(_EXIF_ORIENTATION, 1)
+    if exif not in range(2, 9):
+        return picture.size, None
+    picture.load()  # newer versions of Pillow turn a TIFF here, and then there is nothing left to turn
+    upright = PIL.ImageOps.exif_transpose(picture)
+    if upright.mode not in _PNG_MODES:
+        upright = upright.convert("RGB")
+    upright.info.clear()
+    buffer = io.BytesIO()
+    upright.save(buffer, "PNG")
+    return upright.size, buffer.getvalue()
 
 
 def _features_of(shard: Path) -> datasets.Features:

@@ -11,8 +11,9 @@ one rule gives all three: reverse both in-plane axes and transpose.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from scipy import ndimage
@@ -22,6 +23,8 @@ from .sides import other_side
 
 MAX_VOXELS = 2**28  # 268 million: a 512 x 512 CT of 1,024 slices
 MAX_SLICE_SIDE = 4096  # pixels; a larger slice means that the voxel spacing is wrong
+MIN_SPACING_MM, MAX_SPACING_MM = 1e-5, 1e5  # the spacing of a header with other values is a mistake
+SAME_GRID_VOXELS = 0.1  # grids that differ by less are the same, up to the rounding of their headers
 SLICE_MIN_AREA = 0.001  # share of a slice; smaller objects are too small to ask about
 
 VOXEL_AXIS = {Axis.SAGITTAL: 0, Axis.CORONAL: 1, Axis.AXIAL: 2}
@@ -34,18 +37,22 @@ CT_WINDOWS: Mapping[str, tuple[float, float]] = {  # name -> (level, width) in H
     "brain": (40.0, 80.0),
     "liver": (60.0, 160.0),
 }
+_LUNG_WORDS = {"lung", "lungs", "nodule", "lobe", "airway", "trachea"}
 
 
 @dataclass(frozen=True)
 class Volume:
     """voxels: (X, Y, Z), RAS+ (x to the patient's right, y to the front, z to the head), any real dtype.
 
-    spacing_mm: (3,) size of a voxel along its own axes. affine: (4, 4) voxel index -> RAS+ millimetres.
+    spacing_mm: (3,) size of a voxel along its own axes. affine: (4, 4) voxel index -> RAS+ millimetres; whole indices
+    are the centres of voxels. file_affine: (4, 4) the same for the indices of the file, in the order in which it stores
+    its voxels; so `inv(file_affine) @ affine` maps an index of `voxels` to an index of the file. None if there is none.
     """
 
     voxels: np.ndarray
     spacing_mm: tuple[float, float, float]
     affine: np.ndarray
+    file_affine: np.ndarray | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,15 +109,31 @@ def canonical(voxels: np.ndarray, affine: np.ndarray, source: str = "volume") ->
         raise ValueError(f"{source}: shape {voxels.shape} is not a 3-D volume; save one volume per file")
     if voxels.dtype.kind not in "iufb":
         raise ValueError(f"{source}: voxels of type {voxels.dtype} are neither integers nor floats")
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+    with np.errstate(all="ignore"):
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    usual = np.isfinite(affine).all() and MIN_SPACING_MM < spacing.min() <= spacing.max() < MAX_SPACING_MM
+    if not usual or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise ValueError(
             f"{source}: the header's affine is degenerate, so the orientation is unknown; repair it"
         )
     turn = nib.orientations.io_orientation(affine)
-    affine = affine @ nib.orientations.inv_ornt_aff(turn, voxels.shape)
+    file_affine, affine = affine, affine @ nib.orientations.inv_ornt_aff(turn, voxels.shape)
     voxels = np.ascontiguousarray(nib.orientations.apply_orientation(voxels, turn))
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    return Volume(voxels, (float(spacing[0]), float(spacing[1]), float(spacing[2])), affine)
+    return Volume(voxels, (float(spacing[0]), float(spacing[1]), float(spacing[2])), affine, file_affine)
+
+
+def grid_distance(affine: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -> tuple[float, float]:
+    """How far two grids of the same shape are apart, at the corner voxel where it is most: (voxels, millimetres).
+
+    affine, other: (4, 4) voxel index -> RAS+ millimetres. Voxels are those of `affine`, along one of its axes. Both
+    distances are NaN if an affine has a value that is not finite.
+    """
+    corners = np.array([*product(*((0, size - 1) for size in shape), (1,))], float).T  # (4, 8)
+    with np.errstate(all="ignore"):
+        apart_mm = ((other - affine) @ corners)[:3]
+        apart_voxels = np.linalg.solve(affine[:3, :3], apart_mm)
+        return float(np.abs(apart_voxels).max()), float(np.linalg.norm(apart_mm, axis=0).max())
 
 
 def to_uint8(values: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -125,6 +148,13 @@ def ct_window(name: str) -> tuple[float, float]:
         raise ValueError(f"CT window {name!r} is unknown; choose one of {', '.join(CT_WINDOWS)}")
     level, width = CT_WINDOWS[name]
     return level - width / 2, level + width / 2
+
+
+def suited_ct_window(region: str, labels: Iterable[str]) -> str:
+    """The name of the CT window that suits a region and the labels of its objects."""
+    if region in ("brain", "spine"):
+        return {"brain": "brain", "spine": "bone"}[region]
+    return "lung" if _LUNG_WORDS & {word for label in labels for word in label.split()} else "soft tissue"
 
 
 def mr_window(voxels: np.ndarray, percentiles: tuple[float, float] = (0.5, 99.5)) -> tuple[float, float]:
@@ -148,27 +178,65 @@ def label_slice_at(volume: Volume, axis: Axis, index: int) -> np.ndarray:
     return _display(volume, axis, index, nearest=True)
 
 
+def voxel_of_display(volume: Volume, axis: Axis, index: int) -> np.ndarray:
+    """The affine (4, 4) from display coordinates (x, y, z, 1) of a slice of `slice_at` to voxel indices (i, j, k, 1).
+
+    x and y are in pixels of the displayed slice with corners at whole numbers (x right, y down), so that the slice
+    covers 0..W and 0..H, as the pixels of a box. z is in voxels from the centre of the slice, 0 on the slice.
+    Indices are those of `volume.voxels`, with the centres of voxels at whole numbers, as `volume.affine` takes them:
+    the edges of voxel i are i - 0.5 and i + 0.5.
+    """
+    normal = _normal_of(volume, axis, index)
+    width, height = (i for i in range(3) if i != normal)
+    affine = np.zeros((4, 4))
+    affine[3, 3] = affine[normal, 2] = 1.0
+    affine[normal, 3] = index
+    for column, (voxel_axis, pixels) in enumerate(
+        zip((width, height), reversed(_display_shape(volume, normal)), strict=True)
+    ):
+        length = volume.voxels.shape[voxel_axis]
+        affine[voxel_axis, column] = -length / pixels  # both axes of a display are reversed
+        affine[voxel_axis, 3] = length - 0.5
+    return affine
+
+
 def _display(volume: Volume, axis: Axis, index: int, nearest: bool) -> np.ndarray:
+    normal = _normal_of(volume, axis, index)
+    plane = np.take(volume.voxels, index, axis=normal)[::-1, ::-1].T  # (H, W)
+    height, width = _display_shape(volume, normal)
+    return np.ascontiguousarray(_stretch(_stretch(plane, 0, height, nearest), 1, width, nearest))
+
+
+def _normal_of(volume: Volume, axis: Axis, index: int) -> int:
+    """The voxel axis across the slices of a plane. Raises ValueError if there is no such plane or slice."""
     if axis not in VOXEL_AXIS:
         raise ValueError(f"axis {axis!r} is not a plane of a volume; choose axial, coronal or sagittal")
     normal = VOXEL_AXIS[axis]
     if not 0 <= index < volume.voxels.shape[normal]:
         raise ValueError(f"{axis.value} slice {index} is outside 0..{volume.voxels.shape[normal] - 1}")
-    plane = np.take(volume.voxels, index, axis=normal)[::-1, ::-1].T  # (H, W)
-    width_mm, height_mm = (volume.spacing_mm[i] for i in range(3) if i != normal)
-    pixel_mm = min(width_mm, height_mm)
-    plane = _stretch(plane, 0, height_mm / pixel_mm, nearest)
-    return np.ascontiguousarray(_stretch(plane, 1, width_mm / pixel_mm, nearest))
+    return normal
 
 
-def _stretch(plane: np.ndarray, axis: int, factor: float, nearest: bool) -> np.ndarray:
-    """Stretch a (H, W) plane by `factor` along one axis; the outer edges stay in place."""
-    length = plane.shape[axis]
-    longer = max(1, round(length * factor))
-    if longer > MAX_SLICE_SIDE:
+def _display_shape(volume: Volume, normal: int) -> tuple[int, int]:
+    """(height, width) of a displayed slice, whose pixels are squares of the smaller spacing.
+
+    Raises ValueError if it is too large.
+    """
+    width, height = (i for i in range(3) if i != normal)
+    pixel_mm = min(volume.spacing_mm[width], volume.spacing_mm[height])
+    sides = [
+        max(1, round(volume.voxels.shape[i] * (volume.spacing_mm[i] / pixel_mm))) for i in (height, width)
+    ]
+    if max(sides) > MAX_SLICE_SIDE:
         raise ValueError(
-            f"a slice of {longer} pixels is larger than {MAX_SLICE_SIDE}; check the voxel spacing"
+            f"a slice of {max(sides)} pixels is larger than {MAX_SLICE_SIDE}; check the voxel spacing"
         )
+    return sides[0], sides[1]
+
+
+def _stretch(plane: np.ndarray, axis: int, longer: int, nearest: bool) -> np.ndarray:
+    """Stretch a (H, W) plane to `longer` pixels along one axis; the outer edges stay in place."""
+    length = plane.shape[axis]
     if longer == length:
         return plane
     at = np.clip((np.arange(longer) + 0.5) * length / longer - 0.5, 0, length - 1)
@@ -192,7 +260,11 @@ def masked_slices(
     Objects below `min_area` of the slice are neither present nor absent. Raises ValueError if the label map is not on
     the image's grid.
     """
-    if image.voxels.shape != labels.voxels.shape or not np.allclose(image.affine, labels.affine, atol=0.01):
+    shape = image.voxels.shape
+    if (
+        shape != labels.voxels.shape
+        or not grid_distance(image.affine, labels.affine, shape)[0] < SAME_GRID_VOXELS
+    ):
         raise ValueError(f"{case.case_id}: image and labels are on different grids; resample the labels")
     low, high = display_range(case, image)
     for axis in axes or case.axes:
@@ -212,25 +284,34 @@ def display_range(case: CaseInfo, image: Volume) -> tuple[float, float]:
 def objects_of(
     case: CaseInfo, label_map: np.ndarray, axis: Axis, min_area: float = SLICE_MIN_AREA
 ) -> tuple[tuple[tuple[str, np.ndarray], ...], tuple[str, ...]]:
-    """The masks and the absent names of a label map (H, W) in display orientation.
+    """The masks and the absent names of a label map (H, W) in display orientation."""
+    counts = np.bincount(label_map.ravel().astype(np.int64), minlength=max(case.labels) + 1)
+    least = max(1.0, min_area * label_map.size)
+    masks = tuple(
+        (name, piece)
+        for value, name in case.labels.items()
+        if counts[value] >= least
+        for piece in instances_of(case, name, label_map == value, least)
+    )
+    return masks, absent_names(case, {name for value, name in case.labels.items() if counts[value]}, axis)
+
+
+def instances_of(case: CaseInfo, name: str, mask: np.ndarray, least: float = 1.0) -> list[np.ndarray]:
+    """The mask (H, W) of a name, or if it is a lesion its connected pieces of at least `least` pixels."""
+    return _pieces(mask, least) if name in case.lesions else [mask]
+
+
+def absent_names(case: CaseInfo, seen: set[str], axis: Axis) -> tuple[str, ...]:
+    """The names without a pixel in a slice; none if the labels are not exhaustive. seen: the names with one.
 
     A sagittal slice does not show which side of the body it is from. A name is therefore not reported as absent if
     the same structure of the other side is in the slice, even with too few pixels to be an object.
     """
-    counts = np.bincount(label_map.ravel().astype(np.int64), minlength=max(case.labels) + 1)
-    least = max(1.0, min_area * label_map.size)
-    masks: list[tuple[str, np.ndarray]] = []
-    for value, name in case.labels.items():
-        if counts[value] < least:
-            continue
-        mask = label_map == value
-        masks += [(name, piece) for piece in (_pieces(mask, least) if name in case.lesions else [mask])]
     if not case.exhaustive:
-        return tuple(masks), ()
-    seen = {name for value, name in case.labels.items() if counts[value]}
+        return ()
     if axis is Axis.SAGITTAL:
-        seen |= {other_side(name) for name in seen}
-    return tuple(masks), tuple(name for name in case.labels.values() if name not in seen)
+        seen = seen | {other_side(name) for name in seen}
+    return tuple(name for name in case.labels.values() if name not in seen)
 
 
 def _pieces(mask: np.ndarray, least: float) -> list[np.ndarray]:

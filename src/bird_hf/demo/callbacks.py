@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 from PIL import Image
 
-from ..data.records import Task
+from ..data.records import Axis, Task
 from ..hub.boxes import Box
 from ..hub.grounding import GroundedText
-from ..hub.pixels import open_image
-from ..inference import GroundingModel, Query, read_box_px
+from ..images.open import open_image
+from ..images.view import OpenedImage, Shown, View
+from ..inference import GroundingModel
+from ..questions import Query, read_box_px
 from .answers import no_answer, outlines, picture_value, reply_of
 from .examples import ExampleImage
 
@@ -27,11 +30,24 @@ QUESTIONS = {
 }
 
 
+PLANES = (Axis.AXIAL, Axis.CORONAL, Axis.SAGITTAL)
+DEFAULT_WINDOW = "default"
+WINDOWS = (DEFAULT_WINDOW, "soft tissue", "lung", "bone", "brain", "liver")
+
+
+@dataclass(frozen=True)
+class Upload:
+    """An uploaded file, in gradio's cache, and what of it is shown."""
+
+    path: str
+    shown: Shown
+
+
 class Callbacks:
     """The callbacks of the page, for a model and its example images.
 
-    `stored` is everywhere the path of the image that is asked about, and `chosen` the number of the example that it
-    is; each None if there is none.
+    `stored` is everywhere the path of the image that is asked about, `chosen` the number of the example that it is, and
+    `upload` the uploaded file that it is of; each None if there is none.
     """
 
     def __init__(self, model: GroundingModel, examples: Sequence[ExampleImage]) -> None:
@@ -43,16 +59,54 @@ class Callbacks:
         return self.model.processor.known_names
 
     def choose(self, event: gr.SelectData) -> tuple[Any, ...]:
-        """Selecting an example -> (chosen, task, question, box, stored, *reply)."""
+        """Selecting an example -> (chosen, task, question, box, stored, *reply, upload)."""
         chosen, task = int(event.index), Task.VISUAL_GROUNDING.value
-        return chosen, task, *self.pick(task, chosen), self.examples[chosen].image, *no_answer()
+        return chosen, task, *self.pick(task, chosen), self.examples[chosen].image, *no_answer(), None
 
-    def receive(self, upload: bytes) -> tuple[Any, ...]:
-        """Uploading a file -> (upload, chosen, box, stored, *reply); if it is not an image, only a message."""
+    def receive(self, path: str) -> tuple[Any, ...]:
+        """Uploading a file -> (file, chosen, box, stored, *reply, upload); if it is not an image, only a message."""
         try:
-            return None, None, "", open_image(upload), *no_answer()
+            opened = open_image(path, name="the image")
         except ValueError as error:
-            return None, None, "", None, *no_answer(str(error))
+            return None, None, "", None, *no_answer(str(error)), None
+        return None, None, "", opened.picture, *no_answer(), Upload(path, opened.shown)
+
+    def turn(self, upload: Upload | None, plane: str, number: float | None, window: str) -> tuple[Any, ...]:
+        """Selecting a slice, a frame or a window of the upload -> (box, stored, *reply, upload).
+
+        number: the slice or frame; None for the middle one.
+        """
+        try:
+            if upload is None:
+                raise ValueError("there is no uploaded file; upload one")
+            opened = open_image(upload.path, _view(upload.shown, plane, number, window), name="the image")
+        except ValueError as error:
+            return "", gr.skip(), *no_answer(str(error)), upload
+        return "", opened.picture, *no_answer(), Upload(upload.path, opened.shown)
+
+    def turn_plane(self, upload: Upload | None, plane: str, window: str) -> tuple[Any, ...]:
+        """Selecting a plane -> its middle slice; see `turn`."""
+        return self.turn(upload, plane, None, window)
+
+    def controls(self, upload: Upload | None) -> tuple[Any, ...]:
+        """A new image -> updates of (plane, number, note), which are hidden where they do not apply."""
+        shown = upload.shown if upload else Shown()
+        kind, at, count = (
+            ("Frame", shown.frame, shown.frames)
+            if shown.axis is None
+            else ("Slice", shown.index, shown.slices)
+        )
+        number: dict[str, Any] = {"minimum": 0, "maximum": count - 1, "value": at} if count > 1 else {}
+        note = html.escape(shown.note)
+        return (
+            gr.update(visible=shown.axis is not None, **({"value": str(shown.axis)} if shown.axis else {})),
+            gr.update(visible=count > 1, label=kind, **number),
+            gr.update(visible=bool(note), value=note),
+        )
+
+    def window_choice(self, upload: Upload | None) -> Any:
+        """A new image -> an update of the window, which only grey values of volumes and DICOM files have."""
+        return gr.update(visible=bool(upload and upload.shown.window), value=DEFAULT_WINDOW)
 
     def show(self, stored: str | None, box: str) -> Any:
         """A new image -> its picture, with the box of the question."""
@@ -80,18 +134,31 @@ class Callbacks:
         return task, question, box, *no_answer()
 
     def ask(
-        self, stored: str | None, chosen: int | None, task: str, question: str, box: str
+        self,
+        stored: str | None,
+        chosen: int | None,
+        task: str,
+        question: str,
+        box: str,
+        upload: Upload | None = None,
     ) -> tuple[Any, ...]:
         """Asking the question -> (picture, *reply); if it cannot be asked, only a message."""
         try:
             if stored is None:
                 raise ValueError("there is no image; choose an example or upload one")
-            return self._answer(stored, chosen, Task(task), question, box.strip())
+            opened = OpenedImage(_read(stored), upload.shown if upload else Shown())
+            return self._answer(stored, opened, chosen, Task(task), question, box.strip())
         except ValueError as error:
             return self.show(stored, box), *no_answer(str(error))
 
     def _answer(
-        self, stored: str, chosen: int | None, task: Task, question: str, box_field: str
+        self,
+        stored: str,
+        opened: OpenedImage,
+        chosen: int | None,
+        task: Task,
+        question: str,
+        box_field: str,
     ) -> tuple[Any, ...]:
         if len(question) > MAX_QUESTION_CHARS:
             raise ValueError(
@@ -101,9 +168,9 @@ class Callbacks:
             raise ValueError(
                 "this question is about a region; give its box x1,y1,x2,y2 in pixels, or draw it on the image"
             )
-        image = _read(stored)
+        image = opened.picture
         box = Box.from_pixels(read_box_px(box_field), image.size) if box_field else None
-        (answer,) = self.model.answers([Query.about(image, question, box)])
+        (answer,) = self.model.answers([Query.about(opened, question, box)])
         reference = self._reference(chosen, task, question, box_field)
         marks = outlines(answer, image.size, reference)
         picture = picture_value(stored, image.size, box_field, marks)
@@ -117,7 +184,16 @@ class Callbacks:
 
 
 def _read(stored: str) -> Image.Image:
-    return open_image(Path(stored).read_bytes())
+    return open_image(stored, name="the image").picture
+
+
+def _view(shown: Shown, plane: str, number: float | None, window: str) -> View:
+    """The view that the page's controls ask for, of a file of which `shown` is shown."""
+    wanted = None if number is None else int(number)
+    chosen = None if window == DEFAULT_WINDOW else window
+    if shown.axis is not None:
+        return View(plane, wanted, shown.frame, chosen)
+    return View(frame=wanted if shown.frames > 1 else None, window=chosen)
 
 
 def _checked_box(text: str, image_wh: tuple[int, int]) -> str:

@@ -25,10 +25,10 @@ from ..draw import MODEL_COLOURS, REFERENCE_COLOUR
 from ..inference import load
 from ..sample import NOTICE
 from .answers import no_answer
-from .callbacks import MAX_QUESTION_CHARS, QUESTIONS, Callbacks
+from .callbacks import DEFAULT_WINDOW, MAX_QUESTION_CHARS, PLANES, QUESTIONS, WINDOWS, Callbacks
 from .examples import ExampleImage, read_examples
 
-MAX_UPLOAD_MB = 20
+MAX_UPLOAD_MB = 64  # a chest CT, compressed
 _KEPT_SECONDS = 3600  # how long images stay in the server's cache
 _WAITING = 16  # visitors in the queue; they are answered one at a time
 
@@ -99,14 +99,25 @@ def launch(page: gr.Blocks, host: str | None = None, port: int | None = None, **
         raise ValueError(f"the page cannot be served on {where} ({error}); give another --port") from error
 
 
+class _ViewControls(NamedTuple):
+    """Which slice, frame and window of an upload is shown; hidden for pictures and examples."""
+
+    plane: gr.Radio
+    number: gr.Slider
+    note: gr.HTML
+    window: gr.Dropdown
+
+
 class _Components(NamedTuple):
     """The components of the page that callbacks read or change."""
 
     chosen: gr.State
+    uploaded: gr.State
     gallery: gr.Gallery
     upload: gr.File
     stored: gr.Image
     picture: gr.HTML
+    view: _ViewControls
     task: gr.Radio
     question: gr.Textbox
     box: gr.Textbox
@@ -122,23 +133,20 @@ def build_page(callbacks: Callbacks) -> gr.Blocks:
     ) as page:
         gr.HTML(html.escape(NOTICE), elem_id="notice")
         gr.Markdown(_INTRODUCTION, elem_id="introduction")
-        chosen = gr.State(None)
+        chosen, uploaded = gr.State(None), gr.State(None, time_to_live=_KEPT_SECONDS)
         with gr.Row(elem_id="columns"):
             with gr.Column(scale=5, min_width=250):
-                gallery, upload = _image_choice(callbacks.examples)
+                images = _image_choice(callbacks.examples)
                 if names := callbacks.known_names:
                     gr.HTML(_names_page(names), elem_id="names", apply_default_css=False)
             with gr.Column(scale=11, min_width=320):
-                stored, picture = _picture()
+                picture = _picture()
+                view = _view_controls()
             with gr.Column(scale=8, min_width=320):
-                task, question, box, button = _question_side()
-                message, answer = _answer_side()
-        _connect(
-            callbacks,
-            _Components(
-                chosen, gallery, upload, stored, picture, task, question, box, button, message, answer
-            ),
-        )
+                question = _question_side()
+                answer = _answer_side()
+        parts = [chosen, uploaded, *images, *picture, view, *question, *answer]
+        _connect(callbacks, _Components._make(parts))
     return page
 
 
@@ -159,10 +167,7 @@ def _connect(callbacks: Callbacks, on: _Components) -> None:
         "js": _BOX_TO_PICTURE,
         **hidden,
     }
-    on_choose = [on.chosen, on.task, on.question, on.box, on.stored, *reply]
-    on.gallery.select(callbacks.choose, None, on_choose, **hidden).then(**show)
-    on_upload = [on.upload, on.chosen, on.box, on.stored, *reply]
-    on.upload.upload(callbacks.receive, on.upload, on_upload, **hidden).then(**show)
+    _connect_images(callbacks, on, show, hidden)
     on.task.input(callbacks.pick, [on.task, on.chosen], [on.question, on.box], **hidden).then(
         **box_to_picture
     )
@@ -172,11 +177,49 @@ def _connect(callbacks: Callbacks, on: _Components) -> None:
     gr.on(
         [on.button.click, on.question.submit, on.box.submit],
         callbacks.ask,
-        [on.stored, on.chosen, on.task, on.question, on.box],
+        [on.stored, on.chosen, on.task, on.question, on.box, on.uploaded],
         [on.picture, *reply],
         show_progress_on=on.answer,
         api_visibility="private",
     )
+
+
+def _connect_images(
+    callbacks: Callbacks, on: _Components, show: dict[str, Any], hidden: dict[str, Any]
+) -> None:
+    """Set the callbacks of the examples, of an upload, and of what of it is shown."""
+    reply, (plane, number, note, window) = [on.message, on.answer], on.view
+    # Files are opened one at a time, because a volume may need gigabytes of memory.
+    one_file: dict[str, Any] = {**hidden, "concurrency_id": "file", "concurrency_limit": 1}
+    controls: dict[str, Any] = {
+        "fn": callbacks.controls,
+        "inputs": on.uploaded,
+        "outputs": [plane, number, note],
+        **hidden,
+    }
+    windows: dict[str, Any] = {
+        "fn": callbacks.window_choice,
+        "inputs": on.uploaded,
+        "outputs": window,
+        **hidden,
+    }
+    on_choose = [on.chosen, on.task, on.question, on.box, on.stored, *reply, on.uploaded]
+    chosen = on.gallery.select(callbacks.choose, None, on_choose, **hidden)
+    chosen.then(**show).then(**controls).then(**windows)
+    on_upload = [on.upload, on.chosen, on.box, on.stored, *reply, on.uploaded]
+    received = on.upload.upload(callbacks.receive, on.upload, on_upload, **one_file)
+    received.then(**show).then(**controls).then(**windows)
+    turned = [on.box, on.stored, *reply, on.uploaded]
+    plane.input(callbacks.turn_plane, [on.uploaded, plane, window], turned, **one_file).then(**show).then(
+        **controls
+    )
+    gr.on(
+        [number.release, window.input],
+        callbacks.turn,
+        [on.uploaded, plane, number, window],
+        turned,
+        **one_file,
+    ).then(**show).then(**controls)
 
 
 def _image_choice(examples: Sequence[ExampleImage]) -> tuple[gr.Gallery, gr.File]:
@@ -191,8 +234,8 @@ def _image_choice(examples: Sequence[ExampleImage]) -> tuple[gr.Gallery, gr.File
         elem_id="examples",
     )
     upload = gr.File(
-        label=f"Or your own image: up to {MAX_UPLOAD_MB} MB, deleted after an hour",
-        type="binary",
+        label=f"Or your own (picture, DICOM, NIfTI, NRRD): up to {MAX_UPLOAD_MB} MB, deleted after an hour",
+        type="filepath",
         height=64,
         elem_id="upload",
     )
@@ -215,6 +258,23 @@ def _picture() -> tuple[gr.Image, gr.HTML]:
         elem_id="picture",
     )
     return stored, picture
+
+
+def _view_controls() -> _ViewControls:
+    with gr.Row(elem_id="view"):
+        plane = gr.Radio(
+            [str(each) for each in PLANES],
+            value=str(PLANES[0]),
+            label="Plane",
+            visible=False,
+            elem_id="plane",
+        )
+        window = gr.Dropdown(
+            [*WINDOWS], value=DEFAULT_WINDOW, label="CT window", visible=False, elem_id="window"
+        )
+    number = gr.Slider(0, 1, 0, step=1, label="Slice", visible=False, elem_id="number")
+    note = gr.HTML(visible=False, elem_id="shown", apply_default_css=False)
+    return _ViewControls(plane, number, note, window)
 
 
 def _question_side() -> tuple[gr.Radio, gr.Textbox, gr.Textbox, gr.Button]:

@@ -17,8 +17,9 @@ from PIL import Image
 from ..checkpoint.load import find_checkpoint
 from ..data.folder.publish import open_folder
 from ..data.records import SINGLE_TASKS
-from ..inference import GroundingModel, Query, load
+from ..inference import GroundingModel, load
 from ..progress import progress_bar
+from ..questions import Query
 from .checks import CHECKS, checks_of_rows
 from .hallucination import missing_objects
 from .predictions import Prediction, finished, write_predictions

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ..data.build.pipeline import built_state
+from ..data.build.reading import opened
 from ..data.build.review_files import (
     LABEL_COLUMNS,
     LABELS,
@@ -20,11 +21,10 @@ from ..data.build.review_files import (
     REPLY_COLUMNS,
     read_review,
     read_table,
-    write_table,
 )
 from ..data.build.review_lines import WrittenTurn, label_lines, readable, reply_lines, sample_turns
 from ..data.build.state import BuildState
-from ..data.sources.open import open_source
+from ..data.folder.spreadsheet import write_table
 from ..hub.pixels import open_image
 from .html import thumbnail_with_boxes, write_page
 
@@ -50,7 +50,6 @@ def write_review(out: Path, each: int, source: Path | None = None) -> dict[Path,
     Earlier decisions are kept. Raises ValueError if `out` is not the folder of a build, or an earlier table is invalid.
     """
     folder = out / "review"
-    images = open_source(source) if source else None
 
     def read_image(state: BuildState, image_id: str) -> Image.Image | None:
         try:
@@ -62,6 +61,7 @@ def write_review(out: Path, each: int, source: Path | None = None) -> dict[Path,
         return None if pixels is None else Image.fromarray(np.asarray(pixels)).convert("RGB")
 
     with built_state(out) as (state, settings):
+        images = opened(source, settings.modality) if source else None
         read_review(folder)  # raises for an invalid table before anything is written
         labels = label_lines(state, read_table(folder / LABELS, LABEL_COLUMNS))
         turns = sample_turns(state, settings.seed, each)

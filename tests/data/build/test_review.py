@@ -15,6 +15,7 @@ from bird_hf.data.build.review_lines import readable
 from bird_hf.data.records import Axis, ImageInfo, MaskedImage, Modality
 from bird_hf.data.sources.base import Candidate, LeftOut
 from bird_hf.data.sources.faults import Drop, FaultyImageError
+from bird_hf.hub.boxes import Box
 
 from .example_builds import REVIEW_SETTINGS, decide, manifest, published, rows_of, table, turns_of
 
@@ -90,6 +91,7 @@ class TestABuildHonours:
 
 INFO = ImageInfo("ct--d--1--2d_none", Modality.CT, "00", "body", Axis.PLANAR, None, "d", "d/1", True)
 MASK = np.eye(8, dtype=bool)
+BOX = Box(0.1, 0.1, 0.5, 0.5)
 
 
 class TestRules:
@@ -113,10 +115,16 @@ class TestRules:
         image = MaskedImage(INFO, MASK, tuple((label, MASK) for label in present), tuple(absent))
         read = self.REVIEW.read(image)
         assert ([label for label, _ in read.masks], [*read.absent]) == (is_present, is_absent)
+        boxes = tuple((label, BOX) for label in present)  # the same of a source without masks
+        read = self.REVIEW.read(MaskedImage(INFO, MASK, (), tuple(absent), boxes))
+        assert ([label for label, _ in read.boxes], [*read.absent]) == (is_present, is_absent)
 
     def test_an_image_of_rejected_objects_alone_is_left_out(self):
         with pytest.raises(FaultyImageError) as error:
             self.REVIEW.read(MaskedImage(INFO, MASK, (("c", MASK),), ("g",)))
+        assert error.value.reason is Drop.REJECTED_IN_REVIEW
+        with pytest.raises(FaultyImageError) as error:
+            self.REVIEW.read(MaskedImage(INFO, MASK, (), ("g",), (("c", BOX),)))
         assert error.value.reason is Drop.REJECTED_IN_REVIEW
         assert self.REVIEW.listed(Candidate(INFO, ("c",), 0)) == LeftOut(
             INFO.image_id, Drop.REJECTED_IN_REVIEW

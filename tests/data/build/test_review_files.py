@@ -9,14 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bird_hf.data.build.review_files import (
-    LABEL_COLUMNS,
-    escape,
-    read_review,
-    read_table,
-    unescape,
-    write_table,
-)
+from bird_hf.data.build.review_files import LABEL_COLUMNS, read_review, read_table
+from bird_hf.data.folder.spreadsheet import escape, unescape, write_table
 
 from .example_builds import decide, published, table
 

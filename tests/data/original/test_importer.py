@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 pytest.importorskip("datasets")
 
 from bird_hf.data.folder.publish import open_folder
+from bird_hf.data.frames import Frame, Orientation
 from bird_hf.data.original.exporter import export_original
 from bird_hf.data.original.importer import import_original
 from bird_hf.data.original.json_list import MAX_ENTRY_CHARS
+from bird_hf.data.original.upright_text import upright_text
 
 CT = "ct_00--CHAOS--case7--z_0134"
 LIVER = "<ref>Liver</ref> is located at the coordinates <box>(100,200),(300,400)</box>."
@@ -96,7 +101,7 @@ class TestRefusals:
             (entry_with(more=0).replace('"more": 0', '"more": 1e999'), "not JSON compliant"),
         ],
     )
-    def test_a_fault_is_one_line_with_file_and_entry_and_nothing_is_written(
+    def test_a_fault_is_one_line_with_file_and_entry_and_nothing_else_is_written(
         self, write_original, images, tmp_path, text, complaint
     ):
         Image.new("L", (64, 64)).save(tmp_path / "outside.png")
@@ -108,7 +113,9 @@ class TestRefusals:
             import_original([path], images, tmp_path / "med-grit")
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
-        assert sorted(tmp_path.rglob("*")) == before
+        out = tmp_path / "med-grit"
+        listed = [out, out / "left_out.csv"] if "left out, " in str(caught.value) else []
+        assert sorted({*tmp_path.rglob("*")} - {*before}) == listed
 
     def test_broken_entries_are_left_out_and_counted_and_the_others_stay(
         self, write_original, images, tmp_path
@@ -146,3 +153,98 @@ class TestRefusals:
     def test_what_stands_inside_the_result_is_not_overwritten(self, originals, images, tmp_path):
         with pytest.raises(ValueError, match="which is to be written; give another --out"):
             import_original([originals], images, tmp_path)
+
+
+# --- images with an EXIF orientation --------------------------------------------------------------------------
+
+BOX = (100, 200, 300, 450)  # thousandths, of an image of 40 x 20 pixels or of 20 x 20
+
+
+def photograph(folder: Path, exif: int, wh: tuple[int, int]) -> np.ndarray:
+    """Write ID.png with an EXIF orientation; returns the stored pixels."""
+    stored = np.random.default_rng(exif).integers(0, 256, (wh[1], wh[0]), dtype=np.uint8)
+    header = Image.Exif()
+    header[0x0112] = exif
+    Image.fromarray(stored).save(folder / f"{CT}.png", exif=header)
+    return stored
+
+
+def upright(array: np.ndarray, exif: int) -> np.ndarray:
+    """Stored -> upright, by Pillow's own function."""
+    stream, header = io.BytesIO(), Image.Exif()
+    header[0x0112] = exif
+    Image.fromarray(array).save(stream, "PNG", exif=header)
+    return np.asarray(ImageOps.exif_transpose(Image.open(stream)))
+
+
+def upright_thousandths(exif: int) -> tuple[int, int, int, int]:
+    """BOX on the upright image, read from a turned drawing of it of 1000 x 1000 pixels."""
+    drawing = np.zeros((1000, 1000), np.uint8)
+    x1, y1, x2, y2 = BOX
+    drawing[y1:y2, x1:x2] = 1
+    rows, columns = np.nonzero(upright(drawing, exif))
+    return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
+
+
+class TestFrames:
+    @pytest.mark.parametrize("declared", [None, *Orientation])
+    @pytest.mark.parametrize("wh", [(40, 20), (20, 20)], ids=["oblong", "square"])
+    @pytest.mark.parametrize("exif", range(1, 9))
+    def test_image_size_text_and_boxes_are_in_one_frame(
+        self, write_original, rows_of_folder, images, tmp_path, exif, wh, declared
+    ):
+        stored = photograph(images, exif, wh)
+        text = "<ref>Liver</ref><box>({},{}),({},{})</box> of 3 mm (1,2)."
+        entry = {"id": CT, "conversations": [["Where is the liver?", text.format(*BOX)]]}
+        other = {"id": "ct_plain", "conversations": [["Where?", "There."]]}
+        Image.fromarray(stored).save(images / "ct_plain.png")
+        path = write_original(json.dumps([entry, other]))
+        imported = import_original([path], images, tmp_path / "med-grit", orientation=declared)
+        rows = rows_of_folder(tmp_path / "med-grit", ["image_id", "image", "image_wh", "messages", "objects"])
+        if exif > 1 and declared is None:
+            assert [row["image_id"] for row in rows["vg", "test"]] == ["ct_plain"]
+            [line] = imported.left_out_lines()
+            assert line.startswith("left out, orientation_unknown: 1, first ")
+            assert f"{CT}.png has EXIF orientation {exif}; give --orientation stored or upright" in line
+            return
+        box = upright_thousandths(exif) if declared is Orientation.STORED else BOX
+        for row in (rows["vg", "test"][0], rows["chat", "test"][0]):
+            # Read by Pillow alone: no version of `datasets` may turn it once more, or not at all.
+            shown = np.asarray(Image.open(io.BytesIO(row["image"]["bytes"])))
+            shown = shown if shown.ndim == 2 else shown[..., 0]
+            assert np.array_equal(shown, upright(stored, exif))
+            assert row["image_wh"] == [shown.shape[1], shown.shape[0]]
+            assert row["messages"][1]["content"] == text.format(*box)
+            assert row["objects"][0]["box"] == [value / 1000 for value in box]
+
+    def test_an_export_of_turned_boxes_is_imported_without_the_option(
+        self, write_original, images, tmp_path, rows_of_folder
+    ):
+        photograph(images, 6, (40, 20))
+        path = write_original(json.dumps([{"id": CT, "conversations": [["Where?", LIVER]]}]))
+        import_original([path], images, tmp_path / "first", orientation=Orientation.STORED)
+        export_original(tmp_path / "first", tmp_path / "back")
+        import_original([tmp_path / "back"], tmp_path / "back" / "images", tmp_path / "second")
+        columns = ["image_wh", "messages", "objects"]
+        assert rows_of_folder(tmp_path / "first", columns) == rows_of_folder(tmp_path / "second", columns)
+
+    @pytest.mark.parametrize(
+        ("text", "turned"),
+        [
+            ("<box>(0,0),(1000,1000)</box>", "<box>(0,0),(1000,1000)</box>"),
+            ("<box>(100,200),(300,450)</box>", "<box>(700,200),(900,450)</box>"),
+            ("<box>( 100 , 200 ) ; (300,450)</box>", "<box>(700,200),(900,450)</box>"),
+            ("<box>(+100,0200),(300,450)</box>", "<box>(700,200),(900,450)</box>"),
+            ("<box>(1,2),(3,4)(5,6),(7,8)</box>", "<box>(997,2),(999,4)(993,6),(995,8)</box>"),
+            ("(100,200),(300,450) naïve 肝", "(700,200),(900,450) naïve 肝"),  # a box without tags
+            ("(300,200),(100,450)", "(300,200),(100,450)"),  # no box
+            ("(1,2),(3,1001)", "(1,2),(3,1001)"),
+            ("(-1,2),(3,4)", "(-1,2),(3,4)"),
+            ("(1,2) and (3,4)", "(1,2) and (3,4)"),
+            ("(1,2),(3," + "9" * 100_000 + ")", "(1,2),(3," + "9" * 100_000 + ")"),
+            ("(" * 100_000, "(" * 100_000),
+        ],
+        ids=lambda text: text[:40],
+    )
+    def test_boxes_of_a_text_are_mirrored_and_nothing_else(self, text, turned):
+        assert upright_text(text, Frame(2, (64, 48))) == turned

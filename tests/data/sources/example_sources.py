@@ -58,3 +58,17 @@ def sa_med2d(
     names = {"liver": "0001", "class2": "0002", "union_all": "0003", "spleen": "0004"}
     (root / CLASSES_TABLE).write_text(json.dumps({"LIDC": names}))
     return root
+
+
+def photograph(path: Path, exif: int = 1, height: int = SIDE, width: int = SIDE, seed: int = 0) -> None:
+    """Save noise of a stored size with an EXIF orientation, as PNG or JPEG."""
+    header = Image.Exif()
+    header[0x0112] = exif
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, exif=header)
+
+
+def details(source: Source) -> dict[str, str]:
+    """The details of the images that are left out when a source is listed."""
+    return {item.name: item.detail for item in source.listed() if isinstance(item, LeftOut)}

@@ -173,3 +173,36 @@ def test_phantoms_have_no_fault() -> None:
             for _, mask in image.masks:
                 check_mask(mask, image.pixels.shape)
             check_union(image.masks)
+
+
+@pytest.mark.parametrize(
+    ("array", "kind", "says"),
+    [
+        pytest.param(NOISE, "PNG", "values 0, 1, 2, 3, 4 and 251 more", id="grey"),
+        pytest.param(np.where(GOOD, 7, 3).astype(np.uint8), "PNG", "values 3, 7", id="no background"),
+        pytest.param(
+            np.where(GOOD, 1, 0).astype(np.uint8) + boxed((50, 50, 55, 55)) * np.uint8(2),
+            "PNG",
+            "values 0, 1, 2",
+            id="labels",
+        ),
+        pytest.param(
+            np.stack([GOOD * np.uint8(255), ~GOOD * np.uint8(16), GOOD * np.uint8(1)], axis=-1),
+            "PNG",
+            "a mask in colour: colours #001000, #ff0001",
+            id="colours",
+        ),
+        pytest.param(
+            np.where(GOOD, 255, 0).astype(np.uint8),
+            "JPEG",
+            "a JPEG mask, a format that changes values; save it as PNG: values 0, ",
+            id="lossy",
+        ),
+    ],
+)
+def test_a_mask_that_is_not_binary_is_named_with_its_values(array: np.ndarray, kind: str, says: str) -> None:
+    stream = io.BytesIO()
+    Image.fromarray(array).save(stream, kind)
+    with pytest.raises(FaultyImageError) as caught:
+        read_mask(stream.getvalue())
+    assert caught.value.reason is Drop.NOT_BINARY and caught.value.detail.startswith(says)

@@ -23,7 +23,7 @@ from .example_sources import BLOB, NOISE, STEM, listed, sa_med2d, zipped
         pytest.param(
             {"0001_000": BLOB}, BLOB.astype(np.uint8) * 255, STEM, Drop.IMAGE_IS_MASK, id="image is a mask"
         ),
-        pytest.param({"0001_000": BLOB[:-2]}, NOISE, STEM, Drop.SHAPE_MISMATCH, id="shape"),
+        pytest.param({"0001_000": BLOB[:-2]}, NOISE, STEM, Drop.SIZE_MISMATCH, id="shape"),
         pytest.param({"0001_000": BLOB, "0002_000": BLOB}, NOISE, STEM, Drop.UNNAMED_CLASS, id="class2"),
         pytest.param(
             {"0001_000": BLOB, "0009_000": BLOB}, NOISE, STEM, Drop.UNNAMED_CLASS, id="no such class"

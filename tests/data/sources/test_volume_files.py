@@ -97,7 +97,7 @@ def test_a_faulty_file_is_refused_in_one_clear_line(tmp_path: Path) -> None:
 def test_a_volume_beyond_the_limit_is_refused_before_it_is_read(tmp_path: Path, monkeypatch) -> None:
     nib.save(nib.Nifti1Image(patient(), np.eye(4)), tmp_path / "v.nii")
     nrrd.write(str(tmp_path / "v.nrrd"), patient(), {"space": "RAS", "space directions": EYE})
-    monkeypatch.setattr("bird_hf.data.sources.volume_files.MAX_VOXELS", 100)
+    monkeypatch.setattr("bird_hf.data.sources.volume_headers.MAX_VOXELS", 100)
     for name in ("v.nii", "v.nrrd"):
         with pytest.raises(ValueError, match="more than the limit of 100"):
             read_volume(tmp_path / name)

@@ -54,6 +54,12 @@ class StageDatabase:
             yield True
             self.finish(name)
 
+    def add_column(self, table: str, column: str, kind: str) -> None:
+        """Add a column to a table that an earlier version made without it."""
+        names = [row[1] for row in self._database.execute(f"PRAGMA table_info({table})")]
+        if column not in names:
+            self._database.execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
+
     def _number(self, query: str) -> int:
         return int(self._database.execute(query).fetchone()[0])
 

@@ -11,38 +11,38 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, replace
-from functools import cache, partial
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ...atomic_writes import write_text
 from ...progress import progress_bar
-from ..folder.publish import png_bytes, rows_of
+from ..folder.left_out import LEFT_OUT, write_left_out
+from ..folder.publish import rows_of
 from ..folder.subsets import SIZES
-from ..masks import record_of
-from ..near_duplicates import difference_hash
 from ..records import Dialogue, ImageRecord, Modality, Task, single_class_modalities
 from ..sources.base import Candidate, LeftOut, Source, fingerprint
-from ..sources.faults import Drop, FaultyImageError
 from ..sources.label_names import Spellings, spellings
-from ..sources.open import open_source
 from ..teachers.base import Refusal, Teacher
 from ..teachers.templates import TemplateTeacher
 from ..teachers.wordings import Wordings
 from ..workers import batched, check_engine, in_workers
 from .publish import published, write_dataset
+from .reading import ReadOptions, opened, read_chunk
 from .review import Review
 from .review_files import read_review
 from .sampling import SLICE_SPACING
-from .selection import choose
+from .selection import NoUsableImageError, choose
 from .split import TEST_SHARE
-from .state import BuildState, DialogueResult, ReadResult
+from .state import BuildState, DialogueResult
 
 _SCRATCH = ".build"  # in the folder of a dataset
 _KEY = "key.json"  # the source and settings that the state belongs to
 _STATE = Path("state", "build.sqlite")
 _CHUNK = 32  # images per job of a worker, and per transaction
+_ADDED = ("modality", "masks", "turns")  # settings that earlier versions do not have
+_BAR_DELAY_S = 5.0  # the list is written in less, unless millions of images are left out
 _SPARE = 1.25  # images read per image wanted: some are faulty, some near-duplicates
 
 
@@ -54,7 +54,8 @@ class BuildSettings:
     below which an object is ignored. pixels: whether rows hold the images; None leaves it to the source's licence.
     subsets: numbers of turns of the named parts of the training split. wordings: of the templates' questions in the
     training split; the test split has the plain ones. review: hash of the review's decisions, which the build sets
-    itself.
+    itself. modality: of images whose source does not say it. masks: whether rows have the column `masks`. turns: most
+    turns of the templates per image; by default about five.
     """
 
     limit: int = 60_000  # BiRD 3: about 60 K images
@@ -67,6 +68,17 @@ class BuildSettings:
     subsets: tuple[int, ...] = SIZES
     wordings: Literal["plain", "varied"] = "varied"
     review: str | None = None
+    modality: str | None = None
+    masks: bool = False
+    turns: int | None = None
+
+    def values(self) -> dict[str, Any]:
+        """The settings by name; those of `_ADDED` only if they are set, so that older builds stay as they are."""
+        return {
+            field.name: value
+            for field in fields(self)
+            if (value := getattr(self, field.name)) != field.default or field.name not in _ADDED
+        }
 
 
 @dataclass(frozen=True)
@@ -95,20 +107,42 @@ def build(
 
     teacher: writes the dialogues, templates by default; its name must be `settings.teacher`. engine: where images are
     read (see workers.py); with Ray, all nodes must see the source under this path. The decisions in `out`/review are
-    applied. Raises ValueError, with a one-line message, if the source cannot be opened, another build is running in
-    `out`, the split leaks, or a decision cannot be understood.
+    applied. Images that are left out are listed in `out`/left_out.csv, also if the build fails. Raises ValueError, with
+    a one-line message, if the source cannot be opened, another build is running in `out`, no image can be used, the
+    split leaks, or a decision cannot be understood.
     """
-    with _build_context(src, out, settings, workers, engine) as context:
+    with build_context(src, out, settings, workers, engine) as context:
         state = context.state
-        if state.is_done("publish") and (manifest := published(out)) is not None:
+        if state.is_done("publish") and (manifest := published(out)) and (out / LEFT_OUT).is_file():
             return manifest
-        _prepare(context)
-        _write_dialogues(context, teacher or TemplateTeacher(settings.seed))
-        manifest = write_dataset(
-            state, context.source.kind, asdict(context.settings), out, out / _SCRATCH / "med-grit"
-        )
+        with recording_left_out(state, out):
+            prepare(context)
+            _write_dialogues(context, teacher or TemplateTeacher(settings.seed, settings.turns))
+            manifest = write_dataset(
+                state, context.source.kind, context.settings.values(), out, out / _SCRATCH / "med-grit"
+            )
         state.finish("publish")
         return manifest
+
+
+@contextmanager
+def recording_left_out(state: BuildState, folder: Path) -> Iterator[None]:
+    """Write `folder`/left_out.csv after the block, and if it raises an error too; that no image is usable names it."""
+    path = folder / LEFT_OUT
+    try:
+        yield
+    except NoUsableImageError as error:
+        _record_left_out(state, path)
+        raise NoUsableImageError(f"{error}; {path} says which images and what to do") from None
+    except Exception:
+        _record_left_out(state, path)
+        raise
+    _record_left_out(state, path)
+
+
+def _record_left_out(state: BuildState, path: Path) -> None:
+    rows = progress_bar(state.left_out_rows(), desc=LEFT_OUT, unit="image", delay=_BAR_DELAY_S)
+    write_left_out(rows, path)
 
 
 @contextmanager
@@ -119,8 +153,8 @@ def prepared_records(
 
     Nothing is published; a build in the same folder continues from here. Raises ValueError as `build` does.
     """
-    with _build_context(src, out, settings, workers, engine) as context:
-        _prepare(context)
+    with build_context(src, out, settings, workers, engine) as context:
+        prepare(context)
         yield context.state.chosen_records(without_dialogue=True)
 
 
@@ -140,22 +174,22 @@ def built_state(out: Path) -> Iterator[tuple[BuildState, BuildSettings]]:
 
 
 @contextmanager
-def _build_context(
-    src: Path, out: Path, settings: BuildSettings, workers: int, engine: str
+def build_context(
+    src: Path, out: Path, settings: BuildSettings, workers: int, engine: str = "processes"
 ) -> Iterator[BuildContext]:
     """Open the source and the state of a build; the folder is locked meanwhile."""
     check_engine(engine)
     review = read_review(out / "review")
     settings = replace(settings, review=review.digest)
     with spellings() as spelled:  # after the review is read: only the source's own spellings count
-        source = open_source(src)
+        source = opened(src, settings.modality)
         _check_out(out)
         (out / _SCRATCH).mkdir(parents=True, exist_ok=True)
         with _locked(out), closing(_open_state(out / _SCRATCH, src, settings)) as state:
             yield BuildContext(state, source, src, settings, review, spelled, workers, engine)
 
 
-def _prepare(context: BuildContext) -> None:
+def prepare(context: BuildContext) -> None:
     """Run every stage before the dialogues."""
     _list(context)
     _read(context)
@@ -194,7 +228,7 @@ def _locked(out: Path) -> Iterator[None]:
 
 def _open_state(scratch: Path, src: Path, settings: BuildSettings) -> BuildState:
     """Open the state of this source and these settings; a state of others is deleted first."""
-    key = json.dumps({"source": fingerprint(src), "settings": asdict(settings)}, sort_keys=True)
+    key = json.dumps({"source": fingerprint(src), "settings": settings.values()}, sort_keys=True)
     key_file, folder = scratch / _KEY, (scratch / _STATE).parent
     if not key_file.is_file() or key_file.read_text(encoding="utf-8") != key:
         key_file.unlink(missing_ok=True)
@@ -218,7 +252,7 @@ def _list(context: BuildContext) -> None:
     if not state.count("picked"):
         counts = state.left_out_counts().items()
         why = ", ".join(f"{count} {reason}" for reason, count in counts) or "it is empty"
-        raise ValueError(f"the source has no image that can be used ({why})")
+        raise NoUsableImageError(f"the source has no image that can be used ({why})")
 
 
 def _reviewed(
@@ -238,14 +272,17 @@ def _read(context: BuildContext) -> None:
         return
     total, done = state.count("picked"), state.count("reads")
     keep = pixels if pixels is not None else context.source.pixels_are_free
-    read = partial(
-        read_chunk,
+    settings = context.settings
+    options = ReadOptions(
         context.src.absolute(),
         context.review,
-        context.settings.min_area,
+        settings.min_area,
+        settings.modality,
         keep,
         pixels is not False,
+        settings.masks,
     )
+    read = partial(read_chunk, options)
     jobs = batched(state.candidates_to_read(), _CHUNK)
     workers = min(context.workers, -(-(total - done) // _CHUNK))
     with progress_bar(total=total, initial=done, desc="reading", unit="image") as bar:
@@ -254,44 +291,6 @@ def _read(context: BuildContext) -> None:
                 state.add_reads(results)
             bar.update(len(results))
     state.finish("read")
-
-
-def read_chunk(
-    src: Path,
-    review: Review,
-    min_area: float,
-    keep: bool,
-    keep_phantoms: bool,
-    candidates: Iterable[Candidate],
-) -> list[ReadResult]:
-    """Read some images. keep, keep_phantoms: whether the pixels of images, or of phantoms, are returned too."""
-    source = _opened(src)
-    results = []
-    for candidate in candidates:
-        image_id = candidate.info.image_id
-        objects: Counter[str] = Counter()
-        try:
-            found = source.read(candidate)
-            objects.update(label for label, _ in found.masks)
-            image = review.read(found)
-            record = record_of(image, min_area)
-            if not record.present:
-                raise FaultyImageError(Drop.NO_OBJECTS)
-        except FaultyImageError as error:
-            results.append(ReadResult(image_id, objects, error.reason))
-            continue
-        png = png_bytes(image.pixels) if keep or (keep_phantoms and image.info.synthetic) else None
-        rejected = len(found.masks) - len(image.masks)
-        results.append(
-            ReadResult(image_id, objects, None, record, difference_hash(image.pixels), png, rejected)
-        )
-    return results
-
-
-@cache
-def _opened(src: Path) -> Source:
-    """Open the source, once per process."""
-    return open_source(src)
 
 
 def _write_dialogues(context: BuildContext, teacher: Teacher) -> None:

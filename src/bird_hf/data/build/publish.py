@@ -18,6 +18,7 @@ from tqdm import tqdm
 from ...atomic_writes import move_folder
 from ...markdown import Markup, table
 from ...progress import progress_bar
+from ..folder.mask_column import MASKS, mask_cells
 from ..folder.publish import write_card
 from ..folder.shards import Rows, ShardWriter
 from ..folder.subsets import ImageOrder, Subset, cut, stratified
@@ -54,18 +55,19 @@ def write_dataset(
     shutil.rmtree(making, ignore_errors=True)
     counts: dict[str, dict[str, int]] = {}
     subsets: list[Subset] = []
+    masks = settings.get("masks", False)
     with progress_bar(total=state.published_count(), desc="publishing", unit="image") as bar:
         for split in _SPLITS:
             images = stratified(state.images_of_split(split))
             parts = cut(images, settings["subsets"]) if split == "train" else []
-            _write_split(state, split, images, making / "data", counts, parts, bar)
+            _write_split(state, split, images, making / "data", counts, parts, bar, masks)
             subsets += parts
     if not counts:
         raise ValueError("the teacher wrote no dialogue at all; nothing is published")
     order = [task.value for task in Task if task.value in counts]
     counts = {task: counts[task] for task in order}
     manifest = _manifest(state, kind, settings, counts, subsets, making)
-    write_card(making, counts, _card(manifest), subsets)
+    write_card(making, counts, _card(manifest), subsets, masks)
     (making / MANIFEST).write_text(
         json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
     )
@@ -81,6 +83,7 @@ def _write_split(
     counts: dict[str, dict[str, int]],
     subsets: Sequence[Subset],
     bar: tqdm,
+    masks: bool,
 ) -> None:
     """Write the shards of a split; shard i holds the same images in every config, and subsets end with a shard.
 
@@ -88,7 +91,7 @@ def _write_split(
     """
     writers: dict[str, ShardWriter] = {}
     for start, stop in _batches(len(images), [subset.images for subset in subsets]):
-        for task, rows in _rows_by_task(state, images[start:stop]).items():
+        for task, rows in _rows_by_task(state, images[start:stop], masks).items():
             if task not in writers:
                 writers[task] = ShardWriter(data / task, split)
             writers[task].write(rows)
@@ -109,13 +112,17 @@ def _batches(count: int, cuts: Sequence[int]) -> Iterator[tuple[int, int]]:
             yield first, min(first + _IMAGES_PER_SHARD, stop)
 
 
-def _rows_by_task(state: BuildState, images: Sequence[ImageOrder]) -> dict[str, Rows]:
+def _rows_by_task(state: BuildState, images: Sequence[ImageOrder], masks: bool) -> dict[str, Rows]:
     by_task: dict[str, Rows] = {}
     for image in images:
         dialogue, png = state.dialogue_of(image.image_id)
+        runs = state.runs_of(image.image_id) if masks else {}
         cell = None if png is None else {"bytes": png, "path": f"{image.image_id}.png"}
         for task, rows in dialogue.items():
-            by_task.setdefault(task, []).extend(row | {"image": cell} for row in rows)
+            rows = [row | {"image": cell} for row in rows]
+            if masks:
+                rows = [row | {MASKS: mask_cells(row["objects"], row["image_wh"], runs)} for row in rows]
+            by_task.setdefault(task, []).extend(rows)
     return by_task
 
 
@@ -145,14 +152,15 @@ def _manifest(
     }
 
 
-def dropped(state: BuildState) -> dict[str, int]:
+def dropped(state: BuildState, taken: int | None = None) -> dict[str, int]:
     """Return the number of images that are not in the dataset, by reason.
 
-    Together with the images of the dataset they are all that the source lists.
+    Together with the images of the dataset they are all that the source lists. taken: number of images of the dataset;
+    by default of those that have a dialogue.
     """
     counts = Counter(state.left_out_counts()) + Counter(state.fault_counts())
     counts[Drop.REFUSED_BY_TEACHER.value] += sum(state.refusal_counts().values())
-    rest = _listed(state) - counts.total() - state.published_count()
+    rest = _listed(state) - counts.total() - (state.published_count() if taken is None else taken)
     return dict(sorted((+counts).items())) | ({Drop.NOT_SAMPLED.value: rest} if rest else {})
 
 
@@ -184,6 +192,11 @@ def drop_table(manifest: Mapping[str, Any]) -> str:
     return table(("left out", "images"), ((Markup(reason), count) for reason, count in counts.items()))
 
 
+def left_out_count(counts: Mapping[str, int]) -> int:
+    """Return the number of rows of left_out.csv: all that were left out but those that were not sampled."""
+    return sum(count for reason, count in counts.items() if reason != Drop.NOT_SAMPLED)
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -197,12 +210,18 @@ def _card(manifest: Mapping[str, Any]) -> str:
         if manifest["with_pixels"]
         else "Rows hold no pixels: the loading script joins your own copy of the images by `image_id`."
     )
+    # A CSV file has boxes and no masks.
+    marks, boxes = (
+        ("Boxes", "those of the source")
+        if source["kind"] == "CSV of boxes"
+        else ("Masks", "computed from masks")
+    )
     taught = "from templates" if settings["teacher"] == "templates" else f"by {settings['teacher']}"
     return f"""\
 # Med-GRIT
 
 Grounded questions and answers about biomedical images, in the format of Med-GRIT-270k (BiRD, MICCAI 2024), built by
-`bird data build` from {source["images"]:,} images of {source["kind"]}. Boxes are computed from masks, the words are
+`bird data build` from {source["images"]:,} images of {source["kind"]}. Boxes are {boxes}, the words are
 {taught}. {held} `manifest.json` holds versions, settings, counts and hashes.
 
 ## Images
@@ -217,7 +236,7 @@ Training and test images come from different patients or cases; pictures that lo
 
 ## Known errors
 
-Masks are taken as they are, but for the faults above. An object that its source did not draw is in no question; it is
+{marks} are taken as they are, but for the faults above. An object that its source did not draw is in no question; it is
 called absent only in datasets whose labels are exhaustive, and there one that was too small to be drawn may be called
 so. The plane of a slice is that of its file's name.
 {_DICOM_NOTE if source["kind"] == "DICOM" else ""}"""

@@ -9,10 +9,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TypeVar
 
 from ..records import MaskedImage, Turn, hash_of_turn, sha256_of
 from ..sources.base import Candidate, LeftOut
 from ..sources.faults import Drop, FaultyImageError
+
+_Mark = TypeVar("_Mark")  # a mask or a box
 
 
 @dataclass(frozen=True)
@@ -47,14 +50,13 @@ class Review:
     def read(self, image: MaskedImage) -> MaskedImage:
         """Return an image with the names to use; rejected names are neither present nor absent in it.
 
-        A new name is absent only if all names that are renamed to it are. Raises FaultyImageError if no mask is left.
+        A new name is absent only if all names that are renamed to it are. Raises FaultyImageError if no object is left.
         """
         dataset, absent = image.info.dataset, {*image.absent}
-        named = ((self._name(dataset, label), mask) for label, mask in image.masks)
-        masks = tuple((name, mask) for name, mask in named if name is not None)
-        if image.masks and not masks:
+        masks, boxes = self._renamed(dataset, image.masks), self._renamed(dataset, image.boxes)
+        if (image.masks or image.boxes) and not (masks or boxes):
             raise FaultyImageError(Drop.REJECTED_IN_REVIEW)
-        shown = {name for name, _ in masks}
+        shown = {name for name, _ in (*masks, *boxes)}
         missing = (self._name(dataset, label) for label in image.absent)
         kept = [
             name
@@ -63,13 +65,17 @@ class Review:
             and name not in shown
             and self._old_names.get((dataset, name), set()) <= absent
         ]
-        return replace(image, masks=masks, absent=tuple(dict.fromkeys(kept)))
+        return replace(image, masks=masks, boxes=boxes, absent=tuple(dict.fromkeys(kept)))
 
     def kept(self, image_id: str, turns: Iterable[Turn]) -> tuple[Turn, ...]:
         """Return the turns that were not rejected."""
         return tuple(
             turn for turn in turns if not self.turns or hash_of_turn(image_id, turn) not in self.turns
         )
+
+    def _renamed(self, dataset: str, marks: Iterable[tuple[str, _Mark]]) -> tuple[tuple[str, _Mark], ...]:
+        named = ((self._name(dataset, label), mark) for label, mark in marks)
+        return tuple((name, mark) for name, mark in named if name is not None)
 
     def _name(self, dataset: str, label: str) -> str | None:
         return self.names.get((dataset, label), label)

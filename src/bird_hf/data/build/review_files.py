@@ -11,10 +11,10 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ...atomic_writes import replacing_file
+from ..folder.spreadsheet import unescape
 from ..sources.faults import FaultyImageError
 from ..sources.label_names import clean_label
 from .review import Review, hash_of_name
@@ -36,7 +36,6 @@ REPLY_COLUMNS = ("key", "image_id", "modality", "task", "question", "answer", "d
 _LONGEST_COMMENT = 200
 # A whole sha256: a short one may look like a number (12e45), which a spreadsheet would reformat.
 _KEY = re.compile(r"[0-9a-f]{64}")
-_FORMULA = tuple("=+-@\t\r")  # a cell that begins so is a formula to a spreadsheet
 _DELIMITERS = ",;\t"  # spreadsheets write different ones in different languages
 
 Line = dict[str, str]
@@ -66,25 +65,6 @@ def read_review(folder: Path) -> Review:
 def read_table(path: Path, columns: Sequence[str]) -> list[Line]:
     """Read the lines of a table by column; an empty list if there is no file. Raises ValueError for a faulty table."""
     return [line for _, line in _lines(path, columns)]
-
-
-def write_table(path: Path, columns: Sequence[str], lines: Iterable[Mapping[str, str]]) -> None:
-    """Write a table, replacing an existing one atomically."""
-    # utf-8-sig: without the byte order mark, Excel assumes a local encoding.
-    with replacing_file(path) as making, making.open("w", encoding="utf-8-sig", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows([escape(line[name]) for name in columns] for line in lines)
-
-
-def escape(cell: str) -> str:
-    """Return a cell that no spreadsheet treats as a formula; `unescape` reverses it."""
-    return f"'{cell}" if cell.lstrip("'").startswith(_FORMULA) else cell
-
-
-def unescape(cell: str) -> str:
-    """Return the cell that was passed to `escape`."""
-    return cell[1:] if cell.startswith("'") and cell.lstrip("'").startswith(_FORMULA) else cell
 
 
 def _lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, Line]]:

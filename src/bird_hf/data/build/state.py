@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..draws import draw_of
+from ..folder.left_out import LeftOutRow
 from ..folder.subsets import ImageOrder
 from ..records import ImageInfo, ImageRecord, Task
 from ..sources.base import Candidate, LeftOut
@@ -30,17 +32,22 @@ _TABLES = """
 CREATE TABLE IF NOT EXISTS images (
   image_id TEXT PRIMARY KEY, modality TEXT, dataset TEXT, rarest TEXT, case_id TEXT, volume TEXT, slice INT, draw INT,
   labels TEXT, info TEXT, place TEXT) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS left_out (name TEXT, reason TEXT);
+CREATE TABLE IF NOT EXISTS left_out (name TEXT, reason TEXT, detail TEXT NOT NULL DEFAULT '');
 CREATE TABLE IF NOT EXISTS labels (dataset TEXT, modality TEXT, name TEXT, images INT);
 CREATE TABLE IF NOT EXISTS spellings (dataset TEXT, name TEXT, spelling TEXT);
 CREATE TABLE IF NOT EXISTS picked (image_id TEXT PRIMARY KEY, rank INT);
 CREATE TABLE IF NOT EXISTS reads (
-  image_id TEXT PRIMARY KEY, fault TEXT, record TEXT, look BLOB, png BLOB, objects TEXT, rejected INT);
+  image_id TEXT PRIMARY KEY, fault TEXT, record TEXT, look BLOB, png BLOB, objects TEXT, rejected INT,
+  detail TEXT NOT NULL DEFAULT '', runs TEXT);
 CREATE TABLE IF NOT EXISTS chosen (image_id TEXT PRIMARY KEY, rank INT, split TEXT);
 CREATE INDEX IF NOT EXISTS by_rank ON chosen (rank);
 CREATE TABLE IF NOT EXISTS words (image_id TEXT PRIMARY KEY, refused TEXT, rows TEXT, rejected INT);
 """
 
+# Columns that the state of a build by an earlier version does not have.
+_ADDED = (("left_out", "detail"), ("reads", "detail"), ("reads", "runs"))
+
+_ADDRESS = re.compile(r" ?<[^<>]{0,80} at 0x[0-9a-fA-F]{1,16}>")
 Rows = list[dict[str, Any]]
 
 
@@ -49,7 +56,8 @@ class ReadResult:
     """A picked image after decoding: its record, or the fault for which it is dropped.
 
     objects: the source's own name of a class -> number of objects. image_hash: see `near_duplicates`. png: the pixels,
-    if rows may hold them. rejected: number of objects removed by a review.
+    if rows may hold them. rejected: number of objects removed by a review. detail: the values, names or sizes for which
+    the image is dropped. runs: instance id -> COCO run lengths of its mask, if rows hold masks.
     """
 
     image_id: str
@@ -59,6 +67,8 @@ class ReadResult:
     image_hash: bytes | None = None
     png: bytes | None = None
     rejected: int = 0
+    detail: str = ""
+    runs: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +89,8 @@ class BuildState(StageDatabase):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, _TABLES)
+        for table, column in _ADDED:
+            self.add_column(table, column, "TEXT" if column == "runs" else "TEXT NOT NULL DEFAULT ''")
 
     def count(self, table: Literal["images", "left_out", "picked", "reads", "chosen", "words"]) -> int:
         """Return the number of rows of a table."""
@@ -89,7 +101,7 @@ class BuildState(StageDatabase):
         seen: Counter[tuple[str, str]] = Counter()
         for item in listed:
             if isinstance(item, LeftOut):
-                self._database.execute("INSERT INTO left_out VALUES (?, ?)", (item.name, item.reason))
+                self._leave_out(item)
                 continue
             info = item.info
             added = self._database.execute(
@@ -108,7 +120,7 @@ class BuildState(StageDatabase):
                 ),
             )
             if not added.rowcount:
-                self._database.execute("INSERT INTO left_out VALUES (?, 'duplicate_id')", (info.image_id,))
+                self._leave_out(LeftOut(info.image_id, Drop.DUPLICATE_ID))
             seen.update((info.dataset, label) for label in item.labels)
 
         def rarest(dataset: str, labels: str) -> str:
@@ -116,6 +128,12 @@ class BuildState(StageDatabase):
 
         self._database.create_function("rarest", 2, rarest, deterministic=True)
         self._database.execute("UPDATE images SET rarest = rarest(dataset, labels)")
+
+    def _leave_out(self, item: LeftOut) -> None:
+        self._database.execute(
+            "INSERT INTO left_out VALUES (?, ?, ?)",
+            (_storable(item.name), item.reason, _storable(item.detail)),
+        )
 
     def add_names(self, images: Mapping[tuple[str, str, str], int], spelled: Spellings) -> None:
         """Store the source's own names, before any review: their numbers of images, and their spellings.
@@ -171,7 +189,7 @@ class BuildState(StageDatabase):
     def add_reads(self, results: Iterable[ReadResult]) -> None:
         """Store images that were read."""
         self._database.executemany(
-            "INSERT INTO reads VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO reads VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 (
                     result.image_id,
@@ -181,10 +199,22 @@ class BuildState(StageDatabase):
                     result.png,
                     json.dumps(result.objects),
                     result.rejected,
+                    _storable(result.detail),
+                    None if result.runs is None else json.dumps(result.runs),
                 )
                 for result in results
             ),
         )
+
+    def left_out_rows(self) -> Iterator[LeftOutRow]:
+        """Yield the images that were left out, but for those that were not sampled, by name."""
+        rows = self._database.execute(
+            "SELECT name, reason, detail FROM left_out "
+            "UNION ALL SELECT image_id, fault, detail FROM reads WHERE fault NOT NULL "
+            "UNION ALL SELECT image_id, ?, refused FROM words WHERE refused NOT NULL ORDER BY 1, 2, 3",
+            (Drop.REFUSED_BY_TEACHER,),
+        )
+        return (LeftOutRow(name, reason, detail, Drop(reason).remedy) for name, reason, detail in rows)
 
     def fault_counts(self) -> dict[str, int]:
         """Return the number of images that were read and have a fault, by fault."""
@@ -209,9 +239,11 @@ class BuildState(StageDatabase):
             "rank, look FROM {} JOIN picked USING (image_id) JOIN reads USING (image_id)",
         )
 
-    def drop_read(self, image_id: str, fault: Drop) -> None:
+    def drop_read(self, image_id: str, fault: Drop, detail: str = "") -> None:
         """Mark an image that was read as faulty."""
-        self._database.execute("UPDATE reads SET fault = ? WHERE image_id = ?", (fault, image_id))
+        self._database.execute(
+            "UPDATE reads SET fault = ?, detail = ? WHERE image_id = ?", (fault, detail, image_id)
+        )
 
     def add_chosen(self, image_id: str, rank: int) -> None:
         """Take an image into the dataset; `set_splits` gives it its split."""
@@ -226,6 +258,18 @@ class BuildState(StageDatabase):
         ):
             cases.setdefault(case_id, Counter())[modality, dataset] = count
         return cases
+
+    def chosen_counts(self) -> Iterator[tuple[str, str, int]]:
+        """Yield (modality, dataset, number of chosen images)."""
+        return self._database.execute(
+            "SELECT modality, dataset, COUNT(*) FROM chosen JOIN images USING (image_id) "
+            "GROUP BY modality, dataset ORDER BY modality, dataset"
+        )
+
+    def first_chosen(self, count: int) -> list[str]:
+        """Return the first chosen images by rank, which are of as many modalities, datasets and labels as possible."""
+        query = "SELECT image_id FROM chosen ORDER BY rank LIMIT ?"
+        return [image_id for (image_id,) in self._database.execute(query, (count,))]
 
     def set_splits(self, splits: Mapping[str, str]) -> None:
         """Give the chosen images their splits. splits: case_id -> split."""
@@ -315,6 +359,11 @@ class BuildState(StageDatabase):
         ).fetchone()
         return json.loads(text), png
 
+    def runs_of(self, image_id: str) -> dict[str, str]:
+        """Return the run lengths of an image's masks by instance id; empty if the build stores none."""
+        row = self._database.execute("SELECT runs FROM reads WHERE image_id = ?", (image_id,)).fetchone()
+        return json.loads(row[0] or "{}")
+
     def published_counts(self) -> Iterator[tuple[str, str, str, int]]:
         """Yield (modality, dataset, split, number of images that have a dialogue)."""
         return self._database.execute(
@@ -334,6 +383,14 @@ class BuildState(StageDatabase):
 
 def _candidate(info: str, labels: str, place: str) -> Candidate:
     return Candidate(info_from_json(info), tuple(json.loads(labels)), json.loads(place))
+
+
+def _storable(text: str) -> str:
+    """A text without the parts of a file name that are not UTF-8, which SQLite refuses, and without addresses.
+
+    Errors of Pillow name the object that they could not read, with an address that differs in each run.
+    """
+    return _ADDRESS.sub("", text.encode("utf-8", "backslashreplace").decode())
 
 
 def _volume_of(info: ImageInfo) -> str:

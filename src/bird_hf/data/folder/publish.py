@@ -34,6 +34,9 @@ A config such as `chat_20k` holds as many images of the training split as fit in
 divided, the shares of modalities and datasets are those of the whole split, and each subset is part of the next larger
 one. The test split is always the whole one."""
 
+_ABOUT_MASKS = """
+| `masks` | for each of `objects`: `instance_id`, `size` [height, width], `counts`: COCO's run lengths, or null |"""
+
 
 def png_bytes(pixels: np.ndarray) -> bytes:
     """A PNG file of pixels (H, W) or (H, W, 3) uint8."""
@@ -83,12 +86,17 @@ def publish(
 
 
 def write_card(
-    folder: Path, counts: Mapping[str, Mapping[str, int]], body: str, subsets: Sequence[Subset] = ()
+    folder: Path,
+    counts: Mapping[str, Mapping[str, int]],
+    body: str,
+    subsets: Sequence[Subset] = (),
+    masks: bool = False,
 ) -> None:
     """Write the README of a dataset folder from the template `card.md`. The shards must be there already.
 
     counts: rows by config and split, for the front matter that `load_dataset` reads and for a table. body: what is said
-    about this dataset, in Markdown. subsets: parts of the training split that become configs of their own.
+    about this dataset, in Markdown. subsets: parts of the training split that become configs of their own. masks:
+    whether rows have the column `masks`.
     """
     of_subsets = {
         f"{task}_{subset.name}": {**counts[task], "train": rows}
@@ -100,6 +108,7 @@ def write_card(
         body=body,
         rows=_rows_table({**counts, **of_subsets}) + (_ABOUT_SUBSETS if subsets else ""),
         config=next(iter(counts), "vg"),
+        masks=_ABOUT_MASKS if masks else "",
     )
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "README.md", card)

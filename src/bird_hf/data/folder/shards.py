@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ...atomic_writes import replacing_file
-from ..records import Task, row_features
+from ..records import Task
+from .mask_column import MASKS, published_features
 
 Row = dict[str, Any]
 Rows = list[Row]
@@ -72,7 +73,7 @@ def stream_rows(paths: Sequence[Path], columns: Sequence[str]) -> Iterator[Row]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    expected = row_features().arrow_schema
+    expected = published_features(masks=True).arrow_schema
     for path in paths:
         try:
             with pq.ParquetFile(path) as shard:
@@ -174,11 +175,15 @@ def write_stream(rows: Iterable[Row], folder: Path, split: str) -> int:
 
 
 def _write_parquet(groups: Iterable[Rows], path: Path) -> int:
-    """Write groups of rows as one Parquet file; returns the number of rows."""
+    """Write groups of rows as one Parquet file, with masks if the first row has them; returns the number of rows."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = row_features().arrow_schema
+    groups = iter(groups)
+    first = next(groups, [])
+    schema = published_features(bool(first) and MASKS in first[0]).arrow_schema
+    groups = chain([first] if first else [], groups)
+    del first  # it may hold many images
     count = 0
     with (
         replacing_file(path) as making,

@@ -56,6 +56,25 @@ class EntryFault(StrEnum):
     MALFORMED_BOX = "malformed_box"
     MISSING_IMAGE = "missing_image"
     UNREADABLE_IMAGE = "unreadable_image"
+    ORIENTATION_UNKNOWN = (
+        "orientation_unknown"  # the image has an EXIF orientation, boxes in thousandths have no size
+    )
+
+    @property
+    def remedy(self) -> str:
+        """What the user can do about it: one sentence, the column `what_to_do` of left_out.csv."""
+        return _REMEDIES[self]
+
+
+_REMEDIES = {
+    EntryFault.MALFORMED_ENTRY: "Write the entry as {id, conversations: [[question, answer], ...]}.",
+    EntryFault.BAD_NAME: "Give the entry an id that is a plain file name.",
+    EntryFault.UNKNOWN_MODALITY: "Let the id begin with a modality, such as ct_00--dataset--case1--z_0001.",
+    EntryFault.CONTROL_TOKEN: "Remove the control token from the text.",
+    EntryFault.MALFORMED_BOX: "Correct the box: <box>(x1,y1),(x2,y2)</box> in thousandths.",
+    EntryFault.MISSING_IMAGE: "Put ID.png into the folder of --images.",
+    EntryFault.UNREADABLE_IMAGE: "Open the file in an image viewer; copy it again, or save it as PNG.",
+}
 
 
 class BrokenEntryError(ValueError):

@@ -7,21 +7,35 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from ...atomic_writes import replacing_folder
 from ...hub.grounding import Span, read
 from ...hub.pixels import open_image
 from ...progress import progress_bar
-from ..folder.publish import write_card
+from ..folder.left_out import LEFT_OUT, LeftOutRow, write_left_out
+from ..folder.publish import png_bytes, write_card
 from ..folder.shards import Row, write_stream
+from ..frames import Frame, Orientation, frame_of
 from ..records import Dialogue, ImageRecord, Instance, Task, Turn, dialogue_row
 from .file_names import info_of
-from .format import BrokenEntryError, Entry, EntryFault, OriginalFile, find_files, read_entry, to_json
+from .format import (
+    BrokenEntryError,
+    Entry,
+    EntryFault,
+    OriginalFile,
+    find_files,
+    read_entry,
+    to_json,
+)
 from .json_list import read_list
+from .upright_text import upright_text
 
 TEACHER = "original"
 MAX_IMAGE_BYTES = 100_000_000
+_LONGEST_ID = 240  # that left_out.csv shows
 
 _CARD = """\
 # Med-GRIT, imported
@@ -52,7 +66,7 @@ class ImportResult:
 
     def leave_out(self, place: str, error: BrokenEntryError) -> None:
         self.left_out[error.reason] = self.left_out.get(error.reason, 0) + 1
-        self.first.setdefault(error.reason, f"{place}: {error}")
+        self.first.setdefault(error.reason, _storable(f"{place}: {error}"))
 
     def left_out_lines(self) -> list[str]:
         """One line per reason, the most frequent first."""
@@ -61,13 +75,20 @@ class ImportResult:
 
 
 def import_original(
-    paths: Sequence[Path], images: Path, out: Path, split: str | None = None, pixels: bool = True
+    paths: Sequence[Path],
+    images: Path,
+    out: Path,
+    split: str | None = None,
+    pixels: bool = True,
+    orientation: Orientation | None = None,
 ) -> ImportResult:
     """Convert original files (or folders of them) and their images into a Med-GRIT folder.
 
-    split: for files whose names contain no split. pixels: whether rows hold the images or only their ids.
-    Entries that cannot be imported are left out and counted. Raises ValueError, and writes nothing, if a file is not a
-    list of entries or no entry is left.
+    split: for files whose names contain no split. pixels: whether rows hold the images or only their ids. orientation:
+    on which pixels the boxes of images with an EXIF orientation were made; without it such images are left out, because
+    boxes in thousandths have no size that could tell. Rows hold the upright image, and boxes on it.
+    Entries that cannot be imported are left out, counted and listed in `out`/left_out.csv. Raises ValueError if a file
+    is not a list of entries or no entry is left; then only that file is written, if any entry was left out.
     """
     files = find_files(paths, split)
     if not images.is_dir():
@@ -78,7 +99,15 @@ def import_original(
     turns = TurnTable()
     try:
         with replacing_folder(out) as making:
-            return _write_all(files, ImageReader(images, pixels), turns, making)
+            result = _write_all(files, ImageReader(images, pixels, orientation), turns, making)
+            write_left_out(turns.left_out_rows(), making / LEFT_OUT)
+        return result
+    except ValueError as error:
+        if not turns.has_left_out():
+            raise
+        out.mkdir(parents=True, exist_ok=True)
+        write_left_out(turns.left_out_rows(), out / LEFT_OUT)
+        raise ValueError(f"{error}; all are in {out / LEFT_OUT}") from None
     finally:
         turns.close()
 
@@ -116,36 +145,59 @@ def _rows(
         for number, value in progress_bar(read_list(file.path), desc=file.path.name, unit="entry"):
             try:
                 entry = read_entry(value)
-                image_wh, cell = images.read(entry.image_id)
+                image_wh, cell, turned_by = images.read(entry.image_id)
             except BrokenEntryError as error:
-                result.leave_out(f"{file.path}, entry {number}", error)
+                place = f"{file.path}, entry {number}"
+                result.leave_out(place, error)
+                turns.leave_out(_id_of(value), place, error)
                 continue
             lines.write(entry.layout_line() + "\n")
+            if turned_by is not None:
+                entry = replace(entry, turns=tuple(_upright(turn, turned_by) for turn in entry.turns))
             turns.add(file, entry)
             for turn in entry.turns:
                 yield dialogue_row(_dialogue(entry.image_id, image_wh, [(file.task, turn)]), cell)
 
 
+class ReadImage(NamedTuple):
+    """(width, height) of the upright image, the `image` cell, and the frame to turn boxes by, if they have to be."""
+
+    image_wh: tuple[int, int]
+    cell: dict[str, Any] | None
+    turned_by: Frame | None
+
+
 class ImageReader:
     """Reads images of a folder by id. The last one is cached, because the turns of an image follow one another."""
 
-    def __init__(self, folder: Path, pixels: bool) -> None:
-        self.folder, self.pixels = folder.resolve(), pixels
-        self.last: tuple[str, tuple[int, int], dict[str, Any] | None] | None = None
+    def __init__(self, folder: Path, pixels: bool, orientation: Orientation | None) -> None:
+        self.folder, self.pixels, self.orientation = folder.resolve(), pixels, orientation
+        self.last: tuple[str, ReadImage] | None = None
 
-    def read(self, image_id: str) -> tuple[tuple[int, int], dict[str, Any] | None]:
-        """(width, height) and the `image` cell. Raises BrokenEntryError if the image is missing or unreadable."""
+    def read(self, image_id: str) -> ReadImage:
+        """Raises BrokenEntryError if the image is missing or unreadable, or the frame of its boxes is not known."""
         if self.last is None or self.last[0] != image_id:
-            content = self._content(self.folder / f"{image_id}.png")
-            try:
-                image_wh = open_image(content).size
-            except ValueError as error:
-                raise BrokenEntryError(
-                    EntryFault.UNREADABLE_IMAGE, f"image {image_id}.png: {error}"
-                ) from error
-            cell = {"bytes": content, "path": f"{image_id}.png"} if self.pixels else None
-            self.last = image_id, image_wh, cell
-        return self.last[1], self.last[2]
+            self.last = image_id, self._read(image_id)
+        return self.last[1]
+
+    def _read(self, image_id: str) -> ReadImage:
+        name = f"{image_id}.png"
+        content = self._content(self.folder / name)
+        try:
+            picture = open_image(content)
+            frame = frame_of(content)
+        except ValueError as error:
+            raise BrokenEntryError(EntryFault.UNREADABLE_IMAGE, f"image {name}: {error}") from error
+        if frame.exif != 1:
+            if self.orientation is None:
+                detail = (
+                    f"image {name} has EXIF orientation {frame.exif}; give --orientation stored or upright"
+                )
+                raise BrokenEntryError(EntryFault.ORIENTATION_UNKNOWN, detail)
+            content = png_bytes(np.asarray(picture))  # not every reader of a row turns its image
+        cell = {"bytes": content, "path": name} if self.pixels else None
+        stored = frame.exif != 1 and self.orientation is Orientation.STORED
+        return ReadImage(picture.size, cell, frame if stored else None)
 
     def _content(self, path: Path) -> bytes:
         try:
@@ -173,10 +225,26 @@ class TurnTable:
         self.database.execute(
             "CREATE TABLE turns (split TEXT, image TEXT, task TEXT, question TEXT, answer TEXT)"
         )
+        self.database.execute("CREATE TABLE left_out (image TEXT, reason TEXT, detail TEXT)")
 
     def add(self, file: OriginalFile, entry: Entry) -> None:
         rows = [(file.split, entry.image_id, file.task.value, *turn) for turn in entry.turns]
         self.database.executemany("INSERT INTO turns VALUES (?, ?, ?, ?, ?)", rows)
+
+    def leave_out(self, image_id: str, place: str, error: BrokenEntryError) -> None:
+        """Add an entry that is left out."""
+        row = (image_id, error.reason, _storable(f"{place}: {error}"))
+        self.database.execute("INSERT INTO left_out VALUES (?, ?, ?)", row)
+
+    def has_left_out(self) -> bool:
+        return self.database.execute("SELECT 1 FROM left_out LIMIT 1").fetchone() is not None
+
+    def left_out_rows(self) -> Iterator[LeftOutRow]:
+        """Yields the entries left out, in the order of the files."""
+        rows = self.database.execute("SELECT image, reason, detail FROM left_out ORDER BY rowid")
+        return (
+            LeftOutRow(image, reason, detail, EntryFault(reason).remedy) for image, reason, detail in rows
+        )
 
     def chat_rows(self, split: str, images: ImageReader) -> Iterator[Row]:
         """Yields one row per image with all its turns; images and turns keep the order in which they were added."""
@@ -188,12 +256,28 @@ class TurnTable:
         )
         by_image = groupby(found, key=lambda row: row[0])
         for image_id, rows in progress_bar(by_image, desc=f"{split} chats", unit="image"):
-            image_wh, cell = images.read(image_id)
+            image_wh, cell, _ = images.read(image_id)
             turns = [(Task(task), (question, answer)) for _, task, question, answer in rows]
             yield dialogue_row(_dialogue(image_id, image_wh, turns), cell) | {"task": Task.CHAT.value}
 
     def close(self) -> None:
         self.database.close()
+
+
+def _id_of(value: Any) -> str:
+    """The id of an entry that may be broken; empty if it has none."""
+    name = value.get("id") if isinstance(value, dict) else None
+    return _storable(name[:_LONGEST_ID]) if isinstance(name, str) else ""
+
+
+def _storable(text: str) -> str:
+    """A text without lone surrogates, which JSON can hold and SQLite refuses."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _upright(turn: tuple[str, str], frame: Frame) -> tuple[str, str]:
+    question, answer = turn
+    return upright_text(question, frame), upright_text(answer, frame)
 
 
 def _dialogue(

@@ -16,9 +16,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ...hub.boxes import Box
 from ..records import ImageInfo, MaskedImage
 from .archives import part_paths
-from .faults import Drop, check_mask, check_pixels, check_union
+from .description import Faulty
+from .faults import Drop, FaultyImageError, check_mask, check_pixels, check_union
+
+_ROUNDING_PX = 1e-6  # what a box loses as fractions of the image
 
 
 @dataclass(frozen=True)
@@ -58,14 +62,52 @@ class Source(Protocol):
 
 
 def checked(
-    info: ImageInfo, pixels: np.ndarray, masks: Sequence[tuple[str, np.ndarray]], absent: Sequence[str]
+    info: ImageInfo,
+    pixels: np.ndarray,
+    masks: Sequence[tuple[str, np.ndarray]],
+    absent: Sequence[str],
+    boxes: Sequence[tuple[str, Box]] = (),
+    faulty: Faulty = Faulty.DROP_IMAGE,
 ) -> MaskedImage:
-    """A MaskedImage of pixels and masks without faults. Raises FaultyImageError if there is one."""
+    """A MaskedImage of pixels, masks and boxes without faults.
+
+    faulty: whether a faulty object drops the image, or is dropped alone and its name is not absent. Raises
+    FaultyImageError if the image has a fault, or no object without one is left.
+    """
     check_pixels(pixels)
-    for _, mask in masks:
-        check_mask(mask, pixels.shape)
-    check_union(masks)
-    return MaskedImage(info, pixels, tuple(masks), tuple(absent))
+    height, width = pixels.shape[:2]
+    whole_masks: list[tuple[str, np.ndarray]] = []
+    whole_boxes: list[tuple[str, Box]] = []
+    faults: dict[str, FaultyImageError] = {}  # by label
+    for label, mask in masks:
+        try:
+            check_mask(mask, pixels.shape)
+            whole_masks.append((label, mask))
+        except FaultyImageError as error:
+            faults.setdefault(label, _with_label(error, label))
+    for label, box in boxes:
+        try:
+            check_box(box, (width, height))
+            whole_boxes.append((label, box))
+        except FaultyImageError as error:
+            faults.setdefault(label, _with_label(error, label))
+    if faults and (faulty is Faulty.DROP_IMAGE or not (whole_masks or whole_boxes)):
+        raise next(iter(faults.values()))
+    check_union(whole_masks)
+    absent = tuple(label for label in absent if label not in faults)
+    return MaskedImage(info, pixels, tuple(whole_masks), absent, tuple(whole_boxes))
+
+
+def check_box(box: Box, image_wh: tuple[int, int]) -> None:
+    """Raises FaultyImageError if a box has less than a pixel."""
+    x1, y1, x2, y2 = box.to_pixels(image_wh)
+    if min(x2 - x1, y2 - y1) < 1 - _ROUNDING_PX:
+        raise FaultyImageError(Drop.UNREADABLE_BOX, f"{x2 - x1:.3g}x{y2 - y1:.3g} pixels, less than one")
+
+
+def _with_label(error: FaultyImageError, label: str) -> FaultyImageError:
+    """The same fault, its detail with the label."""
+    return FaultyImageError(error.reason, f"{label}: {error.detail}" if error.detail else label)
 
 
 def fingerprint(path: Path) -> str:

@@ -1,91 +1,23 @@
-"""COCO instance files: images, categories, and each object's polygons or run lengths -> masks.
+"""The marks of COCO objects: polygons or run lengths -> masks, and boxes.
 
-The file is not trusted: names in it are compared with the existing files and never opened, and sizes are checked
-before anything is unpacked. For this reason masks are not made by pycocotools: NaN or very large coordinates hang or
-crash the process there, and run lengths that do not fill the image leave uninitialised memory in the mask. Its
-polygons also cover other pixels; `fill_polygon` takes the pixels whose centres are inside, as boxes do. For valid run
-lengths the masks are equal, which the tests check.
+They are not trusted: sizes are checked before anything is unpacked. For this reason masks are not made by pycocotools:
+NaN or very large coordinates hang or crash the process there, and run lengths that do not fill the image leave
+uninitialised memory in the mask. Its polygons also cover other pixels; `fill_polygon` takes the pixels whose centres
+are inside, as boxes do. For valid run lengths the masks are equal, which the tests check.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
-from pathlib import Path, PurePath
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from .faults import Drop, FaultyImageError
-from .label_names import clean_label
 
-MAX_FILE_BYTES = 2**30
 _MAX_CORNERS = 100_000
 _MAX_COORDINATE = 2**31  # pixels; far beyond any image, and far below an overflow
-
-
-@dataclass(frozen=True)
-class CocoFile:
-    """images: id -> file name. objects: image id -> (category id, segmentation) of each object."""
-
-    dataset: str
-    images: dict[int, str]
-    categories: dict[int, str]
-    objects: dict[int, list[tuple[int, Any]]]
-
-    @classmethod
-    def read(cls, folder: Path, name: str, dataset: str) -> CocoFile:
-        """Read the file of that name in a folder. Raises ValueError, in one line, if it is not a COCO instance file."""
-        path = folder / name
-        if PurePath(name).name != name or not path.is_file():
-            raise ValueError(f"annotations {name!r} must be a file beside labels.yaml in {folder}")
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise ValueError(f"{path} is larger than {MAX_FILE_BYTES:,} bytes; split it")
-        try:
-            content = json.loads(path.read_bytes())
-            objects: dict[int, list[tuple[int, Any]]] = {}
-            for entry in content["annotations"]:
-                item = (int(entry["category_id"]), entry.get("segmentation"))
-                objects.setdefault(int(entry["image_id"]), []).append(item)
-            images = {int(entry["id"]): str(entry["file_name"]) for entry in content["images"]}
-            categories = {int(entry["id"]): str(entry["name"]) for entry in content["categories"]}
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise ValueError(
-                f"{path} is not a COCO instance file ({type(error).__name__}: {error}); it needs images, "
-                "annotations and categories"
-            ) from error
-        return cls(dataset, images, categories, objects)
-
-    @property
-    def labels(self) -> list[str]:
-        """The clean names of all categories that have one."""
-        names = [self._name(category) for category in self.categories]
-        return list(dict.fromkeys(name for name in names if name is not None))
-
-    def labels_of(self, image_id: int) -> tuple[str, ...]:
-        """The clean names of an image's objects."""
-        names = [self._name(category) for category, _ in self.objects.get(image_id, [])]
-        return tuple(dict.fromkeys(name for name in names if name is not None))
-
-    def masks_of(self, image_id: int, shape: tuple[int, ...]) -> list[tuple[str, np.ndarray]]:
-        """(name, mask (H, W) bool) of each object. Raises FaultyImageError if a name or a mask is unusable."""
-        masks = []
-        for category, segmentation in self.objects.get(image_id, []):
-            if (name := self._name(category)) is None:
-                raise FaultyImageError(Drop.UNNAMED_CLASS, f"category {category}")
-            try:
-                masks.append((name, mask_of(segmentation, shape)))
-            except FaultyImageError:
-                raise
-            except (ValueError, KeyError, TypeError, OverflowError) as error:
-                raise FaultyImageError(Drop.UNREADABLE_MASK, str(error)) from error
-        return masks
-
-    def _name(self, category: int) -> str | None:
-        try:
-            return clean_label(self.dataset, self.categories.get(category, ""))
-        except FaultyImageError:
-            return None
+_OUTSIDE_PX = 1  # how far a box may be outside the image; rounding puts it there
 
 
 def mask_of(segmentation: Any, shape: tuple[int, ...]) -> np.ndarray:
@@ -114,6 +46,31 @@ def mask_of(segmentation: Any, shape: tuple[int, ...]) -> np.ndarray:
         raise ValueError("run lengths do not add up to the image")
     # Runs go down the columns and begin with the background.
     return np.repeat(np.arange(runs.size) % 2 == 1, runs).reshape(shape[1], shape[0]).T
+
+
+def has_outline(segmentation: Any) -> bool:
+    """Whether a segmentation holds anything: objects with boxes only have null, [] or [[]] there."""
+    return any(segmentation) if isinstance(segmentation, list) else bool(segmentation)
+
+
+def corners_of(bbox: Any, image_wh: tuple[int, int]) -> tuple[float, float, float, float]:
+    """A COCO bbox [x, y, width, height] -> half-open corners x1, y1, x2, y2 in pixels, inside the image.
+
+    Raises FaultyImageError if it is not four numbers with a positive width and height, or is more than a pixel outside.
+    """
+    given = bbox if isinstance(bbox, list) else []
+    numbers = [value for value in given if type(value) in (int, float) and abs(value) < _MAX_COORDINATE]
+    if len(given) != 4 or len(numbers) != 4 or min(numbers[2:]) <= 0:
+        raise FaultyImageError(Drop.UNREADABLE_BOX, f"bbox {str(bbox)[:80]}")
+    x, y, width, height = map(float, numbers)
+    corners, limits = (x, y, x + width, y + height), (*image_wh, *image_wh)
+    inside = tuple(min(max(value, 0.0), float(limit)) for value, limit in zip(corners, limits, strict=True))
+    if any(abs(value - kept) > _OUTSIDE_PX for value, kept in zip(corners, inside, strict=True)):
+        detail = f"bbox {str(bbox)[:80]} is outside the image of {image_wh[0]}x{image_wh[1]}"
+        raise FaultyImageError(Drop.UNREADABLE_BOX, detail)
+    if inside[0] >= inside[2] or inside[1] >= inside[3]:
+        raise FaultyImageError(Drop.UNREADABLE_BOX, f"bbox {str(bbox)[:80]} is empty in the image")
+    return inside[0], inside[1], inside[2], inside[3]
 
 
 def fill_polygon(corners_xy: list[float], shape: tuple[int, ...]) -> np.ndarray:
@@ -159,3 +116,24 @@ def unpack_runs(text: str) -> list[int]:
     if shift:
         raise ValueError("the string of run lengths is cut off")
     return runs
+
+
+def runs_of(mask: np.ndarray) -> list[int]:
+    """The run lengths of a mask (H, W) bool as `mask_of` reads them: down the columns, the background first."""
+    values = np.concatenate([[False], mask.T.ravel()])
+    starts = np.flatnonzero(values[1:] != values[:-1])
+    return np.diff(starts, prepend=0, append=mask.size).tolist()
+
+
+def pack_runs(runs: Sequence[int]) -> str:
+    """Numbers -> COCO's compressed run lengths, which `unpack_runs` reads."""
+    packed = bytearray()
+    for place, run in enumerate(runs):
+        value = run - runs[place - 2] if place > 2 else run
+        more = True
+        while more:
+            bits = value & 31
+            value >>= 5
+            more = value != (-1 if bits & 16 else 0)
+            packed.append(48 + (bits | 32 if more else bits))
+    return packed.decode("ascii")

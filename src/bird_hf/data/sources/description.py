@@ -34,7 +34,7 @@ import yaml
 from ..frames import Orientation
 from ..records import Axis, ImageInfo, ImageName, Modality
 from ..volumes import CT_WINDOWS, VOXEL_AXIS, CaseInfo
-from .label_names import clean_label, patient_of
+from .label_names import clean_label, patient_of, region_of
 
 DESCRIPTION = "labels.yaml"
 MAX_LABEL_VALUE = 2**16 - 1  # values index an array of counts
@@ -113,19 +113,49 @@ class Description:
 
 def read_description(path: Path) -> Description:
     """Read and check `labels.yaml`. Raises ValueError with the file, the field and its allowed values."""
+    entries = _read_entries(path)
+    if not {"dataset", "modality", "region"} <= {*entries}:
+        raise ValueError(_fields_of(path))
+    return described(path, entries)
+
+
+def added_entries(folder: Path) -> dict[str, Any]:
+    """The fields of a `labels.yaml` beside a dataset that describes itself; all are optional, as is the file.
+
+    Raises ValueError as `read_description` does.
+    """
+    path = folder / DESCRIPTION
+    return _read_entries(path) if path.is_file() else {}
+
+
+def described(path: Path, entries: Mapping[str, Any]) -> Description:
+    """The description with these fields; without `region`, it is inferred from the modality and the labels.
+
+    Raises ValueError with the path, the field and its allowed values.
+    """
+    try:
+        if "region" not in entries:
+            names = [clean_label(str(entries["dataset"]), str(name)) for name in entries["labels"].values()]
+            entries = {**entries, "region": region_of(Modality(entries["modality"]), names)}
+        return _description(entries)
+    except (ValueError, TypeError, re.error) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _read_entries(path: Path) -> dict[str, Any]:
+    """The fields of `labels.yaml`, unchecked. Raises ValueError if one of them has an unknown name."""
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid YAML ({' '.join(str(error).split())})") from error
-    known = {field.name for field in fields(Description)}
-    if not isinstance(entries, dict) or not {"dataset", "modality", "region"} <= {*entries} <= known:
-        raise ValueError(
-            f"{path} must have dataset, modality and region; its fields can be {', '.join(sorted(known))}"
-        )
-    try:
-        return _description(entries)
-    except (ValueError, TypeError, re.error) as error:
-        raise ValueError(f"{path}: {error}") from error
+    if not isinstance(entries, dict) or not {*entries} <= {field.name for field in fields(Description)}:
+        raise ValueError(_fields_of(path))
+    return entries
+
+
+def _fields_of(path: Path) -> str:
+    known = ", ".join(sorted(field.name for field in fields(Description)))
+    return f"{path} must have dataset, modality and region; its fields can be {known}"
 
 
 def _description(entries: Mapping[str, Any]) -> Description:

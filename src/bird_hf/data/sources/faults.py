@@ -15,6 +15,7 @@ from PIL import Image
 from scipy import ndimage
 
 from ...hub.pixels import MAX_PIXELS, MAX_SIDE_PX, MIN_SIDE_PX, open_image
+from ..frames import Frame, exif_of, frame_of
 
 # A mask that covers at least this share of the image border, but not the whole image, has its foreground and background
 # swapped.
@@ -22,6 +23,8 @@ _INVERTED_BORDER = 0.95
 # Metadata of a PNG with an orientation or transparency.
 _ORIENTED_OR_TRANSPARENT = {"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp", "transparency"}
 _MASK_FORMATS = ("PNG", "BMP", "TIFF", "GIF")  # all lossless
+_LOSSY_FORMATS = ("JPEG", "JPEG2000", "WEBP")  # opened only to say what is wrong with the mask
+MOST_NAMED = 5  # values that a message names
 
 
 class Drop(StrEnum):
@@ -62,6 +65,49 @@ class Drop(StrEnum):
     REFUSED_BY_TEACHER = "refused_by_teacher"
     REJECTED_IN_REVIEW = "rejected_in_review"  # every object of it was rejected
 
+    @property
+    def remedy(self) -> str:
+        """What the user can do about it: one sentence, the column `what_to_do` of left_out.csv."""
+        return _REMEDIES[self]
+
+
+_REMEDIES = {
+    Drop.BAD_NAME: "Name the file as SA-Med2D does, such as ct_00--dataset--case1--z_0001.png.",
+    Drop.UNKNOWN_MODALITY: "Give --modality, or write modality into labels.yaml.",
+    Drop.DUPLICATE_ID: "Give each image a name of its own.",
+    Drop.UNNAMED_CLASS: "Give the class a name in labels.yaml or in the categories of the source.",
+    Drop.UNION_CLASS: "Remove the class that is made of others, or leave it out of labels.",
+    Drop.NO_MASKS: "Add marks for the image; if it truly shows none of the labels, set exhaustive: true.",
+    Drop.MISSING_MASK: "Add the mask file of that name, or remove its entry.",
+    Drop.MISSING_IMAGE: "Put the image under that name beside the others, or remove its marks.",
+    Drop.UNREADABLE_IMAGE: "Open the file in an image viewer; copy it again, or save it as PNG.",
+    Drop.UNREADABLE_MASK: "Save the marks again: a mask as PNG, an outline as polygons or run lengths.",
+    Drop.NEEDS_PYLIBJPEG: "pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg",
+    Drop.MULTI_FRAME: "Export the frames as single DICOM files or PNG.",
+    Drop.BURNED_IN: "Remove the text from the pixels, then set BurnedInAnnotation to NO.",
+    Drop.OFF_GRID: "Export the segmentation on the grid of its images.",
+    Drop.BLANK_IMAGE: "The image has one value only; export its pixels again.",
+    Drop.IMAGE_IS_MASK: "The image has two values only, as a mask; put the image itself there.",
+    Drop.SHAPE_MISMATCH: "Export image and marks with the same width, height and depth.",
+    Drop.GRID_MISMATCH: "Resample the label map to its image, or set trust_shape: true if only its header is wrong.",
+    Drop.SIZE_MISMATCH: "Resize the image to the size its marks were made on, or make the marks again.",
+    Drop.ORIENTATION_UNKNOWN: "Set orientation: stored or upright in labels.yaml; `bird data check` draws it.",
+    Drop.UNKNOWN_VALUE: "Name the value under labels in labels.yaml, or list it under ignore.",
+    Drop.CHANNEL_UNKNOWN: "Set channel in labels.yaml: 0 is the first.",
+    Drop.CROWD_REGION: "Mark the objects of the region one by one, or remove the region.",
+    Drop.UNREADABLE_BOX: "Correct the box: four numbers inside the image, with a width and a height above 0.",
+    Drop.NOT_BINARY: "Save one mask a file with two values, or a label map with names under labels.",
+    Drop.EMPTY_MASK: "Remove the empty mask, or draw the object.",
+    Drop.FULL_MASK: "Remove the mask that covers the whole image, or draw the object.",
+    Drop.INVERTED_MASK: "Invert the mask: the object must be the foreground.",
+    Drop.FRAGMENT: "Remove single pixels that stand apart from the object.",
+    Drop.NO_OBJECTS: "Every object is smaller than the least area of a build; leave the image out.",
+    Drop.NEAR_DUPLICATE: "Nothing: one of the two pictures is in the dataset.",
+    Drop.NOT_SAMPLED: "Raise --limit to take more images.",
+    Drop.REFUSED_BY_TEACHER: "Build again, or use --teacher templates.",
+    Drop.REJECTED_IN_REVIEW: "Change the decision in review/labels.csv if it was not meant.",
+}
+
 
 class FaultyImageError(ValueError):
     """Raised for an image that is dropped. `reason` says why."""
@@ -73,18 +119,26 @@ class FaultyImageError(ValueError):
 
 
 def read_pixels(content: bytes) -> np.ndarray:
-    """An image file's bytes -> (H, W, 3) uint8, or (H, W) if it is grey. Raises FaultyImageError."""
+    """An image file's bytes -> (H, W, 3) uint8, or (H, W) if it is grey; upright. Raises FaultyImageError."""
+    return read_photograph(content)[0]
+
+
+def read_photograph(content: bytes) -> tuple[np.ndarray, Frame]:
+    """An image file's bytes -> its upright pixels, as `read_pixels`, and its frame. Raises FaultyImageError."""
+    frame: Frame | None = None
     pixels = _read_plain_png(content)
     if pixels is None:
         try:
-            pixels = np.asarray(open_image(content))
+            pixels = np.asarray(open_image(content))  # checks the size before `frame_of` decodes a PNG
+            frame = frame_of(content)
         except ValueError as error:
             raise FaultyImageError(Drop.UNREADABLE_IMAGE, str(error)) from error
+    frame = frame or Frame(1, (pixels.shape[1], pixels.shape[0]))
     # For most colour images the first comparison, of a few rows, is enough.
     if pixels.ndim == 3 and all((part == part[..., :1]).all() for part in (pixels[::16], pixels)):
         pixels = np.ascontiguousarray(pixels[..., 0])
     check_pixels(pixels)
-    return pixels
+    return pixels, frame
 
 
 def _read_plain_png(content: bytes) -> np.ndarray | None:
@@ -113,28 +167,64 @@ def check_pixels(pixels: np.ndarray) -> None:
 
 def read_values(content: bytes) -> np.ndarray:
     """A mask file's bytes -> (H, W), its stored values: 1-bit, palette indices or grey. Raises FaultyImageError."""
+    return read_turned_values(content)[0]
+
+
+def read_turned_values(content: bytes) -> tuple[np.ndarray, int]:
+    """A mask file's bytes -> its values (H, W), turned as its own EXIF orientation says, and that orientation.
+
+    Raises FaultyImageError; the detail of a mask in colour, or of a lossy one, has the values found.
+    """
     try:
-        image = Image.open(io.BytesIO(content), formats=_MASK_FORMATS)
+        image = Image.open(io.BytesIO(content), formats=(*_MASK_FORMATS, *_LOSSY_FORMATS))
         if max(image.size) > MAX_SIDE_PX or image.width * image.height > MAX_PIXELS:
             raise ValueError(f"{image.width}x{image.height} pixels are too many")
+        exif = exif_of(image) if image.format == "TIFF" else 1
         values = np.asarray(image)
+        if image.format != "TIFF" and _ORIENTED_OR_TRANSPARENT & image.info.keys():
+            exif = exif_of(image)
+            values = Frame(exif, image.size).upright(values)
     except Exception as error:  # damaged files raise many kinds of errors
-        raise FaultyImageError(Drop.UNREADABLE_MASK, str(error)) from error
+        raise FaultyImageError(Drop.UNREADABLE_MASK, " ".join(str(error).split())) from error
+    if image.format in _LOSSY_FORMATS:
+        detail = (
+            f"a {image.format} mask, a format that changes values; save it as PNG: {values_found(values)}"
+        )
+        raise FaultyImageError(Drop.NOT_BINARY, detail)
     if values.ndim == 3 and (values[..., :3] == values[..., :1]).all():
         values = values[..., 0]  # a grey mask saved in colour
     if values.ndim != 2:
-        raise FaultyImageError(Drop.NOT_BINARY, "a mask in colour")
-    return values
+        raise FaultyImageError(Drop.NOT_BINARY, f"a mask in colour: {values_found(values)}")
+    return values, exif
+
+
+def values_found(values: np.ndarray) -> str:
+    """The first few values of an array (H, W), or colours of an array (H, W, C), in words: `values 0, 1 and 3 more`."""
+    if values.ndim == 3:
+        whole = values.reshape(-1, values.shape[2]).astype(np.uint32)
+        packed = np.unique(whole[:, :3] @ np.array([1 << 16, 1 << 8, 1], np.uint32))
+        found = [f"#{colour:06x}" for colour in packed[:MOST_NAMED]]
+        number, word = packed.size, "colours"
+    else:
+        distinct = np.unique(values)
+        found = [f"{value:.10g}" for value in distinct[:MOST_NAMED].astype(float)]
+        number, word = distinct.size, "values"
+    more = f" and {number - MOST_NAMED:,} more" if number > MOST_NAMED else ""
+    return f"{word} {', '.join(found)}{more}"
 
 
 def read_mask(content: bytes) -> np.ndarray:
     """A mask file's bytes -> (H, W) bool. Raises FaultyImageError if there are values other than 0 and one more."""
-    values = read_values(content)
+    return mask_of_values(read_values(content))
+
+
+def mask_of_values(values: np.ndarray) -> np.ndarray:
+    """The values of a mask (H, W) -> bool. Raises FaultyImageError if there are values other than 0 and one more."""
     if values.dtype == np.bool_:
         return values
     mask = values == (values.max() or 1)
     if np.count_nonzero(mask) != np.count_nonzero(values):
-        raise FaultyImageError(Drop.NOT_BINARY)
+        raise FaultyImageError(Drop.NOT_BINARY, values_found(values))
     return mask
 
 

@@ -21,8 +21,9 @@ from typing import Any
 from ..records import CLASSES_TABLE, IMAGES_TABLE, ImageInfo, ImageName, MaskedImage, MaskName, Modality
 from .archives import Files, FolderFiles, Place, ZipArchive
 from .base import Candidate, LeftOut, checked
-from .faults import Drop, FaultyImageError, read_mask, read_pixels
+from .faults import Drop, FaultyImageError, mask_of_values
 from .label_names import clean_label, exhaustive_labels, patient_of, region_of
+from .photographs import Photograph
 
 _TABLE_TOKEN = re.compile(
     r'"((?:[^"\\]|\\.)*)"|[\[\]"]'
@@ -63,14 +64,14 @@ class SaMed2D:
 
     def read(self, candidate: Candidate) -> MaskedImage:
         info, where = candidate.info, candidate.where
-        pixels = read_pixels(self._read_bytes(where["image"], Drop.UNREADABLE_IMAGE))
-        masks = [
-            (label, read_mask(self._read_bytes(place, Drop.UNREADABLE_MASK)))
-            for label, place in where["masks"]
-        ]
+        photograph = Photograph.read(self._read_bytes(where["image"], Drop.UNREADABLE_IMAGE))
+        masks = []
+        for label, place in where["masks"]:
+            values = photograph.upright_values(self._read_bytes(place, Drop.UNREADABLE_MASK))
+            masks.append((label, mask_of_values(values)))
         shown = {label for label, _ in masks}
         absent = [label for label in self._exhaustive.get(info.dataset, ()) if label not in shown]
-        return checked(info, pixels, masks, absent)
+        return checked(info, photograph.pixels, masks, absent)
 
     def _read_bytes(self, place: Place, reason: Drop) -> bytes:
         try:
@@ -115,7 +116,7 @@ class SaMed2D:
                 for (class_id, _), place in files.items()
             ]
         except FaultyImageError as error:
-            return LeftOut(stem, error.reason)
+            return LeftOut(stem, error.reason, error.detail)
         labels = tuple(dict.fromkeys(label for label, _ in masks))
         info = ImageInfo(
             image_id=stem,

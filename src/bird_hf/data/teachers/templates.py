@@ -184,13 +184,63 @@ TURNS = {
 }
 
 
+# Draws of an MIA question per question wanted, before an image counts as asked out.
+_MIA_DRAWS = 8
+
+
+def share_turns(total: int, most: Mapping[Task, int]) -> dict[Task, int]:
+    """Return numbers of turns per task that add up to `total`, in the ratio of TURNS, and no more than `most` of each.
+
+    What one task cannot take goes to the others; there are fewer turns if no task can take more.
+    """
+    wanted = dict.fromkeys(TURNS, 0)
+    while total and any(wanted[task] < most[task] for task in TURNS):
+        for task, share in TURNS.items():
+            added = min(share, most[task] - wanted[task], total)
+            wanted[task] += added
+            total -= added
+    return wanted
+
+
+def write_turns(record: ImageRecord, rng: np.random.Generator, total: int, style: Style) -> Dialogue:
+    """Write up to `total` turns, no two of which ask for the same; there are fewer if the image has few objects.
+
+    The shares of tasks and of absent objects are those of the usual number of turns, as far as the image allows.
+    """
+    usual = sum(TURNS.values())
+    absent, missing = int(total * ABSENT_SHARE / usual + rng.random()), len(askable_absent(record))
+    foreign = 0
+    if style.wordings != Wordings.PLAIN:
+        foreign = int(absent > 0 and (not missing or rng.random() < FOREIGN_SHARE))
+    absent = min(absent - foreign, missing)
+    clear = [item for item in record.present if style.wordings == Wordings.PLAIN or _is_clear(record, item)]
+    most = {
+        Task.VISUAL_GROUNDING: len(labels_of(record.present)),
+        Task.REFERRING_CLASSIFICATION: len(record.present),
+        Task.REFERRING_CAPTION: len(clear),
+        Task.IMAGE_ANALYSIS: -(-total // usual),
+    }
+    wanted = share_turns(total - absent - foreign, most)
+    analyses = wanted.pop(Task.IMAGE_ANALYSIS)
+    dialogue = write_dialogue(record, rng, wanted, absent, style=style, foreign=foreign)
+    found: dict[tuple[str, tuple[str, ...]], Turn] = {}
+    for _ in range(_MIA_DRAWS * analyses):
+        if len(found) < analyses:
+            turn = analyse(record, rng, style)
+            found.setdefault((turn.answer, turn.instance_ids), turn)
+    return replace(dialogue, turns=(*dialogue.turns, *found.values()))
+
+
 class TemplateTeacher:
-    """A `Teacher` with templates. The dialogue of a record depends on the seed, the image id and the wordings only."""
+    """A `Teacher` with templates. A dialogue depends on the arguments, the image id, the record and the wordings only.
+
+    turns: most turns per image; by default about five, whatever the image shows.
+    """
 
     name = TEACHER
 
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
+    def __init__(self, seed: int, turns: int | None = None) -> None:
+        self._seed, self._turns = seed, turns
 
     def dialogues(
         self, records: Iterable[ImageRecord], wordings: Wordings = Wordings.PLAIN
@@ -198,6 +248,10 @@ class TemplateTeacher:
         """Yield one dialogue per record. With varied wordings, some absent objects are names of other modalities."""
         for record in records:
             rng = np.random.default_rng(draw_of(self._seed, record.info.image_id))
+            if self._turns is not None:
+                style = PLAIN_STYLE if wordings == Wordings.PLAIN else VARIED_STYLE
+                yield write_turns(record, rng, self._turns, style)
+                continue
             absent = int(rng.random() < ABSENT_SHARE)
             if wordings == Wordings.PLAIN:
                 yield write_dialogue(record, rng, TURNS, absent)

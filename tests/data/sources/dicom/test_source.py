@@ -48,7 +48,8 @@ def test_what_cannot_be_used_is_counted_by_reason(tmp_path):
     assert len(candidates) == 3
     assert left_out == sorted(
         [Drop.UNREADABLE_IMAGE] * 4  # text, cut, noise, a compressed header
-        + [Drop.DUPLICATE_ID, Drop.MULTI_FRAME, Drop.BURNED_IN, Drop.UNKNOWN_MODALITY]
+        # nuclear medicine, and a secondary capture of two frames
+        + [Drop.DUPLICATE_ID, Drop.BURNED_IN, Drop.UNKNOWN_MODALITY, Drop.UNKNOWN_MODALITY]
     )
 
 

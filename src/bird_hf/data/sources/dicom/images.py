@@ -1,11 +1,8 @@
-"""DICOM images: their planes in the patient, as their headers give them, and their display.
-
-DICOM coordinates are in millimetres to the patient's left, back and head (LPS); those of a `Volume` are to the right,
-front and head (RAS).
-"""
+"""DICOM images: what their headers say, their values, and a series of them as a volume."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,20 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from ....hub.pixels import stretch_to_uint8
-from ...records import Axis, Modality
-from ...volumes import (
-    MAX_VOXELS,
-    VOXEL_AXIS,
-    Volume,
-    canonical,
-    label_slice_at,
-    mr_window,
-    slice_at,
-    to_uint8,
-)
+from ...records import Modality
+from ...volumes import MAX_VOXELS, Volume, canonical
 from ..faults import Drop, FaultyImageError
-from .files import is_dicom, read_header, read_pixels
+from .files import MAX_FRAMES, check_header_size, is_dicom, quiet, read_header, read_pixels, require_pydicom
+from .functional_groups import PER_FRAME, SHARED, FrameGroups, groups_of
+from .planes import Plane
+from .windows import Window, windows_of
 
 _MODALITIES = {
     "CT": Modality.CT,
@@ -38,6 +28,7 @@ _MODALITIES = {
     "DMS": Modality.DERMOSCOPY,
     **dict.fromkeys(("CR", "DX", "XA", "RF", "MG", "RG", "PX", "IO"), Modality.X_RAY),
 }
+_NOT_DISPLAYED = ("RTDOSE", "SEG")  # they have rows and columns, but what these hold is no picture
 _TAGS = (
     "SOPClassUID",
     "SOPInstanceUID",
@@ -51,75 +42,22 @@ _TAGS = (
     "Rows",
     "Columns",
     "NumberOfFrames",
+    "BitsAllocated",
+    "SamplesPerPixel",
     "ImageOrientationPatient",
     "ImagePositionPatient",
     "PixelSpacing",
 )
-_PHYSICAL = (Modality.CT, Modality.PET)  # values have a unit, and larger ones are displayed brighter
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-
-
-@dataclass(frozen=True)
-class Plane:
-    """The plane of an image in the patient's LPS coordinates, in millimetres."""
-
-    origin: np.ndarray  # (3,) centre of the first pixel
-    column_step: np.ndarray  # (3,) from a pixel to the one in the next column
-    row_step: np.ndarray  # (3,) from a pixel to the one in the next row
-    shape: tuple[int, int]  # rows, columns
-
-    @classmethod
-    def of(cls, position: Any, orientation: Any, spacing: Any, shape: tuple[int, int]) -> Plane:
-        """The plane of DICOM's position, orientation and spacing. Raises ValueError if they do not define one."""
-        directions = np.array(orientation, float).reshape(2, 3)
-        row_mm, column_mm = np.array(spacing, float)
-        plane = cls(np.array(position, float), directions[0] * column_mm, directions[1] * row_mm, shape)
-        square = np.allclose(directions @ directions.T, np.eye(2), atol=0.01)
-        if plane.origin.shape != (3,) or not square or not min(row_mm, column_mm) > 0:
-            raise ValueError("position, orientation and spacing do not define a plane")
-        if not np.isfinite(plane.corners).all():
-            raise ValueError("the plane is not finite")
-        return plane
-
-    @property
-    def corners(self) -> np.ndarray:
-        """(9,) the centres of the first pixel, the last pixel of the first row and the last of the first column."""
-        across, down = self.column_step * (self.shape[1] - 1), self.row_step * (self.shape[0] - 1)
-        return np.concatenate([self.origin, self.origin + across, self.origin + down])
-
-    @property
-    def half_pixel(self) -> float:
-        """Half of the smaller side of a pixel, in millimetres."""
-        return float(min(np.linalg.norm(self.column_step), np.linalg.norm(self.row_step))) / 2
-
-    def affine(self, slice_step: np.ndarray | None = None) -> np.ndarray:
-        """(4, 4) (column, row, slice) -> RAS+ millimetres. Without `slice_step`, slices are 1 mm apart."""
-        normal = np.cross(self.column_step, self.row_step)
-        step = normal / np.linalg.norm(normal) if slice_step is None else slice_step
-        affine = np.eye(4)
-        affine[:3] = np.stack([self.column_step, self.row_step, step, self.origin], axis=1)
-        return _LPS_TO_RAS @ affine
-
-    def axis_and_height(self) -> tuple[Axis, float]:
-        """The nearest plane of the body, and the position (mm) along its normal: to the right, front or head."""
-        import nibabel as nib
-
-        affine = self.affine()
-        number = int(nib.orientations.io_orientation(affine)[2, 0])
-        normal = affine[:3, 2] * np.sign(affine[number, 2])
-        axis = next(axis for axis, voxel_axis in VOXEL_AXIS.items() if voxel_axis == number)
-        return axis, float(normal @ affine[:3, 3])
-
-    def displayed(self, values: np.ndarray, is_mask: bool) -> np.ndarray:
-        """Values (rows, columns) of this plane in radiological convention, as `volumes.slice_at` displays slices."""
-        volume = canonical(values.T[:, :, None], self.affine())
-        axis = self.axis_and_height()[0]
-        return label_slice_at(volume, axis, 0) if is_mask else slice_at(volume, axis, 0)
 
 
 @dataclass(frozen=True)
 class DicomImage:
-    """The header of an image that can be read. Its identifiers are published only as hashes."""
+    """The header of an image that can be read. Its identifiers are published only as hashes.
+
+    frame: from 0; None for a file with one image. frames: in the file. rescale: slope and intercept of the frame, if
+    they are in its functional groups. window: the first usable one of these groups. spacing_mm: between rows, then
+    between columns, for images without a plane.
+    """
 
     path: str
     uid: str
@@ -131,22 +69,41 @@ class DicomImage:
     body_part: str
     shape: tuple[int, int]
     plane: Plane | None
+    frame: int | None = None
+    frames: int = 1
+    rescale: tuple[float, float] | None = None
+    window: Window | None = None
+    spacing_mm: tuple[float, float] | None = None
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """The UID of the file, and the frame in it."""
+        return self.uid, self.frame or 0
 
 
-def read_image(root: Path, path: str) -> DicomImage | None:
-    """The header of an image file; None if the file is not an image. Raises FaultyImageError if it cannot be used."""
+def known_modality(header: Any) -> Modality | None:
+    """The imaging modality of a header; None for codes of other objects, such as OT for secondary captures."""
+    return _MODALITIES.get(str(header.get("Modality")))
+
+
+@quiet()
+def read_images(
+    root: Path, path: str, modality: Modality | None = None, burned_in: bool = False
+) -> tuple[DicomImage, ...]:
+    """The images of a file: one, or one for each frame; none if the file is not an image.
+
+    modality: of images whose header has none of the imaging modalities. burned_in: whether images whose header says
+    that the pixels contain text are read. Raises FaultyImageError if the file cannot be used.
+    """
     header = read_header(root / path, Drop.UNREADABLE_IMAGE, _TAGS)
     try:
-        if "Rows" not in header or "Columns" not in header:
-            if "SOPClassUID" not in header or str(header.get("Modality")) in _MODALITIES:
-                raise FaultyImageError(Drop.UNREADABLE_IMAGE, "truncated")
-            return None
-        if int(header.get("NumberOfFrames") or 1) > 1:
-            raise FaultyImageError(Drop.MULTI_FRAME)
-        if header.get("BurnedInAnnotation") == "YES":
+        if not _is_image(header):
+            return ()
+        if header.get("BurnedInAnnotation") == "YES" and not burned_in:
             raise FaultyImageError(Drop.BURNED_IN)
-        if (modality := _MODALITIES.get(str(header.get("Modality")))) is None:
-            raise FaultyImageError(Drop.UNKNOWN_MODALITY)
+        of_header, code = known_modality(header), str(header.get("Modality") or "")
+        if of_header is None and (modality is None or code in _NOT_DISPLAYED):
+            raise FaultyImageError(Drop.UNKNOWN_MODALITY, _modality_detail(code))
         text = {
             name: str(header.get(tag) or "")
             for name, tag in (
@@ -161,11 +118,60 @@ def read_image(root: Path, path: str) -> DicomImage | None:
         if not (text["uid"] and text["series"] and text["study"]):
             raise FaultyImageError(Drop.UNREADABLE_IMAGE, "without identifiers")
         shape = int(header.Rows), int(header.Columns)
-        return DicomImage(path=path, modality=modality, shape=shape, plane=_plane_of(header, shape), **text)
+        common = {"path": path, "modality": of_header or modality, "shape": shape, **text}
+        return _frames_of(root / path, header, common)
     except FaultyImageError:
         raise
     except Exception as error:  # elements are decoded when they are accessed
         raise FaultyImageError(Drop.UNREADABLE_IMAGE, type(error).__name__) from error
+
+
+def _is_image(header: Any) -> bool:
+    """Whether an object is an image. Raises FaultyImageError if it should be, but has no size."""
+    if "Rows" in header and "Columns" in header:
+        return True
+    kind = header.get("SOPClassUID")
+    standard = "" if kind is None or kind.name == kind else str(kind.name)
+    if kind is None or "Image Storage" in standard or (not standard and known_modality(header)):
+        raise FaultyImageError(Drop.UNREADABLE_IMAGE, "truncated")
+    return False
+
+
+def _modality_detail(code: str) -> str:
+    if code in _NOT_DISPLAYED:
+        return f"Modality {code} is not an image"
+    readable = code if re.fullmatch(r"[A-Z]{2,10}", code) else "missing or unreadable"
+    return f"Modality {readable}; give the modality of such images"
+
+
+def _frames_of(path: Path, header: Any, common: dict[str, Any]) -> tuple[DicomImage, ...]:
+    """One image for each frame of a file with these common fields. Raises FaultyImageError or any other error."""
+    shape, frames = common["shape"], int(header.get("NumberOfFrames") or 1)
+    if not 0 < frames <= MAX_FRAMES:
+        raise FaultyImageError(Drop.UNREADABLE_IMAGE, f"{frames} frames, the limit is {MAX_FRAMES:,}")
+    groups: list[FrameGroups] = []
+    if "NumberOfFrames" in header:
+        check_header_size(path, header, Drop.UNREADABLE_IMAGE)
+        tags = ("Rows", "Columns", SHARED, PER_FRAME)
+        groups = groups_of(read_header(path, Drop.UNREADABLE_IMAGE, tags), frames)
+    if not groups and frames == 1:
+        return (DicomImage(**common, plane=_plane_of(header, shape), spacing_mm=_spacing_of(header)),)
+    found = []
+    for number in range(frames):
+        of_frame = groups[number] if groups else FrameGroups(None, None)
+        measures = of_frame.first("PixelMeasuresSequence") or header
+        found.append(
+            DicomImage(
+                **common,
+                plane=of_frame.plane(shape),
+                frame=number if frames > 1 else None,
+                frames=frames,
+                rescale=_rescale_of(of_frame.first("PixelValueTransformationSequence")),
+                window=next(iter(windows_of(of_frame.first("FrameVOILUTSequence"))), None),
+                spacing_mm=_spacing_of(measures),
+            )
+        )
+    return tuple(found)
 
 
 def _plane_of(header: Any, shape: tuple[int, int]) -> Plane | None:
@@ -177,86 +183,89 @@ def _plane_of(header: Any, shape: tuple[int, int]) -> Plane | None:
     return Plane.of(position, orientation, spacing, shape)
 
 
-def read_values(path: Path) -> tuple[Any, np.ndarray]:
-    """Header and values: (H, W) float32 in the modality's unit, or (H, W, 3) uint8. Raises FaultyImageError."""
+def _spacing_of(header: Any) -> tuple[float, float] | None:
+    """The spacing of rows and columns; None if the header has none that can be used."""
+    try:
+        rows_mm, columns_mm = (float(value) for value in header.get("PixelSpacing") or ())
+    except (TypeError, ValueError):
+        return None
+    usable = min(rows_mm, columns_mm) > 0 and np.isfinite([rows_mm, columns_mm]).all()
+    return (rows_mm, columns_mm) if usable else None
+
+
+def _rescale_of(item: Any) -> tuple[float, float] | None:
+    """Slope and intercept of a pixel value transformation. Raises ValueError if they are not numbers."""
+    if item is None:
+        return None
+    slope, intercept = float(item.RescaleSlope), float(item.RescaleIntercept)
+    if not np.isfinite([slope, intercept]).all():
+        raise ValueError("a rescale that is not finite")
+    return slope, intercept
+
+
+@quiet()
+def read_values(
+    path: Path, frame: int | None = None, rescale: tuple[float, float] | None = None
+) -> tuple[Any, np.ndarray]:
+    """Header and values: (H, W) float32 in the modality's unit, or (H, W, 3) uint8. Raises FaultyImageError.
+
+    frame: of a file with several, from 0. rescale: slope and intercept of the frame, if it has its own.
+    """
     from pydicom.pixels import apply_modality_lut
 
-    header, stored = read_pixels(path, Drop.UNREADABLE_IMAGE)
+    header, stored = read_pixels(path, Drop.UNREADABLE_IMAGE, frame)
     try:
         if stored.ndim == 3 and stored.shape[-1] == 3:
             return header, stored if stored.dtype == np.uint8 else (stored >> 8).astype(np.uint8)
         if stored.ndim != 2:
             raise ValueError("not a single image")
-        return header, apply_modality_lut(stored, header).astype(np.float32)
+        if rescale is None:
+            return header, apply_modality_lut(stored, header).astype(np.float32)
+        return header, (stored.astype(np.float64) * rescale[0] + rescale[1]).astype(np.float32)
     except Exception as error:
         raise FaultyImageError(Drop.UNREADABLE_IMAGE, type(error).__name__) from error
 
 
-def grey_range(paths: Sequence[Path]) -> tuple[float, float] | None:
-    """The values a series displays as black and as white, from up to nine slices; None if none can be read."""
-    samples = []
-    for path in paths[:: -(-len(paths) // 9)]:
-        try:
-            values = read_values(path)[1]
-        except FaultyImageError:
-            continue
-        samples.append(values.ravel()[:: max(1, values.size // 100_000)])
-    return mr_window(np.concatenate(samples)) if samples else None
+def read_series(path: Path) -> Volume:
+    """Read one series of parallel, evenly spaced slices as a volume.
 
-
-def pixels_of(image: DicomImage, path: Path, grey: tuple[float, float] | None) -> np.ndarray:
-    """The displayed image, uint8: slices in radiological convention, other images as they are stored."""
-    from pydicom.pixels import apply_voi_lut
-
-    header, values = read_values(path)
-    try:
-        if values.ndim == 3:
-            return _displayed_rgb(values, image.plane)
-        if image.plane is None:
-            pixels = stretch_to_uint8(apply_voi_lut(np.rint(values).astype(np.int32), header))
-        else:
-            pixels = to_uint8(image.plane.displayed(values, is_mask=False), *(grey or mr_window(values)))
-        inverted = header.PhotometricInterpretation == "MONOCHROME1" and image.modality not in _PHYSICAL
-        return 255 - pixels if inverted else pixels
-    except Exception as error:
-        raise FaultyImageError(Drop.UNREADABLE_IMAGE, type(error).__name__) from error
-
-
-def _displayed_rgb(values: np.ndarray, plane: Plane | None) -> np.ndarray:
-    if plane is None:
-        return values
-    channels = [plane.displayed(values[..., channel], is_mask=False) for channel in range(3)]
-    return np.stack(channels, axis=-1).round().astype(np.uint8)
-
-
-def read_series(folder: Path) -> Volume:
-    """Read a folder that contains one series of parallel, evenly spaced slices, under any names, as a volume.
-
-    Raises ValueError, in one line, if it does not.
+    path: a folder that contains one file for each slice, under any names, or one file with a frame for each slice; or
+    such a file itself. Raises ValueError, in one line, if the slices do not make a volume.
     """
+    require_pydicom(path)
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
     images = [
         image
-        for path in sorted(folder.iterdir())
-        if path.is_file() and is_dicom(path) and (image := read_image(folder, path.name))
+        for file in files
+        if file.is_file() and is_dicom(file)
+        # Only voxels are taken, so a modality is given to headers without one.
+        for image in read_images(file.parent, file.name, Modality.CT)
     ]
     number = len({image.series for image in images})
     if number != 1:
-        raise ValueError(f"{folder} contains {number} DICOM series of images; give each its own folder")
-    planes = [(image.plane, image) for image in images]
-    placed = [(plane, image) for plane, image in planes if plane is not None]
-    if len(placed) < len(planes) or len(placed) < 2:
+        raise ValueError(f"{path} contains {number} DICOM series of images; give each its own folder")
+    placed = [(image.plane, image) for image in images if image.plane is not None]
+    if len(placed) < len(images) or len(placed) < 2:
         raise ValueError(
-            f"{folder}: at least two slices are needed, all with position, orientation and spacing"
+            f"{path}: at least two slices are needed, all with position, orientation and spacing"
         )
     placed.sort(key=lambda item: item[0].axis_and_height()[1])
-    first, last = placed[0][0], placed[-1][0]
-    step = (last.origin - first.origin) / (len(placed) - 1)
-    expected = [np.tile(step * number, 3) + first.corners for number in range(len(placed))]
-    apart = max(np.abs(plane.corners - e).max() for (plane, _), e in zip(placed, expected, strict=True))
-    same = all(plane.shape == first.shape for plane, _ in placed)
-    if not same or apart > first.half_pixel or not np.linalg.norm(step) > 2 * apart:
-        raise ValueError(f"{folder}: the slices are not parallel and evenly spaced; is one missing?")
+    step = _step_of([plane for plane, _ in placed], path)
+    first = placed[0][0]
     if len(placed) * first.shape[0] * first.shape[1] > MAX_VOXELS:
-        raise ValueError(f"{folder} has more than {MAX_VOXELS:,} voxels; crop it first")
-    voxels = np.stack([read_values(folder / image.path)[1].T for _, image in placed], axis=2)
-    return canonical(voxels, first.affine(step), str(folder))
+        raise ValueError(f"{path} has more than {MAX_VOXELS:,} voxels; crop it first")
+    folder = path if path.is_dir() else path.parent
+    values = [read_values(folder / image.path, image.frame, image.rescale)[1].T for _, image in placed]
+    return canonical(np.stack(values, axis=2), first.affine(step), str(path))
+
+
+def _step_of(planes: Sequence[Plane], path: Path) -> np.ndarray:
+    """(3,) from a slice to the next. Raises ValueError if the slices are not parallel and evenly spaced."""
+    first, last = planes[0], planes[-1]
+    step = (last.origin - first.origin) / (len(planes) - 1)
+    expected = [np.tile(step * number, 3) + first.corners for number in range(len(planes))]
+    apart = max(np.abs(plane.corners - e).max() for plane, e in zip(planes, expected, strict=True))
+    same = all(plane.shape == first.shape for plane in planes)
+    if not same or apart > first.half_pixel or not np.linalg.norm(step) > 2 * apart:
+        raise ValueError(f"{path}: the slices are not parallel and evenly spaced; is one missing?")
+    return step

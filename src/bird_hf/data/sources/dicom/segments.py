@@ -5,8 +5,8 @@ Binary and label-map segmentations are used as they are; fractional ones are thr
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,17 @@ import numpy as np
 
 from ..faults import Drop, FaultyImageError
 from ..label_names import clean_label
-from .files import check_header_size, read_header, read_pixels
-from .images import DicomImage, Plane
+from .files import check_header_size, quiet, read_header, read_pixels
+from .functional_groups import FrameGroups, first, groups_of
+from .images import DicomImage
+from .planes import Plane
 
 SEGMENTATION_CLASSES = (
     "1.2.840.10008.5.1.4.1.1.66.4",  # binary and fractional
     "1.2.840.10008.5.1.4.1.1.66.7",  # label map
 )
 _SIZES = ("Rows", "Columns", "NumberOfFrames", "BitsAllocated")
+_SAME_PLACE_MM = 1e-3
 _CACHED_VALUES = 2**28  # of decoded segmentations
 
 
@@ -30,12 +33,13 @@ _CACHED_VALUES = 2**28  # of decoded segmentations
 class Frame:
     """One frame of a segmentation, and the image it was drawn on.
 
-    number: from 0. segment: None in a label map, whose frames contain all segments. sources: UIDs of images.
+    number: from 0. segment: None in a label map, whose frames contain all segments. sources: UIDs of image files, each
+    with a frame from 0, or None if the whole file is meant.
     """
 
     number: int
     segment: int | None
-    sources: tuple[str, ...]
+    sources: tuple[tuple[str, int | None], ...]
     plane: Plane | None
 
 
@@ -51,11 +55,12 @@ class Segmentation:
     shape: tuple[int, int]
 
 
+@quiet()
 def read_segmentation(root: Path, path: str, dataset: str) -> Segmentation:
     """Read the header of a segmentation. Raises FaultyImageError if it cannot be used."""
     sizes = read_header(root / path, Drop.UNREADABLE_MASK, _SIZES)
     try:
-        check_header_size(root / path, sizes)
+        check_header_size(root / path, sizes, Drop.UNREADABLE_MASK)
         header = read_header(root / path, Drop.UNREADABLE_MASK)
         shape = int(header.Rows), int(header.Columns)
         labels = {
@@ -64,10 +69,9 @@ def read_segmentation(root: Path, path: str, dataset: str) -> Segmentation:
             if int(item.SegmentNumber) > 0  # 0 is the background of a label map
         }
         is_map = header.SegmentationType == "LABELMAP"
-        shared = _first(header, "SharedFunctionalGroupsSequence")
         frames = tuple(
-            _frame_of(number, groups, shared, shape, is_map)
-            for number, groups in enumerate(header.PerFrameFunctionalGroupsSequence)
+            _frame_of(number, groups, shape, is_map)
+            for number, groups in enumerate(groups_of(header, int(header.get("NumberOfFrames") or 1)))
         )
         if not labels or not all(frame.segment is None or frame.segment in labels for frame in frames):
             raise ValueError("segments are missing")
@@ -80,20 +84,14 @@ def read_segmentation(root: Path, path: str, dataset: str) -> Segmentation:
         raise FaultyImageError(Drop.UNREADABLE_MASK, type(error).__name__) from error
 
 
-def _first(item: Any, tag: str) -> Any:
-    """The first item of a sequence element; None if it is missing or empty."""
-    found = item.get(tag) if item is not None else None
-    return found[0] if found else None
-
-
 def _label_of(segment: Any, dataset: str) -> str | Drop:
     """The clean name of a segment: of its label, or else of its property type; with its side if the name has none.
 
     The reason instead, if neither text is a usable name.
     """
-    kind = _first(segment, "SegmentedPropertyTypeCodeSequence")
-    side = _first(kind, "SegmentedPropertyTypeModifierCodeSequence") or _first(
-        _first(segment, "AnatomicRegionSequence"), "AnatomicRegionModifierSequence"
+    kind = first(segment, "SegmentedPropertyTypeCodeSequence")
+    side = first(kind, "SegmentedPropertyTypeModifierCodeSequence") or first(
+        first(segment, "AnatomicRegionSequence"), "AnatomicRegionModifierSequence"
     )
     names = [str(segment.get("SegmentLabel") or ""), str(kind.get("CodeMeaning") or "") if kind else ""]
     word = str(side.get("CodeMeaning") or "").lower() if side is not None else ""
@@ -111,52 +109,100 @@ def _label_of(segment: Any, dataset: str) -> str | Drop:
     return fault
 
 
-def _frame_of(number: int, groups: Any, shared: Any, shape: tuple[int, int], is_map: bool) -> Frame:
-    def of(tag: str) -> Any:
-        return _first(groups, tag) or _first(shared, tag)
-
-    derivations = groups.get("DerivationImageSequence") or ()
+def _frame_of(number: int, groups: FrameGroups, shape: tuple[int, int], is_map: bool) -> Frame:
+    derivations = (groups.own.get("DerivationImageSequence") or ()) if groups.own else ()
     sources = tuple(
-        str(source.ReferencedSOPInstanceUID)
+        (str(source.ReferencedSOPInstanceUID), frame)
         for derivation in derivations
         for source in derivation.get("SourceImageSequence") or ()
+        for frame in referenced_frames(source)
     )
-    position, orientation = of("PlanePositionSequence"), of("PlaneOrientationSequence")
-    measures = of("PixelMeasuresSequence")
-    plane = None
-    if position is not None and orientation is not None and measures is not None:
-        plane = Plane.of(
-            position.ImagePositionPatient,
-            orientation.ImageOrientationPatient,
-            measures.PixelSpacing,
-            shape,
-        )
-    segment = None if is_map else int(of("SegmentIdentificationSequence").ReferencedSegmentNumber)
-    return Frame(number, segment, sources, plane)
+    segment = None if is_map else int(groups.first("SegmentIdentificationSequence").ReferencedSegmentNumber)
+    return Frame(number, segment, sources, groups.plane(shape))
 
 
-def matched(segmentation: Segmentation, images: Sequence[DicomImage]) -> dict[str, list[Frame]]:
-    """image UID -> the frames that were drawn on it, by the images they refer to, else by their planes.
+def referenced_frames(item: Any) -> list[int | None]:
+    """The frames (from 0) of the file that an item refers to; [None] if it means the whole file."""
+    numbers = item.get("ReferencedFrameNumber")
+    if numbers is None:
+        return [None]
+    return [int(number) - 1 for number in np.atleast_1d(numbers)]
+
+
+class ImageIndex:
+    """Finds images by the UIDs of their files and by frames.
+
+    A file with one image is meant whether its frame is named or not.
+    """
+
+    def __init__(self, images: Iterable[DicomImage]) -> None:
+        self._of_file: dict[str, list[DicomImage]] = defaultdict(list)
+        for image in images:
+            self._of_file[image.uid].append(image)
+
+    def named(self, sources: Iterable[tuple[str, int | None]]) -> list[DicomImage]:
+        """The images that are referred to, each once."""
+        found: dict[tuple[str, int], DicomImage] = {}
+        for uid, frame in sources:
+            for image in self._of_file.get(uid, ()):
+                if frame is None or image.frame is None or image.frame == frame:
+                    found[image.key] = image
+        return [*found.values()]
+
+
+def matched(segmentation: Segmentation, images: Sequence[DicomImage]) -> dict[tuple[str, int], list[Frame]]:
+    """Image key -> the frames that were drawn on it, by the images they refer to, else by their planes.
 
     images: the images of the segmented series. Raises FaultyImageError if a frame matches none of them.
     """
-    by_uid = {image.uid: image for image in images}
+    index = ImageIndex(images)
     placed = [image for image in images if image.plane is not None]
     corners = np.array([image.plane.corners for image in placed if image.plane]).reshape(-1, 9)
-    found: dict[str, list[Frame]] = {}
+    found: dict[tuple[str, int], list[Frame]] = {}
     for frame in segmentation.frames:
-        named = [by_uid[uid] for uid in frame.sources if uid in by_uid]
+        named = index.named(frame.sources)
         if len(named) == 1:
             image: DicomImage | None = named[0]
         elif frame.plane is not None and placed:
-            image = placed[int(np.abs(corners - frame.plane.corners).max(axis=1).argmin())]
+            image = _nearest(frame.plane, placed, corners, {each.key for each in named})
         else:
             image = None
         if image is not None and _fits(frame, image, segmentation.shape):
-            found.setdefault(image.uid, []).append(frame)
+            found.setdefault(image.key, []).append(frame)
         elif named or not frame.sources:  # otherwise it refers to an image that is not in the folder
-            raise FaultyImageError(Drop.OFF_GRID, "a frame is not in the plane of its image")
+            raise FaultyImageError(Drop.OFF_GRID, _off_grid(frame, image, segmentation.shape))
     return found
+
+
+def _nearest(
+    plane: Plane, placed: Sequence[DicomImage], corners: np.ndarray, named: set[tuple[str, int]]
+) -> DicomImage:
+    """The image nearest to a plane, of frames of one file those that are named if there are any.
+
+    Raises FaultyImageError if several frames of a file are in the same place, as the phases of a heart are.
+    """
+    apart = np.abs(corners - plane.corners).max(axis=1)
+    if named and any(image.frame is not None and image.key in named for image in placed):
+        apart = np.where([image.key in named for image in placed], apart, np.inf)
+    nearest = int(apart.argmin())
+    tied = np.flatnonzero(apart <= apart[nearest] + _SAME_PLACE_MM)
+    if len(tied) > 1 and any(placed[int(i)].frame is not None for i in tied):
+        raise FaultyImageError(
+            Drop.OFF_GRID,
+            f"{len(tied)} frames are in the place of a segmentation frame that names none of them",
+        )
+    return placed[nearest]
+
+
+def _off_grid(frame: Frame, image: DicomImage | None, shape: tuple[int, int]) -> str:
+    """Why a frame of a segmentation does not fit an image."""
+    if image is None:
+        return "a frame names no single image and has no place of its own"
+    if shape != image.shape:
+        return f"segmentation {shape[1]} x {shape[0]} pixels, image {image.shape[1]} x {image.shape[0]}"
+    assert frame.plane is not None and image.plane is not None
+    apart = float(np.abs(frame.plane.corners - image.plane.corners).max())
+    return f"a frame is {apart:.2f} mm from its image, half a pixel is {image.plane.half_pixel:.2f} mm"
 
 
 def _fits(frame: Frame, image: DicomImage, shape: tuple[int, int]) -> bool:
