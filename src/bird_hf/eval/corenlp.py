@@ -146,13 +146,13 @@ def _download(url: str, path: Path, jar: Jar) -> None:
                 _receive(reply, part, have if reply.status == http.HTTPStatus.PARTIAL_CONTENT else 0, jar)
         except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
             raise ValueError(
-                f"{url} could not be downloaded ({getattr(error, 'reason', error)}); run `bird setup spice` again, which "
-                "goes on where it stopped, or give --from a folder with the archives"
+                f"{url} could not be downloaded ({getattr(error, 'reason', error)}); run `bird setup spice` again, "
+                "which goes on where it stopped, or give --from a folder with the archives"
             ) from error
     if part.stat().st_size < jar.size:
         raise ValueError(
-            f"{url}: the connection ended after {part.stat().st_size} of {jar.size} bytes; run `bird setup spice` again, "
-            "which goes on where it stopped"
+            f"{url}: the connection ended after {part.stat().st_size} of {jar.size} bytes; run `bird setup spice` "
+            "again, which goes on where it stopped"
         )
     if (found := _sha256(part)) != jar.sha256:
         part.unlink()

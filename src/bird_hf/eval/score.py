@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar, get_args
 
-from ..data.records import Modality, Task
+from ..data.records import SINGLE_TASKS, Modality, Task
 from ..hub.grounding import Issue, read
 from . import paper_rules, recall
+from .captions import RcMeasure, caption_row, caption_rows, caption_scores
 from .hallucination import Missing, box_given
 from .predictions import Prediction
 from .recall import Recall
@@ -28,10 +29,14 @@ MALFORMED = frozenset(Issue) - {Issue.ORPHAN_BOX}
 
 
 def score_predictions(
-    predictions: Sequence[Prediction], task: Task | str, rules: Rules | str = "paper"
+    predictions: Sequence[Prediction],
+    task: Task | str,
+    rules: Rules | str = "paper",
+    rc_measure: RcMeasure | str = "spice",
 ) -> dict[str, Any]:
     """The scores of a prediction file, as `bird score --json` prints them; fractions.
 
+    rc_measure: of RC, spice or scene_graph_f1.
     Returns task, rules, `modalities` (those that ask for anything), their unweighted `mean`, `n_modalities` and
     `malformed_rate`. Raises ValueError if the task cannot be scored or the answers are to another task.
     """
@@ -45,6 +50,10 @@ def score_predictions(
         found = text_scores(by_modality(_compared(references, responses, rules), of_each))
         modalities = {name: text_row(row) for name, row in found.items()}
         mean: Any = mean_text_row(found.values())
+    elif task == Task.REFERRING_CAPTION:
+        scores = caption_scores(_compared(references, responses, rules), rc_measure, rules == "strict")
+        modalities = caption_rows(by_modality(scores, of_each), rc_measure)
+        mean = caption_row((row[rc_measure] for row in modalities.values()), rc_measure)
     else:
         scored = score_recall(Task(task), responses, references, rules, of_each)
         modalities, mean = scored["modalities"], scored["mean"]
@@ -60,10 +69,8 @@ def score_predictions(
 
 def check_task(task: Task | str) -> None:
     """Raises ValueError if there is no score for a task."""
-    if task not in (Task.VISUAL_GROUNDING, Task.REFERRING_CLASSIFICATION, Task.IMAGE_ANALYSIS):
-        raise ValueError(
-            f"task {str(task)!r} cannot be scored: vg, roc and mia can; rc waits for its measure, SPICE"
-        )
+    if task not in SINGLE_TASKS:
+        raise ValueError(f"task {str(task)!r} cannot be scored: {', '.join(SINGLE_TASKS)} can")
 
 
 def recall_rule(kind: Task | Missing | str, rules: Rules | str) -> Callable[[str, str], Recall]:
@@ -132,6 +139,37 @@ def score_texts(
         return scored
     rows = {name: text_row(scores_of) | {"total": len(groups[name])} for name, scores_of in found.items()}
     return scored | {"modalities": rows, "mean": mean_text_row(found.values()), "n_modalities": len(rows)}
+
+
+def score_captions(
+    predictions: Sequence[str],
+    references: Sequence[str],
+    rules: Rules | str = "paper",
+    modalities: Iterable[str] | None = None,
+    measure: RcMeasure | str = "spice",
+) -> dict[str, Any]:
+    """RC: the mean of a measure over all answers, under its name, and their number as total.
+
+    With modalities, one per answer, also `modalities`, the `mean` over them, and `n_modalities`.
+    Raises ValueError if the inputs do not fit each other, or the measure cannot be computed (`check_measure`).
+    """
+    _check_rules(rules)
+    _check_texts(predictions, references)
+    pairs = _compared(references, predictions, rules)
+    names = None if modalities is None else list(modalities)
+    if names is not None:
+        by_modality(pairs, names)  # raises before Java starts
+    scores = caption_scores(pairs, measure, rules == "strict")
+    scored: dict[str, Any] = {**caption_row(scores, measure), "total": len(scores)}
+    if names is None:
+        return scored
+    groups = by_modality(scores, names)
+    rows = caption_rows(groups, measure)
+    return scored | {
+        "modalities": {name: row | {"total": len(groups[name])} for name, row in rows.items()},
+        "mean": caption_row((row[measure] for row in rows.values()), measure),
+        "n_modalities": len(rows),
+    }
 
 
 def text_row(found: TextScores) -> dict[str, float]:

@@ -1,8 +1,8 @@
 """SPICE, the measure of referring captions (BiRD 5): the original Java program, started once for all answers.
 
-SPICE (Anderson et al., ECCV 2016) parses a sentence into objects, attributes and relations, and takes the F1 of those of
-the answer against those of the reference. Program and libraries come with `pycocoevalcap` (extra `eval`), CoreNLP with
-`bird setup spice`. Its cache is not used, so it needs no `--add-opens` on Java 17 and newer.
+SPICE (Anderson et al., ECCV 2016) parses a sentence into objects, attributes and relations, and takes the F1 of those
+of the answer against those of the reference. Program and libraries come with `pycocoevalcap` (extra `eval`), CoreNLP
+with `bird setup spice`. Its cache is not used, so it needs no `--add-opens` on Java 17 and newer.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def spice_scores(
     """The F1 of each (reference, response) pair, as the original program computes it; 0 to 1.
 
     Sentences are cut at 60 words and texts at 500 (`cut_text`).
-    heap: of the JVM, such as 3g; by default BIRD_SPICE_HEAP, else 3g. threads: of the parser; by default one per CPU. timeout: in seconds; by default
-    five minutes and 20 seconds per text.
+    heap: of the JVM, such as 3g; by default BIRD_SPICE_HEAP, else 3g. threads: of the parser; by default one per CPU.
+    timeout: in seconds; by default five minutes and 20 seconds per text.
     Raises ValueError, in one line, if Java, the toolkit or CoreNLP is missing, or the program fails.
     """
     if not pairs:
@@ -90,6 +90,13 @@ def cut_text(text: str) -> str:
 def is_cut(text: str) -> bool:
     """Whether `cut_text` leaves words out."""
     return len(cut_text(text).split()) < len(text.split())
+
+
+def spice_is_there() -> None:
+    """Raises ValueError, in one line that says what to do, if Java, the toolkit or CoreNLP is missing."""
+    _classpath()
+    with java_on_path():
+        pass
 
 
 def _classpath() -> str:
