@@ -3,8 +3,8 @@
     python tools/make_rc_golden.py [--tuples TUPLES.json]
 
 References are in the words of the templates (sizes, labels and places of the package) or in sentences as a person
-writes them; responses differ from them by one rule each. Needs Java and CoreNLP (`bird setup spice`). --tuples also writes the
-tuples of the program, to compare parsers with.
+writes them; responses differ from them by one rule each. Needs Java and CoreNLP (`bird setup spice`). --tuples also
+writes the tuples of the program, to compare parsers with.
 """
 
 from __future__ import annotations

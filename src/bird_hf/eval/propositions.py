@@ -31,6 +31,9 @@ _QUANTITIES = frozenset(
 _SPATIAL = frozenset({"front", "top"})  # "in front of" and "on top of" are one preposition
 _COPULAR = frozenset({"be"})
 _OBJECTS = frozenset({"dobj", "dative", "oprd"})
+_CAPTION_VERBS = frozenset({"lie", "point", "touch", "surround", "show", "measure", "extend", "border"})
+_ARTICLES = frozenset({"a", "an", "the"})
+_OF_NOUNS = frozenset({"of", "with", "without"})  # prepositions that stay with the noun before them
 
 
 class Word(NamedTuple):
@@ -64,7 +67,11 @@ def load_parser() -> Any:
         raise ValueError(f"scene_graph_f1 needs spaCy; {missing_extra('eval')}") from error
     for name in MODELS:
         if spacy.util.is_package(name):
-            return spacy.load(name, exclude=["ner"])
+            parser = spacy.load(name, exclude=["ner"])
+            # "medium-sized" stays one word, as in SPICE.
+            infixes = [each for each in parser.Defaults.infixes if "~" not in each]
+            parser.tokenizer.infix_finditer = spacy.util.compile_infix_regex(infixes).finditer
+            return parser
     raise ValueError(
         f"scene_graph_f1 needs an English model of spaCy ({' or '.join(MODELS)}); {missing_extra('eval')}"
     )
@@ -86,7 +93,7 @@ class _Reader:
             if subjects := _subjects(token):
                 relations += self._of_predicate(token, subjects)
                 attributes += self._of_complement(token, subjects)
-        inside = {noun for noun in sentence if noun.dep_ == "compound" and _is_noun(noun)}
+        inside = {noun for noun in sentence if noun.dep_ == "compound" and _is_noun(noun.head)}
         objects = [
             (self._word(token),)
             for token in sentence
@@ -98,23 +105,16 @@ class _Reader:
         """Relations by prepositions, possession, and participles that follow a noun."""
         if not _is_quantity(noun):
             for name, other in _prepositions(noun):
-                yield self._word(noun), Word(name), self._word(other)
+                if not _is_of_verb(noun, name):
+                    yield self._word(noun), Word(name), self._word(other)
         for child in noun.children:
             if child.dep_ == "poss" and _is_noun(child):
                 yield self._word(child), Word("have"), self._word(noun)
-            elif child.dep_ in ("acl", "relcl") and child.tag_.startswith("V"):
+            elif child.dep_ == "acl" and child.tag_.startswith("V"):
                 yield from self._of_participle(noun, child)
 
     def _of_participle(self, noun: Any, verb: Any) -> Iterator[Proposition]:
-        agents = list(_agents(verb))
-        if verb.dep_ == "relcl":
-            passive = any(child.dep_ == "nsubjpass" for child in verb.children)
-            if not passive:
-                return  # its subject is read as that of any verb
-            for agent in agents:
-                yield self._word(agent), self._verb(verb), self._word(noun)
-            return
-        for agent in agents:
+        for agent in _agents(verb):
             yield self._word(noun), self._verb(verb), self._word(agent)
         for name, other in _arguments(verb):
             yield self._word(noun), self._verb(verb, name), self._word(other)
@@ -153,11 +153,12 @@ class _Reader:
         for child in noun.children:
             if child.dep_ == "amod":
                 for adjective in (child, *_conjuncts(child)):
-                    yield self._word(noun), self._word(adjective)
+                    if adjective.tag_ != "IN":
+                        yield self._word(_head(noun)), self._word(adjective)
             elif (child.dep_ == "compound" and _is_noun(child)) or (
                 child.dep_ == "nummod" and child.i < noun.i and noun.tag_ in ("NNS", "NNPS")
             ):
-                yield self._word(noun), self._word(child)
+                yield self._word(_head(noun)), self._word(child)
 
     def _verb(self, verb: Any, preposition: str = "") -> Word:
         particle = next((child.lower_ for child in verb.children if child.dep_ == "prt"), "")
@@ -167,7 +168,11 @@ class _Reader:
         return Word(" ".join(part for part in (name, particle, preposition) if part), marks)
 
     def _word(self, token: Any) -> Word:
-        lemma = token.lemma_.strip().lower()
+        # A singular noun is its own base ("lumen"), and an adjective is kept as it is ("blurred").
+        inflected = token.tag_ in ("NNS", "NNPS") or (
+            token.tag_.startswith("V") and token.dep_ != "amod" and not _is_noun(token)
+        )
+        lemma = token.lemma_.strip().lower() if inflected else token.lower_
         if not self.strict:
             return Word(lemma)
         marks = {child.lower_ for child in token.children if child.lower_ in _SIDES}
@@ -177,7 +182,29 @@ class _Reader:
 
 
 def _is_noun(token: Any) -> bool:
-    return token.tag_.startswith("NN")
+    if token.lower_ == "o'clock" or _is_misread_verb(token):
+        return False  # "o'clock" is an adverb: "toward 5 o'clock"
+    # Rare names are often tagged as adjectives or verbs; what an article stands before is a noun all the same.
+    return token.tag_.startswith("NN") or any(
+        child.dep_ == "poss" or (child.dep_ == "det" and child.lower_ in _ARTICLES)
+        for child in token.children
+    )
+
+
+def _is_misread_verb(token: Any) -> bool:
+    """Whether a verb of captions was taken for a noun: "the arrow points to", with "arrow" as part of a compound."""
+    return (
+        token.tag_.startswith("NN")
+        and token.lemma_.lower() in _CAPTION_VERBS
+        and any(child.dep_ == "compound" for child in token.children)
+    )
+
+
+def _head(noun: Any) -> Any:
+    """The last word of a compound: its words before that are attributes of it."""
+    while noun.dep_ == "compound" and _is_noun(noun.head):
+        noun = noun.head
+    return noun
 
 
 def _is_quantity(token: Any) -> bool:
@@ -194,12 +221,19 @@ def _conjuncts(token: Any) -> Iterator[Any]:
 
 
 def _subjects(verb: Any) -> list[Any]:
-    """The subjects of a verb, those of the verb that it is joined to, and the noun that a relative clause is about."""
+    """The subjects of a verb, or those of the verb that it is joined to."""
     found = [child for child in verb.children if child.dep_ in ("nsubj", "nsubjpass")]
+    if _is_misread_verb(verb):
+        found = [child for child in verb.children if child.dep_ == "compound"]
+        if verb.dep_ == "conj":
+            return [verb.head, *found]
     if not found and verb.dep_ == "conj" and verb.tag_.startswith("V"):
         return _subjects(verb.head)
-    if verb.dep_ == "relcl" and any(each.tag_ in ("WDT", "WP") for each in found):
-        found = [verb.head]
+    if not found and verb.tag_ in ("VBZ", "VBP", "VBD"):
+        before = any(child.dep_ == "prep" and child.i < verb.i for child in verb.children)
+        found = [
+            child for child in verb.children if before and child.dep_ in ("dobj", "attr") and child.i > verb.i
+        ]
     return [noun for each in found for noun in (each, *_conjuncts(each))]
 
 
@@ -218,9 +252,20 @@ def _arguments(verb: Any) -> Iterator[tuple[str, Any]]:
             for noun in (child, *_conjuncts(child)):
                 if _is_noun(noun):
                     yield "", noun
+                for name, other in _prepositions(noun):
+                    if _is_noun(other) and _is_of_verb(noun, name):
+                        yield name, other
     for name, noun in _prepositions(verb):
         if _is_noun(noun):
             yield name, noun
+
+
+def _is_of_verb(noun: Any, preposition: str) -> bool:
+    """Whether a preposition behind the object of a verb belongs to the verb: "shows a liver beside the spleen".
+
+    Parsers differ here from sentence to sentence. SPICE's takes the verb, so all are read so.
+    """
+    return noun.dep_ == "dobj" and preposition not in _OF_NOUNS and bool(_subjects(noun.head))
 
 
 def _agents(verb: Any) -> Iterator[Any]:
@@ -248,7 +293,9 @@ def _behind(preposition: Any) -> Iterator[tuple[str, Any]]:
                 for _, noun in _behind(inner[0]):
                     yield f"{name} {child.lower_} of", noun
             else:
-                for noun in (child, *_conjuncts(child)):
+                number = next((each for each in child.children if each.dep_ == "nummod"), child)
+                first = child if _is_noun(child) else number
+                for noun in (first, *_conjuncts(child)):
                     yield name, noun
         elif child.dep_ == "prep":
             for inner_name, noun in _behind(child):
