@@ -16,7 +16,8 @@ from ..progress import silence_bars_in_files
 from ..repository_folders import find_recipe
 from .ask import ask
 from .data import OutFolder, data_app
-from .options import ModelOption
+from .options import ModelOption, RcMeasureOption
+from .setup import setup_app
 
 app = typer.Typer(
     name="bird",
@@ -27,6 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data_app, name="data")
+app.add_typer(setup_app, name="setup")
 
 
 def _print_version(wanted: bool) -> None:
@@ -176,8 +178,9 @@ def predict(
 @app.command()
 def score(
     predictions: Annotated[Path, typer.Argument(help="A prediction file.")],
-    task: Annotated[str, typer.Option(help="vg, roc or mia.")],
+    task: Annotated[str, typer.Option(help="vg, roc, rc or mia.")],
     rules: Annotated[str, typer.Option(help="paper (those of its scripts) or strict.")] = "paper",
+    rc_measure: RcMeasureOption = "spice",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Score a prediction file by modality, as in Tables 1 and 3 of the paper."""
@@ -186,7 +189,11 @@ def score(
     from ..eval.tables import table_of_scores
 
     check_task(task)  # first, because no file could be scored
-    scored = score_predictions(read_predictions(predictions, task), task, rules)
+    if task == "rc":
+        from ..eval.captions import check_measure
+
+        check_measure(rc_measure)
+    scored = score_predictions(read_predictions(predictions, task), task, rules, rc_measure)
     typer.echo(json.dumps(scored) if as_json else table_of_scores(scored))
 
 
@@ -200,6 +207,7 @@ def report(
     split: Annotated[str, typer.Option(help="train or test.")] = "test",
     rules: Annotated[str, typer.Option(help="paper (those of its scripts) or strict.")] = "paper",
     batch_size: Annotated[int, typer.Option(min=1, help="Questions per batch.")] = 32,
+    rc_measure: RcMeasureOption = "spice",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Write the paper's Tables 3 and 1 from a folder of predictions; with --model and --data, predict first."""
@@ -211,7 +219,7 @@ def report(
         from ..eval.predict import predict_run
 
         predict_run(model, data, run, split, batch_size)
-    found, text = write_reports(run, rules)
+    found, text = write_reports(run, rules, rc_measure)
     typer.echo(json.dumps(found) if as_json else text)
 
 

@@ -9,12 +9,13 @@ from .scene_graph import scene_graph_scores
 from .spice import spice_is_there, spice_scores
 
 RcMeasure = Literal["spice", "scene_graph_f1"]
+MEASURES = get_args(RcMeasure)
 
 
 def check_measure(measure: RcMeasure | str) -> None:
     """Raises ValueError, in one line, if a measure is unknown, or SPICE has no Java, toolkit or CoreNLP."""
-    if measure not in get_args(RcMeasure):
-        raise ValueError(f"rc-measure {measure!r} is unknown; use {' or '.join(get_args(RcMeasure))}")
+    if measure not in MEASURES:
+        raise ValueError(f"rc-measure {measure!r} is unknown; use {' or '.join(MEASURES)}")
     if measure == "spice":
         spice_is_there()
 

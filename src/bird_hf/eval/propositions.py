@@ -67,7 +67,7 @@ def load_parser() -> Any:
         raise ValueError(f"scene_graph_f1 needs spaCy; {missing_extra('eval')}") from error
     for name in MODELS:
         if spacy.util.is_package(name):
-            parser = spacy.load(name, exclude=["ner"])
+            parser: Any = spacy.load(name, exclude=["ner"])
             # "medium-sized" stays one word, as in SPICE.
             infixes = [each for each in parser.Defaults.infixes if "~" not in each]
             parser.tokenizer.infix_finditer = spacy.util.compile_infix_regex(infixes).finditer

@@ -51,7 +51,7 @@ def score_predictions(
         modalities = {name: text_row(row) for name, row in found.items()}
         mean: Any = mean_text_row(found.values())
     elif task == Task.REFERRING_CAPTION:
-        scores = caption_scores(_compared(references, responses, rules), rc_measure, rules == "strict")
+        scores = score_each_caption(predictions, rules, rc_measure)
         modalities = caption_rows(by_modality(scores, of_each), rc_measure)
         mean = caption_row((row[rc_measure] for row in modalities.values()), rc_measure)
     else:
@@ -170,6 +170,15 @@ def score_captions(
         "mean": caption_row((row[measure] for row in rows.values()), measure),
         "n_modalities": len(rows),
     }
+
+
+def score_each_caption(
+    predictions: Sequence[Prediction], rules: Rules | str = "paper", measure: RcMeasure | str = "spice"
+) -> list[float]:
+    """RC: the score of each answer, by one start of the measure's program."""
+    responses = [each.response for each in predictions]
+    pairs = _compared([each.annotation for each in predictions], responses, rules)
+    return caption_scores(pairs, measure, rules == "strict")
 
 
 def text_row(found: TextScores) -> dict[str, float]:
