@@ -15,7 +15,7 @@ from statistics import correlation, fmean
 from bird_hf.eval.predictions import read_predictions
 from bird_hf.eval.scene_graph import scene_graph_scores
 from bird_hf.eval.score import by_modality
-from bird_hf.markdown import table
+from bird_hf.markdown import Markup, table
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden" / "scores" / "rc.jsonl"
 
@@ -50,10 +50,10 @@ def main() -> None:
     found = agreement()
     print(f"{found.rows} captions; Pearson's r by row {found.pearson:.3f}\n")
     lines = [
-        [name, f"{theirs:.3f}", f"{ours:.3f}", f"{ours - theirs:+.3f}"]
+        [Markup(name), f"{theirs:.3f}", f"{ours:.3f}", f"{ours - theirs:+.3f}"]
         for name, (theirs, ours) in found.means.items()
     ]
-    print(table(["modality", "SPICE", "scene_graph_f1", "difference"], lines))
+    print(table(["modality", "SPICE", Markup("scene_graph_f1"), "difference"], lines))
 
 
 if __name__ == "__main__":

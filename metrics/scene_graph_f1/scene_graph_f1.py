@@ -7,8 +7,8 @@ from bird_hf.eval.score import score_captions
 
 _DESCRIPTION = """
 The F1 of the objects, attributes and relations of the answer against those of the reference, by the published
-definition of SPICE (Anderson et al., ECCV 2016), with spaCy's parser and WordNet's synonyms. It needs no Java. It is not
-SPICE: its card says how far the two agree.
+definition of SPICE (Anderson et al., ECCV 2016), with spaCy's parser and WordNet's synonyms. It needs no Java. It
+is not SPICE: its card says how far the two agree.
 """
 
 _INPUTS = """
