@@ -8,9 +8,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from bird_hf.data.sources.description import read_description
 from bird_hf.data.sources.faults import Drop
 from bird_hf.data.sources.open import open_source
-from bird_hf.data.sources.description import read_description
 
 from .example_sources import NOISE, SIDE, listed, save
 
