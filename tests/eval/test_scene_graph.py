@@ -28,10 +28,7 @@ def read(text, strict=False):
         ("...", set()),
         ("A small liver.", {("liver",), ("liver", "small")}),
         ("The liver is large.", {("liver",), ("liver", "large")}),
-        (
-            "The optic cups are dark.",
-            {("cups",), ("cup", "dark"), ("cup",), ("cup", "optic")},
-        ),  # not all of them
+        ("The optic cups are dark.", {("cup",), ("cup", "dark"), ("cup", "optic")}),
         ("A medium-sized polyp.", {("polyp",), ("polyp", "medium-sized")}),  # a hyphen keeps words together
         ("The image shows a liver.", {("image",), ("liver",), ("image", "show", "liver")}),
         ("The heart of the patient.", {("heart",), ("patient",), ("heart", "of", "patient")}),
