@@ -31,7 +31,9 @@ _SLOW_FILE = re.compile(r"^pytestmark = \[?pytest\.mark\.slow\b", re.MULTILINE)
 _HF_HOME = tempfile.mkdtemp(prefix="bird-hf-tests-")
 atexit.register(shutil.rmtree, _HF_HOME, ignore_errors=True)
 
+_CORENLP = os.environ.get("BIRD_CORENLP")
 os.environ.update(
+    BIRD_CORENLP=str(Path(_HF_HOME, "no-corenlp")),  # a test that wants SPICE asks for `corenlp`
     HF_HOME=_HF_HOME,  # data set caches and remote code of one run never meet another's
     HF_HUB_OFFLINE="1",
     HF_HUB_DISABLE_PROGRESS_BARS="1",
@@ -206,3 +208,18 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if config.getoption("markexpr") != "not slow" or collection_path.suffix != ".py":
         return None
     return True if _SLOW_FILE.search(collection_path.read_text(encoding="utf-8")) else None
+
+
+@pytest.fixture
+def corenlp(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets a test run SPICE with the archives of this machine; without them it does not run."""
+    from bird_hf.eval.spice import spice_is_there
+
+    if _CORENLP is None:
+        monkeypatch.delenv("BIRD_CORENLP")
+    else:
+        monkeypatch.setenv("BIRD_CORENLP", _CORENLP)
+    try:
+        spice_is_there()
+    except ValueError as error:
+        pytest.skip(f"needs CoreNLP: bird setup spice ({error})")

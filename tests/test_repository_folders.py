@@ -79,7 +79,15 @@ def test_an_installed_wheel_finds_its_folders_and_reads_the_origins(wheel_files,
     assert said["package"] == str(package / "__init__.py")
     assets = package / "assets"
     metrics = {
-        name: str(assets / "metrics" / name) for name in ("grounding_recall", "mbmr", "object_hallucination", "referring_recall")
+        name: str(assets / "metrics" / name)
+        for name in (
+            "grounding_recall",
+            "mbmr",
+            "object_hallucination",
+            "referring_recall",
+            "scene_graph_f1",
+            "spice",
+        )
     }
     recipe = {"recipe": str(assets / "recipes" / "nano.yaml")}
     assert said["found"] == {name: str(assets / name) for name in FOLDERS} | metrics | recipe

@@ -81,11 +81,28 @@ def test_malformed_answers_are_counted_by_task_and_source(run):
     assert sources["phantom"]["vg"]["malformed_rate"] == 0.0
 
 
-def test_captions_are_counted_and_have_no_score_yet(run):
-    row = report_run(run)["sources"]["real"]["rc"]
+def test_captions_without_their_measure_are_counted_and_it_is_said_why(run):
+    report, text = write_reports(run)
+    row = report["sources"]["real"]["rc"]
     assert row["modalities"] == {"ct": {"score": None, "n": 1}}
     assert (row["mean"], row["n_modalities"]) == (None, 0)
-    assert "| RC | SPICE | no score yet (1) | - |" in write_reports(run)[1]
+    assert "| RC | SPICE | no score yet (1) | - |" in text
+    assert (
+        "bird setup spice" in report["rc_not_scored"]
+        and f"RC is not scored: {report['rc_not_scored']}." in text
+    )
+
+
+def test_captions_are_scored_by_the_measure_that_is_asked_for(run):
+    report, text = write_reports(run, rc_measure="scene_graph_f1")
+    row = report["sources"]["real"]["rc"]
+    assert row["metric"] == report["rc_measure"] == "scene_graph_f1"
+    assert row["modalities"]["ct"]["n"] == 1
+    assert 0 < row["modalities"]["ct"]["score"] < 1  # "large" is missing
+    assert row["mean"] == row["modalities"]["ct"]["score"]
+    assert "rc_not_scored" not in report and r"| RC | scene\_graph\_f1 |" in text
+    with pytest.raises(ValueError, match="use spice or scene_graph_f1"):
+        report_run(run, rc_measure="cider")
 
 
 def test_boxes_given_for_what_is_not_there_are_a_rate(run):

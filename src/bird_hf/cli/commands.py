@@ -16,7 +16,8 @@ from ..progress import silence_bars_in_files
 from ..repository_folders import find_recipe
 from .ask import ask
 from .data import OutFolder, data_app
-from .options import ModelOption
+from .options import ModelOption, RcMeasureOption
+from .setup import setup_app
 
 app = typer.Typer(
     name="bird",
@@ -27,6 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data_app, name="data")
+app.add_typer(setup_app, name="setup")
 
 
 def _print_version(wanted: bool) -> None:
@@ -188,7 +190,7 @@ def predict(
 @app.command()
 def score(
     predictions: Annotated[Path, typer.Argument(help="A prediction file.")],
-    task: Annotated[str, typer.Option(help="vg, roc or mia.")],
+    task: Annotated[str, typer.Option(help="vg, roc, rc or mia.")],
     other: Annotated[
         Path | None,
         typer.Argument(
@@ -196,6 +198,7 @@ def score(
         ),
     ] = None,
     rules: Annotated[str, typer.Option(help="paper (those of its scripts) or strict.")] = "paper",
+    rc_measure: RcMeasureOption = "spice",
     data: Annotated[
         Path | None,
         typer.Option(
@@ -211,6 +214,10 @@ def score(
     from ..eval.score_tables import table_of_comparison, table_of_scores
 
     check_task(task)  # first, because no file could be scored
+    if task == "rc":
+        from ..eval.captions import check_measure
+
+        check_measure(rc_measure)
     files = [read_predictions(path, task) for path in (predictions, other) if path is not None]
     if data is not None:
         from ..data.records import Task
@@ -218,14 +225,14 @@ def score(
 
         joined = [split_rows(file, data, Task(task), split) for file in files]
     if len(files) == 1:
-        scored = score_predictions(files[0], task, rules, joined[0] if data is not None else None)
+        scored = score_predictions(files[0], task, rules, joined[0] if data is not None else None, rc_measure)
         typer.echo(json.dumps(scored) if as_json else table_of_scores(scored))
         return
     from ..eval.compare import compare_predictions
 
     if data is not None:
         files = [each.predictions for each in joined]
-    compared = compare_predictions(*files, task, rules)
+    compared = compare_predictions(*files, task, rules, rc_measure)
     names = [str(path) for path in (predictions, other)]
     typer.echo(json.dumps(compared) if as_json else table_of_comparison(compared, names))
 
@@ -240,6 +247,7 @@ def report(
     split: Annotated[str, typer.Option(help="train or test.")] = "test",
     rules: Annotated[str, typer.Option(help="paper (those of its scripts) or strict.")] = "paper",
     batch_size: Annotated[int, typer.Option(min=1, help="Questions per batch.")] = 32,
+    rc_measure: RcMeasureOption = "spice",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Write the paper's Tables 3 and 1 from a folder of predictions; with --model and --data, predict first."""
@@ -251,7 +259,7 @@ def report(
         from ..eval.predict import predict_run
 
         predict_run(model, data, run, split, batch_size)
-    found, text = write_reports(run, rules)
+    found, text = write_reports(run, rules, rc_measure)
     typer.echo(json.dumps(found) if as_json else text)
 
 

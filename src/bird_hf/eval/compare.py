@@ -16,7 +16,11 @@ from .score import score_with_draws
 
 
 def compare_predictions(
-    first: Sequence[Prediction], second: Sequence[Prediction], task: Task | str, rules: str = "paper"
+    first: Sequence[Prediction],
+    second: Sequence[Prediction],
+    task: Task | str,
+    rules: str = "paper",
+    rc_measure: str = "spice",
 ) -> dict[str, Any]:
     """The scores of two files, and `difference`: the second minus the first.
 
@@ -27,7 +31,7 @@ def compare_predictions(
     units = {cases_of(each)[1] for each in (first, second)}
     if units == {"case", "image"}:  # only one file knows the cases: both are drawn by image
         first, second = ([replace(each, case_id=None) for each in file] for file in (first, second))
-    scored = [score_with_draws(file, task, rules) for file in (first, second)]
+    scored = [score_with_draws(file, task, rules, rc_measure=rc_measure) for file in (first, second)]
     cases = scored[0].found["cases"]["modalities"]
     measures = {
         measure: _difference([each.draws[measure] for each in scored], [each.found for each in scored], measure, cases)

@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_args
 
-from ..data.records import Modality, Task
+from ..data.records import SINGLE_TASKS, Modality, Task
 from ..hub.boxes import Box
 from ..hub.grounding import read
 from . import paper_rules, recall
+from .captions import RcMeasure, caption_row, caption_rows, caption_scores
 from .grounding_scores import Grounded, grounding_scores, measures
 from .hallucination import Missing, box_given
 from .intervals import Array, cases_of, draw_ratios, interval_of, mean_draws
@@ -51,9 +52,11 @@ def score_predictions(
     task: Task | str,
     rules: Rules | str = "paper",
     rows: SplitRows | None = None,
+    rc_measure: RcMeasure | str = "spice",
 ) -> dict[str, Any]:
     """The scores of a prediction file, as `bird score --json` prints them; fractions.
 
+    rc_measure: of RC, spice or scene_graph_f1.
     Returns task, rules, `modalities` (those that ask for anything), their unweighted `mean`, `n_modalities`,
     `malformed_rate`, `unreadable_rate`, `outcomes` and `errors` (numbers of answers), `interval` (95 %, of the mean and
     by modality; None where there are fewer than two cases), and `cases`. For VG under strict rules also `grounding`
@@ -61,7 +64,7 @@ def score_predictions(
     `baseline` is the score of answers that no image was looked at for.
     Raises ValueError if the task cannot be scored or the answers are to another task.
     """
-    return score_with_draws(predictions, task, rules, rows).found
+    return score_with_draws(predictions, task, rules, rows, rc_measure).found
 
 
 def score_with_draws(
@@ -69,6 +72,7 @@ def score_with_draws(
     task: Task | str,
     rules: Rules | str = "paper",
     rows: SplitRows | None = None,
+    rc_measure: RcMeasure | str = "spice",
 ) -> Scored:
     """The same with the drawn scores, which a comparison of two files needs."""
     check_rules(rules)
@@ -79,6 +83,8 @@ def score_with_draws(
     extra: dict[str, Any] = {}
     if task == Task.IMAGE_ANALYSIS:
         modalities, mean, draws = _text_tables(predictions, rules)
+    elif task == Task.REFERRING_CAPTION:
+        modalities, mean, draws = _caption_tables(predictions, rules, rc_measure)
     else:
         answers = _grounded(predictions, rows) if (task, rules) == (Task.VISUAL_GROUNDING, "strict") else []
         rule = recall_rule(Task(task), rules)
@@ -135,6 +141,16 @@ def _text_tables(predictions: Sequence[Prediction], rules: str) -> tuple[Any, An
         measure: {name: drawn[name][measure] for name in found} for measure in next(iter(drawn.values()))
     }
     return {name: text_row(row) for name, row in found.items()}, mean_text_row(found.values()), draws
+
+
+def _caption_tables(predictions: Sequence[Prediction], rules: str, measure: str) -> tuple[Any, Any, Any]:
+    """The same for captions, which have one score per answer."""
+    of_each = [each.modality for each in predictions]
+    scores = by_modality(score_each_caption(predictions, rules, measure), of_each)
+    cases = by_modality(cases_of(predictions)[0], of_each)
+    rows = caption_rows(scores, measure)
+    draws = {name: draw_ratios(values, [1] * len(values), cases[name]) for name, values in scores.items()}
+    return rows, caption_row((row[measure] for row in rows.values()), measure), {measure: draws}
 
 
 def intervals_of(
@@ -199,10 +215,8 @@ def _labels_of(compared: Pairing, asked: Sequence[tuple[str, Box]]) -> tuple[str
 
 def check_task(task: Task | str) -> None:
     """Raises ValueError if there is no score for a task."""
-    if task not in (Task.VISUAL_GROUNDING, Task.REFERRING_CLASSIFICATION, Task.IMAGE_ANALYSIS):
-        raise ValueError(
-            f"task {str(task)!r} cannot be scored: vg, roc and mia can; rc waits for its measure, SPICE"
-        )
+    if task not in SINGLE_TASKS:
+        raise ValueError(f"task {str(task)!r} cannot be scored: {', '.join(SINGLE_TASKS)} can")
 
 
 def recall_rule(kind: Task | Missing | str, rules: Rules | str) -> Callable[[str, str], Recall]:
@@ -271,6 +285,46 @@ def score_texts(
         return scored
     rows = {name: text_row(scores_of) | {"total": len(groups[name])} for name, scores_of in found.items()}
     return scored | {"modalities": rows, "mean": mean_text_row(found.values()), "n_modalities": len(rows)}
+
+
+def score_captions(
+    predictions: Sequence[str],
+    references: Sequence[str],
+    rules: Rules | str = "paper",
+    modalities: Iterable[str] | None = None,
+    measure: RcMeasure | str = "spice",
+) -> dict[str, Any]:
+    """RC: the mean of a measure over all answers, under its name, and their number as total.
+
+    With modalities, one per answer, also `modalities`, the `mean` over them, and `n_modalities`.
+    Raises ValueError if the inputs do not fit each other, or the measure cannot be computed (`check_measure`).
+    """
+    check_rules(rules)
+    check_texts(predictions, references)
+    pairs = _compared(references, predictions, rules)
+    names = None if modalities is None else list(modalities)
+    if names is not None:
+        by_modality(pairs, names)  # raises before Java starts
+    scores = caption_scores(pairs, measure, rules == "strict")
+    scored: dict[str, Any] = {**caption_row(scores, measure), "total": len(scores)}
+    if names is None:
+        return scored
+    groups = by_modality(scores, names)
+    rows = caption_rows(groups, measure)
+    return scored | {
+        "modalities": {name: row | {"total": len(groups[name])} for name, row in rows.items()},
+        "mean": caption_row((row[measure] for row in rows.values()), measure),
+        "n_modalities": len(rows),
+    }
+
+
+def score_each_caption(
+    predictions: Sequence[Prediction], rules: Rules | str = "paper", measure: RcMeasure | str = "spice"
+) -> list[float]:
+    """RC: the score of each answer, by one start of the measure's program."""
+    responses = [each.response for each in predictions]
+    pairs = _compared([each.annotation for each in predictions], responses, rules)
+    return caption_scores(pairs, measure, rules == "strict")
 
 
 def text_row(found: TextScores) -> dict[str, float]:

@@ -16,13 +16,14 @@ from ..atomic_writes import write_text
 from ..data.records import SINGLE_TASKS, Modality, Task
 from ..markdown import table
 from . import recall
+from .captions import MEASURES, check_measure
 from .check_scores import CHECKS_NOTE, score_checks, table_of_checks
 from .checks import CHECKS
 from .hallucination import Missing
 from .outcomes import Outcome, outcomes
 from .predictions import Prediction
 from .run import KINDS, prediction_file, read_answers, read_run, weights_sha256
-from .score import by_modality, malformed_rate, recall_rule, score_predictions
+from .score import by_modality, malformed_rate, recall_rule, score_each_caption, score_predictions
 
 # By `Prediction.synthetic`, which files of the original scripts do not have.
 _SOURCES = {False: "real", True: "phantom", None: "unmarked"}
@@ -53,35 +54,60 @@ _LABELS = {
 }
 
 
-def report_run(folder: Path, rules: str = "paper") -> dict[str, Any]:
+def report_run(folder: Path, rules: str = "paper", rc_measure: str = "spice") -> dict[str, Any]:
     """A run's scores as fractions, by source (real, phantom), task and modality, each with its n.
 
-    n is the number of reference boxes for VG and of questions otherwise; `score` is None for a task without a score
-    (RC). `checks` holds the rows of `score_checks`, if the run has checks.
+    n is the number of reference boxes for VG and of questions otherwise; `score` is None for RC
+    if its measure cannot be computed, and `rc_not_scored` says why. `checks` holds the rows of `score_checks`, if the
+    run has checks.
     Raises ValueError, in one line, if predictions are missing, damaged or not of this run.
     """
     answers = read_answers(folder)
     run = read_run(folder)
     checks = answers.pop(CHECKS, [])
+    captions, why_not = _caption_scores(answers.get(Task.REFERRING_CAPTION, []), rules, rc_measure)
     sources: dict[str, dict[str, Any]] = {}
     for kind, predictions in answers.items():
         for synthetic, source in _SOURCES.items():
             if chosen := [each for each in predictions if each.synthetic is synthetic]:
-                sources.setdefault(source, {})[kind] = _row(kind, chosen, rules)
+                row = _row(kind, chosen, rules, captions)
+                if kind == Task.REFERRING_CAPTION and rc_measure != "spice":
+                    row["metric"] = rc_measure
+                sources.setdefault(source, {})[kind] = row
     return {
         **{name: getattr(run, name, None) for name in ("model", "weights_sha256", "data", "split")},
         "rules": rules,
+        "rc_measure": rc_measure,
+        **({"rc_not_scored": why_not} if why_not else {}),
         "sources": {name: sources[name] for name in _HEADINGS if name in sources},
         **({"checks": score_checks(checks, rules)} if checks else {}),
     }
 
 
-def _row(kind: str, predictions: Sequence[Prediction], rules: str) -> dict[str, Any]:
+def _caption_scores(
+    predictions: Sequence[Prediction], rules: str, rc_measure: str
+) -> tuple[dict[int, float], str]:
+    """The scores of captions by id, and why there are none; all in one call, because SPICE starts Java."""
+    if not predictions:
+        return {}, ""
+    try:
+        check_measure(rc_measure)
+    except ValueError as error:
+        if rc_measure not in MEASURES:
+            raise
+        return {}, str(error)
+    scores = score_each_caption(predictions, rules, rc_measure)
+    return {each.id: score for each, score in zip(predictions, scores, strict=True)}, ""
+
+
+def _row(
+    kind: str, predictions: Sequence[Prediction], rules: str, captions: Mapping[int, float]
+) -> dict[str, Any]:
     """A row of the table: a cell per modality, and the mean over the modalities that have a score."""
     if kind not in _TASKS:
         cells = _rates(predictions)
     elif kind == Task.REFERRING_CAPTION:
-        cells = {name: {"score": None, "n": n} for name, n in _counts(predictions).items()}
+        cells = _captions(predictions, captions)
     else:
         cells = _scores(kind, predictions, rules)
     known = [cell["score"] for cell in cells.values() if cell["score"] is not None]
@@ -104,6 +130,15 @@ def _scores(kind: str, predictions: Sequence[Prediction], rules: str) -> dict[st
     return {name: {"score": row["score"], "n": row["total"]} for name, row in rows.items()}
 
 
+def _captions(predictions: Sequence[Prediction], scores: Mapping[int, float]) -> dict[str, dict[str, Any]]:
+    groups = by_modality(predictions, [each.modality for each in predictions])
+    cells = {}
+    for name, group in groups.items():
+        known = [scores[each.id] for each in group if each.id in scores]
+        cells[name] = {"score": sum(known) / len(known) if known else None, "n": len(group)}
+    return cells
+
+
 def _rates(predictions: Sequence[Prediction]) -> dict[str, dict[str, Any]]:
     """How many of the questions about missing objects were answered with a box."""
     rule = recall_rule(Missing.ABSENT, "paper")
@@ -118,7 +153,9 @@ def _counts(predictions: Sequence[Prediction]) -> dict[str, int]:
     return {name: len(group) for name, group in groups.items()}
 
 
-def write_reports(folder: Path, rules: str = "paper") -> tuple[dict[str, Any], str]:
+def write_reports(
+    folder: Path, rules: str = "paper", rc_measure: str = "spice"
+) -> tuple[dict[str, Any], str]:
     """Write report.json and report.md into a run, or into a folder of runs and each run in it.
 
     Returns the report and its Markdown. Raises ValueError as `report_run` does.
@@ -129,11 +166,11 @@ def write_reports(folder: Path, rules: str = "paper") -> tuple[dict[str, Any], s
         )
     inside = [path for path in sorted(folder.iterdir()) if path.is_dir() and _is_run(path)]
     if inside and not _is_run(folder):
-        reports = {path.name: write_reports(path, rules)[0] for path in inside}
+        reports = {path.name: write_reports(path, rules, rc_measure)[0] for path in inside}
         report: dict[str, Any] = {"rules": rules, "runs": reports}
         text = f"# {folder.resolve().name}\n\n{table_of_runs(reports)}"
     else:
-        report = report_run(folder, rules)
+        report = report_run(folder, rules, rc_measure)
         text = f"# {folder.resolve().name}\n\n{as_markdown(report)}"
     write_text(folder / "report.json", json.dumps(report, indent=1) + "\n")
     write_text(folder / "report.md", text)
@@ -151,6 +188,8 @@ def as_markdown(report: Mapping[str, Any], level: int = 2) -> str:
         "is in brackets. A mean is over the modalities that have a score; their number is in its brackets. Malformed: "
         f"answers with a broken box.{_unreadable_note(report)}"
     ]
+    if "rc_not_scored" in report:
+        lines += ["", f"RC is not scored: {report['rc_not_scored']}."]
     for source, rows in report["sources"].items():
         lines += ["", f"{'#' * level} {_HEADINGS[source]}", "", _table(rows, _TASKS, "task")]
         if missing := _table(rows, tuple(Missing), "object asked for"):
