@@ -115,11 +115,8 @@ def ask(
     documents = [_document(*each) for each in zip(answers, paths, pictures, strict=True)]
     if as_json:
         typer.echo(json.dumps(documents if len(documents) > 1 else documents[0], ensure_ascii=False))
-        return
-    for (path, text), document in zip(asked, documents, strict=True):
-        if len(asked) > 1:
-            typer.echo(f"{path}: {text}")
-        _print_answer(document)
+    else:
+        _print_answers(asked, documents)
 
 
 def _asked_box(px: str | None, unit: str | None) -> Box | Sequence[float] | None:
@@ -188,6 +185,13 @@ def _document(answer: Answer, image: Path, picture: Path | None) -> dict[str, An
     save_png(drawn, picture)
     scale = drawn.width / document["image_wh"][0]
     return document | {"drawing": str(picture), "drawing_scale": round(scale, 3)}
+
+
+def _print_answers(asked: Sequence[tuple[Path, str]], documents: Sequence[dict[str, Any]]) -> None:
+    for (path, text), document in zip(asked, documents, strict=True):
+        if len(asked) > 1:
+            typer.echo(f"{path}: {text}")
+        _print_answer(document)
 
 
 def _print_answer(document: dict[str, Any]) -> None:

@@ -152,11 +152,11 @@ def values(**changed: float) -> np.ndarray:
 @pytest.mark.parametrize(
     ("labels", "reason", "says"),
     [
-        (values(_1=255, _2=255), Drop.UNKNOWN_VALUE, "values 255; named are 1, 2"),
-        (values(_1=7, _2=-3), Drop.UNKNOWN_VALUE, "values -3, 7; named are 1, 2"),
-        (values(_1=1.5), Drop.UNKNOWN_VALUE, "values 1.5 are not whole numbers"),
-        (values(_1=np.nan), Drop.UNKNOWN_VALUE, "values from nan"),
-        (values(_1=1e9), Drop.UNKNOWN_VALUE, "to 1e+09"),
+        (values(_1=255, _2=255), Drop.UNKNOWN_VALUE, "values 0, 255; named 1, 2"),
+        (values(_1=7, _2=-3), Drop.UNKNOWN_VALUE, "values -3, 0, 7; named 1, 2"),
+        (values(_1=1.5), Drop.UNKNOWN_VALUE, "values 1.5; named 1, 2"),
+        (values(_1=np.nan), Drop.UNKNOWN_VALUE, "values nan; named 1, 2"),
+        (values(_1=1e9), Drop.UNKNOWN_VALUE, "values 1e+09; named 1, 2"),
         (values(_1=0, _2=0), Drop.EMPTY_MASK, "no voxel"),
     ],
 )

@@ -137,7 +137,7 @@ def test_lesions_are_an_object_for_each_piece(tmp_path: Path) -> None:
         (
             mask(10, 5, 30, 20) // np.arange(1, 61, dtype=np.uint8),
             Drop.NOT_BINARY,
-            "b.png: values 0, 8, 9, 10, 11, 12",
+            "b.png: values 0, 8, 9, 10, 11 and 9 more",
         ),
     ],
 )
@@ -150,7 +150,7 @@ def test_a_faulty_mask(tmp_path: Path, values: np.ndarray, reason: Drop, detail:
     source = open_source(tmp_path)
     if faulty == "drop_image" or reason is Drop.SIZE_MISMATCH:  # another size is a fault of the whole image
         found, says = reason_of(source, "b")
-        assert found is reason and says.startswith(detail)
+        assert found is reason and detail in says
     else:
         image = read(source, "b")
         assert boxes_of(image) == [("instrument tip", (40, 5, 50, 20))]
@@ -328,4 +328,4 @@ def test_a_mask_that_is_no_image_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "masks" / "polyp" / "a.png").write_bytes(b"no image")
     assert reason_of(source)[0] is Drop.UNREADABLE_MASK
     Image.new("RGB", (WIDTH, HEIGHT), (9, 0, 0)).save(tmp_path / "masks" / "polyp" / "a.png")
-    assert reason_of(source) == (Drop.NOT_BINARY, "a mask in colour")
+    assert reason_of(source) == (Drop.NOT_BINARY, "a.png: a mask in colour: colours #090000")

@@ -73,6 +73,7 @@ _REMEDIES = {
     EntryFault.CONTROL_TOKEN: "Remove the control token from the text.",
     EntryFault.MALFORMED_BOX: "Correct the box: <box>(x1,y1),(x2,y2)</box> in thousandths.",
     EntryFault.MISSING_IMAGE: "Put ID.png into the folder of --images.",
+    EntryFault.ORIENTATION_UNKNOWN: "Say with --orientation whether the boxes are on the stored or the upright pixels.",
     EntryFault.UNREADABLE_IMAGE: "Open the file in an image viewer; copy it again, or save it as PNG.",
 }
 

@@ -38,6 +38,7 @@ from .label_names import clean_label, patient_of, region_of
 
 DESCRIPTION = "labels.yaml"
 MAX_LABEL_VALUE = 2**16 - 1  # values index an array of counts
+_AS_THEY_ARE = ("exhaustive", "patient", "window", "trust_shape", "channel")
 _TEXTS = ("dataset", "region", "detail", "annotations")
 _Choice = TypeVar("_Choice", bound=StrEnum)
 _PLAIN_NAME = re.compile(r"[^\W_][\w. +-]{0,60}")
@@ -165,8 +166,33 @@ def _description(entries: Mapping[str, Any]) -> Description:
             raise ValueError(f"{name} {entries[name]!r} must be a plain name of up to 60 letters")
     if not re.fullmatch("[A-Za-z0-9]*", str(entries.get("detail", ""))):
         raise ValueError(f"detail {entries['detail']!r} must be letters and digits, such as t1c")
-    if not isinstance(entries.get("exhaustive", False), bool):
-        raise ValueError(f"exhaustive {entries['exhaustive']!r} must be true or false")
+    for name in ("exhaustive", "trust_shape"):
+        if not isinstance(entries.get(name, False), bool):
+            raise ValueError(f"{name} {entries[name]!r} must be true or false")
+    if entries.get("window") not in (None, *CT_WINDOWS):
+        raise ValueError(f"window must be one of {', '.join(CT_WINDOWS)}")
+    channel = entries.get("channel")
+    if channel is not None and (type(channel) is not int or channel < 0):
+        raise ValueError(f"channel {channel!r} must be a whole number, 0 for the first")
+    re.compile(entries.get("patient") or "()")
+    given = {name: entries[name] for name in _AS_THEY_ARE if name in entries}
+    given |= {name: str(entries[name]) for name in _TEXTS if name in entries}
+    labels, lesions, ignore = _label_fields(entries)
+    return Description(
+        **given,
+        modality=Modality(entries["modality"]),
+        labels=labels,
+        lesions=lesions,
+        ignore=ignore,
+        axes=_axes(entries),
+        orientation=_choice(Orientation, entries, "orientation", None),
+        faulty=_choice(Faulty, entries, "faulty", Faulty.DROP_IMAGE),
+        columns={str(name): str(column) for name, column in dict(entries.get("columns", {})).items()},
+    )
+
+
+def _label_fields(entries: Mapping[str, Any]) -> tuple[dict[int, str], tuple[str, ...], tuple[int, ...]]:
+    """The fields labels, lesions and ignore."""
     dataset = str(entries["dataset"])
     named = dict(entries.get("labels", {}))
     labels = {int(value): clean_label(dataset, str(name)) for value, name in named.items()}
@@ -175,39 +201,19 @@ def _description(entries: Mapping[str, Any]) -> Description:
     lesions = tuple(clean_label(dataset, str(name)) for name in entries.get("lesions", ()))
     if not {*lesions} <= {*labels.values()}:
         raise ValueError("lesions must be among the labels")
-    if entries.get("window") not in (None, *CT_WINDOWS):
-        raise ValueError(f"window must be one of {', '.join(CT_WINDOWS)}")
-    axes = tuple(Axis(axis) for axis in entries.get("axes", [Axis.AXIAL]))
-    if not {*axes} <= {*VOXEL_AXIS}:
-        raise ValueError(f"axes must be of {', '.join(VOXEL_AXIS)}")
-    re.compile(entries.get("patient") or "()")
-    if not isinstance(entries.get("trust_shape", False), bool):
-        raise ValueError(f"trust_shape {entries['trust_shape']!r} must be true or false")
     ignore = tuple(int(value) for value in entries.get("ignore", ()))
     if 0 in ignore or {*ignore} & {*labels}:
         raise ValueError(
             "ignore must be values other than 0, the background, and other than those of the labels"
         )
-    if (channel := entries.get("channel")) is not None and (not isinstance(channel, int) or channel < 0):
-        raise ValueError(f"channel {channel!r} must be a whole number, 0 for the first")
-    columns = {str(name): str(column) for name, column in dict(entries.get("columns", {})).items()}
-    modality = Modality(entries["modality"])
-    given = {
-        name: entries[name] for name in ("exhaustive", "patient", "window", "trust_shape") if name in entries
-    }
-    given |= {name: str(entries[name]) for name in _TEXTS if name in entries}
-    return Description(
-        **given,
-        modality=modality,
-        labels=labels,
-        lesions=lesions,
-        axes=axes,
-        orientation=_choice(Orientation, entries, "orientation", None),
-        ignore=ignore,
-        channel=channel,
-        faulty=_choice(Faulty, entries, "faulty", Faulty.DROP_IMAGE),
-        columns=columns,
-    )
+    return labels, lesions, ignore
+
+
+def _axes(entries: Mapping[str, Any]) -> tuple[Axis, ...]:
+    axes = tuple(Axis(axis) for axis in entries.get("axes", [Axis.AXIAL]))
+    if not {*axes} <= {*VOXEL_AXIS}:
+        raise ValueError(f"axes must be of {', '.join(VOXEL_AXIS)}")
+    return axes
 
 
 def _choice(kind: type[_Choice], entries: Mapping[str, Any], name: str, default: Any) -> Any:
