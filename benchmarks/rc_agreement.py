@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import correlation, fmean
 
-from bird_hf.eval.predictions import read_predictions
+from bird_hf.eval.predictions import by_modality, read_predictions
 from bird_hf.eval.scene_graph import scene_graph_scores
-from bird_hf.eval.score import by_modality
 from bird_hf.markdown import Markup, table
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden" / "scores" / "rc.jsonl"

@@ -16,8 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from bird_hf.data.records import Modality
-from bird_hf.eval.predictions import Prediction, read_predictions
-from bird_hf.eval.score import by_modality
+from bird_hf.eval.predictions import Prediction, by_modality, read_predictions
 from bird_hf.eval.spice import spice_scores
 from bird_hf.markdown import table
 

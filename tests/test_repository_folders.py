@@ -23,7 +23,8 @@ from bird_hf.checkpoint.model_card import known_origins, read_origin
 from pathlib import Path
 from bird_hf.repository_folders import find_recipe, repository_folder
 found = {name: str(repository_folder(name)) for name in %r}
-found |= {name: bird_hf.metric(name) for name in ("grounding_recall", "mbmr", "object_hallucination", "referring_recall")}
+names = ("grounding_recall", "mbmr", "object_hallucination", "referring_recall", "scene_graph_f1", "spice")
+found |= {name: bird_hf.metric(name) for name in names}
 found["recipe"] = str(find_recipe(Path("recipes/nano.yaml")))
 origins = {name: read_origin(name).license for name in known_origins()}
 print(json.dumps(dict(package=bird_hf.__file__, found=found, origins=origins)))

@@ -13,10 +13,10 @@ from ..markdown import table
 from . import recall
 from .checks import Check
 from .paper_rules import clean_response
-from .predictions import Prediction
+from .predictions import Prediction, by_modality
 from .readings import is_about_another, number_in, says_absent, yes_or_no
 from .recall import Recall
-from .score import by_modality, recall_rule
+from .score import recall_rule
 
 _SOURCES: Mapping[str, tuple[bool | None, ...]] = {
     "all": (True, False, None),

@@ -7,14 +7,16 @@ difference of their scores can be taken draw by draw.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .predictions import Prediction
+from .predictions import Prediction, by_modality
 
 DRAWS = 2000
+SCORE = "score"  # the measure of tasks that have only one
 LEVEL = 0.95
 _SEED = 18
 _CELLS = 1_000_000  # drawn cases that are in memory at a time
@@ -74,3 +76,30 @@ def interval_of(draws: Array, cases: int) -> list[float] | None:
         return None
     low, high = np.percentile(known, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
     return [float(low), float(high)]
+
+
+def intervals_of(
+    predictions: Sequence[Prediction], draws: Mapping[str, Mapping[str, Array]]
+) -> dict[str, Any]:
+    """`interval` and `cases` of drawn scores: of the mean and by modality; by measure if there are several."""
+    cases, unit = cases_of(predictions)
+    groups = by_modality(cases, [each.modality for each in predictions])
+    numbers = {name: len(set(group)) for name, group in groups.items()}
+    total = len(set(cases))
+    answers = {name: len(group) for name, group in groups.items()}
+    counted = {"unit": unit, "total": total, "modalities": numbers, "answers": answers}
+    of_mean: dict[str, Any] = {}
+    of_modality: dict[str, dict[str, Any]] = {}
+    for measure, drawn in draws.items():
+        enough = all(numbers[name] > 1 for name in drawn) and bool(drawn)
+        of_mean[measure] = interval_of(mean_draws([*drawn.values()]), total) if enough else None
+        for name, values in drawn.items():
+            of_modality.setdefault(name, {})[measure] = interval_of(values, numbers[name])
+    if [*draws] == [SCORE]:
+        interval = {
+            "mean": of_mean[SCORE],
+            "modalities": {name: row[SCORE] for name, row in of_modality.items()},
+        }
+    else:
+        interval = {"mean": of_mean, "modalities": of_modality}
+    return {"interval": interval, "cases": counted}

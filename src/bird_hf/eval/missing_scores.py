@@ -8,7 +8,8 @@ from typing import Any
 from ..hub.grounding import read
 from .hallucination import Missing, box_given
 from .outcomes import Outcome, outcome_of
-from .score import Rules, by_modality, check_rules, check_texts
+from .predictions import by_modality
+from .score import Rules, check_rules, check_texts
 
 
 def score_missing(

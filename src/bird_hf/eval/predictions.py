@@ -12,10 +12,12 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..atomic_writes import write_text
 from ..data.records import Modality
+
+Item = TypeVar("Item")
 
 _SHOWN = 5  # ids that an error lists
 _MAX_CHARS = 1_000_000  # of a text in a prediction file
@@ -192,3 +194,22 @@ def _check_ids(path: Path, numbered: Sequence[tuple[int, int]]) -> None:
 def _some(ids: Sequence[int]) -> str:
     more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
     return ", ".join(str(each) for each in ids[:_SHOWN]) + more
+
+
+def by_modality(items: Sequence[Item], modalities: Iterable[str]) -> dict[str, list[Item]]:
+    """Items grouped by modality, in the order of the paper's tables; `x`, a prefix of the original, is X-ray.
+
+    Raises ValueError if a modality is unknown, or there is not one for each item.
+    """
+    names = list(modalities)
+    if len(names) != len(items):
+        raise ValueError(f"{len(names)} modalities for {len(items)} answers; give one for each answer")
+    groups: dict[str, list[Item]] = {modality.value: [] for modality in Modality}
+    for number, (item, name) in enumerate(zip(items, names, strict=True)):
+        try:
+            groups[Modality.from_first_word(name)].append(item)
+        except ValueError:
+            raise ValueError(
+                f"modality {name!r} (row {number}) is unknown; use {', '.join(groups)}"
+            ) from None
+    return {name: group for name, group in groups.items() if group}

@@ -12,28 +12,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, get_args
 
-from ..data.records import SINGLE_TASKS, Modality, Task
+from ..data.records import SINGLE_TASKS, Task
 from ..hub.boxes import Box
 from ..hub.grounding import read
 from . import paper_rules, recall
 from .captions import RcMeasure, caption_row, caption_rows, caption_scores
 from .grounding_scores import Grounded, grounding_scores, measures
 from .hallucination import Missing, box_given
-from .intervals import Array, cases_of, draw_ratios, interval_of, mean_draws
+from .intervals import SCORE, Array, cases_of, draw_ratios, intervals_of
 from .names import answer_holds
 from .outcomes import MALFORMED, Outcome, outcome_counts, outcome_of, outcomes
 from .pairing import Pairing, pair
-from .predictions import Prediction
+from .predictions import Prediction, by_modality
 from .recall import Recall
 from .split_rows import SplitRows
 from .text_scores import TextScores, text_scores
 
 Rules = Literal["paper", "strict"]
-Item = TypeVar("Item")
-
-SCORE = "score"  # the measure of tasks that have only one
 
 
 @dataclass(frozen=True)
@@ -151,33 +148,6 @@ def _caption_tables(predictions: Sequence[Prediction], rules: str, measure: str)
     rows = caption_rows(scores, measure)
     draws = {name: draw_ratios(values, [1] * len(values), cases[name]) for name, values in scores.items()}
     return rows, caption_row((row[measure] for row in rows.values()), measure), {measure: draws}
-
-
-def intervals_of(
-    predictions: Sequence[Prediction], draws: Mapping[str, Mapping[str, Array]]
-) -> dict[str, Any]:
-    """`interval` and `cases` of drawn scores: of the mean and by modality; by measure if there are several."""
-    cases, unit = cases_of(predictions)
-    groups = by_modality(cases, [each.modality for each in predictions])
-    numbers = {name: len(set(group)) for name, group in groups.items()}
-    total = len(set(cases))
-    answers = {name: len(group) for name, group in groups.items()}
-    counted = {"unit": unit, "total": total, "modalities": numbers, "answers": answers}
-    of_mean: dict[str, Any] = {}
-    of_modality: dict[str, dict[str, Any]] = {}
-    for measure, drawn in draws.items():
-        enough = all(numbers[name] > 1 for name in drawn) and bool(drawn)
-        of_mean[measure] = interval_of(mean_draws([*drawn.values()]), total) if enough else None
-        for name, values in drawn.items():
-            of_modality.setdefault(name, {})[measure] = interval_of(values, numbers[name])
-    if [*draws] == [SCORE]:
-        interval = {
-            "mean": of_mean[SCORE],
-            "modalities": {name: row[SCORE] for name, row in of_modality.items()},
-        }
-    else:
-        interval = {"mean": of_mean, "modalities": of_modality}
-    return {"interval": interval, "cases": counted}
 
 
 def _grounded(predictions: Sequence[Prediction], rows: SplitRows | None) -> list[Grounded]:
@@ -342,25 +312,6 @@ def malformed_rate(predictions: Sequence[Prediction]) -> float:
     """The share of answers with a broken or untagged box."""
     answers = (read(paper_rules.clean_response(prediction.response)) for prediction in predictions)
     return sum(not MALFORMED.isdisjoint(answer.issues) for answer in answers) / len(predictions)
-
-
-def by_modality(items: Sequence[Item], modalities: Iterable[str]) -> dict[str, list[Item]]:
-    """Items grouped by modality, in the order of the paper's tables; `x`, a prefix of the original, is X-ray.
-
-    Raises ValueError if a modality is unknown, or there is not one for each item.
-    """
-    names = list(modalities)
-    if len(names) != len(items):
-        raise ValueError(f"{len(names)} modalities for {len(items)} answers; give one for each answer")
-    groups: dict[str, list[Item]] = {modality.value: [] for modality in Modality}
-    for number, (item, name) in enumerate(zip(items, names, strict=True)):
-        try:
-            groups[Modality.from_first_word(name)].append(item)
-        except ValueError:
-            raise ValueError(
-                f"modality {name!r} (row {number}) is unknown; use {', '.join(groups)}"
-            ) from None
-    return {name: group for name, group in groups.items() if group}
 
 
 def _compared(references: Sequence[str], responses: Sequence[str], rules: str) -> list[tuple[str, str]]:

@@ -21,9 +21,9 @@ from .check_scores import CHECKS_NOTE, score_checks, table_of_checks
 from .checks import CHECKS
 from .hallucination import Missing
 from .outcomes import Outcome, outcomes
-from .predictions import Prediction
+from .predictions import Prediction, by_modality
 from .run import KINDS, prediction_file, read_answers, read_run, weights_sha256
-from .score import by_modality, malformed_rate, recall_rule, score_each_caption, score_predictions
+from .score import malformed_rate, recall_rule, score_each_caption, score_predictions
 
 # By `Prediction.synthetic`, which files of the original scripts do not have.
 _SOURCES = {False: "real", True: "phantom", None: "unmarked"}
