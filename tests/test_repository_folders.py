@@ -104,7 +104,7 @@ def test_a_broken_install_is_named(monkeypatch, tmp_path):
 
 
 def test_an_unknown_metric_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="'recall' is not a metric; use one of grounding_recall, mbmr, ref"):
+    with pytest.raises(ValueError, match="'recall' is not a metric; use one of grounding_recall, mbmr, obj"):
         bird_hf.metric("recall")
 
 

@@ -6,8 +6,9 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +19,10 @@ from .ask import ask
 from .data import OutFolder, data_app
 from .options import ModelOption, RcMeasureOption
 from .setup import setup_app
+
+if TYPE_CHECKING:
+    from ..eval.predictions import Prediction
+    from ..eval.split_rows import SplitRows
 
 app = typer.Typer(
     name="bird",
@@ -187,29 +192,28 @@ def predict(
         typer.echo(f"{out}: {len(rows)} answers, {new} of them new{failed(out)}")
 
 
+OtherFile = Annotated[
+    Path | None,
+    typer.Argument(help="A second one with answers to the same questions, to compare.", show_default=False),
+]
+QuestionsFolder = Annotated[
+    Path | None,
+    typer.Option(help="Med-GRIT folder of the questions: adds cases, a baseline, and confusion of sides."),
+]
+
+
 @app.command()
 def score(
     predictions: Annotated[Path, typer.Argument(help="A prediction file.")],
     task: Annotated[str, typer.Option(help="vg, roc, rc or mia.")],
-    other: Annotated[
-        Path | None,
-        typer.Argument(
-            help="A second one with answers to the same questions, to compare.", show_default=False
-        ),
-    ] = None,
+    other: OtherFile = None,
     rules: Annotated[str, typer.Option(help="paper (those of its scripts) or strict.")] = "paper",
     rc_measure: RcMeasureOption = "spice",
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="Med-GRIT folder of the questions: adds cases, a baseline, and confusion of sides."
-        ),
-    ] = None,
+    data: QuestionsFolder = None,
     split: Annotated[str, typer.Option(help="With --data: train or test.")] = "test",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Score a prediction file by modality, as in Tables 1 and 3 of the paper, with intervals; or compare two."""
-    from ..eval.predictions import read_predictions
     from ..eval.score import check_task, score_predictions
     from ..eval.score_tables import table_of_comparison, table_of_scores
 
@@ -218,23 +222,33 @@ def score(
         from ..eval.captions import check_measure
 
         check_measure(rc_measure)
-    files = [read_predictions(path, task) for path in (predictions, other) if path is not None]
-    if data is not None:
-        from ..data.records import Task
-        from ..eval.split_rows import split_rows
-
-        joined = [split_rows(file, data, Task(task), split) for file in files]
-    if len(files) == 1:
-        scored = score_predictions(files[0], task, rules, joined[0] if data is not None else None, rc_measure)
+    first, rows = _answers_of(predictions, task, data, split)
+    if other is None:
+        scored = score_predictions(first, task, rules, rows, rc_measure)
         typer.echo(json.dumps(scored) if as_json else table_of_scores(scored))
         return
     from ..eval.compare import compare_predictions
 
-    if data is not None:
-        files = [each.predictions for each in joined]
-    compared = compare_predictions(*files, task, rules, rc_measure)
-    names = [str(path) for path in (predictions, other)]
+    second, _ = _answers_of(other, task, data, split)
+    compared = compare_predictions(first, second, task, rules, rc_measure)
+    names = [str(predictions), str(other)]
     typer.echo(json.dumps(compared) if as_json else table_of_comparison(compared, names))
+
+
+def _answers_of(
+    path: Path, task: str, data: Path | None, split: str
+) -> tuple[Sequence[Prediction], SplitRows | None]:
+    """The answers of a file, and the rows that they answer if there is a folder of them."""
+    from ..eval.predictions import read_predictions
+
+    found = read_predictions(path, task)
+    if data is None:
+        return found, None
+    from ..data.records import Task
+    from ..eval.split_rows import split_rows
+
+    rows = split_rows(found, data, Task(task), split)
+    return rows.predictions, rows
 
 
 @app.command()

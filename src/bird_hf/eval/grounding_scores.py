@@ -139,7 +139,7 @@ def _row(answers: Sequence[Grounded], count: _Count) -> dict[str, Any]:
     total = counts[:, 1].sum()
     cases = [each.case for each, used in zip(answers, asked, strict=True) if used]
     number = len(set(cases))
-    row = {"score": None, "n": int(total), "cases": number, "interval": None}
+    row: dict[str, Any] = {"score": None, "n": int(total), "cases": number, "interval": None}
     if number:
         sums = draw_sums(counts[asked], cases)
         row["score"] = float(counts[asked, 0].sum() / total)

@@ -77,22 +77,7 @@ def score_with_draws(
     _check_boxes(predictions, Task(task))
     if rows is not None:
         predictions = rows.predictions
-    extra: dict[str, Any] = {}
-    if task == Task.IMAGE_ANALYSIS:
-        modalities, mean, draws = _text_tables(predictions, rules)
-    elif task == Task.REFERRING_CAPTION:
-        modalities, mean, draws = _caption_tables(predictions, rules, rc_measure)
-    else:
-        answers = _grounded(predictions, rows) if (task, rules) == (Task.VISUAL_GROUNDING, "strict") else []
-        rule = recall_rule(Task(task), rules)
-        counted = [each.pairing.recall for each in answers] or [
-            rule(each.annotation, each.response) for each in predictions
-        ]
-        modalities, mean, draws = _recall_tables(predictions, counted)
-        if answers:
-            extra["grounding"] = grounding_scores(answers)
-        if answers and rows is not None:
-            extra["baseline"] = _baseline(rows)
+    modalities, mean, draws, extra = _tables(predictions, Task(task), rules, rows, rc_measure)
     kinds = outcomes(task, predictions)
     found = {
         "task": str(task),
@@ -109,6 +94,26 @@ def score_with_draws(
         **extra,
     }
     return Scored(found, draws)
+
+
+def _tables(
+    predictions: Sequence[Prediction], task: Task, rules: str, rows: SplitRows | None, rc_measure: str
+) -> tuple[Any, Any, Any, dict[str, Any]]:
+    """Rows by modality, their mean, draws, and what there is of strict VG only."""
+    if task == Task.IMAGE_ANALYSIS:
+        return *_text_tables(predictions, rules), {}
+    if task == Task.REFERRING_CAPTION:
+        return *_caption_tables(predictions, rules, rc_measure), {}
+    if (task, rules) != (Task.VISUAL_GROUNDING, "strict"):
+        rule = recall_rule(task, rules)
+        return *_recall_tables(
+            predictions, [rule(each.annotation, each.response) for each in predictions]
+        ), {}
+    answers = _grounded(predictions, rows)
+    extra: dict[str, Any] = {"grounding": grounding_scores(answers)} if answers else {}
+    if answers and rows is not None:
+        extra["baseline"] = _baseline(rows)
+    return *_recall_tables(predictions, [each.pairing.recall for each in answers]), extra
 
 
 def _recall_tables(predictions: Sequence[Prediction], counted: Sequence[Recall]) -> tuple[Any, Any, Any]:
