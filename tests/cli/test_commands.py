@@ -44,7 +44,7 @@ def test_readme_and_commands_name_each_other() -> None:
     named: set[tuple[str, ...]] = set()
     for first, rest in re.findall(r"(?:`|/)bird ([a-z]+)((?: (?:\| )?[a-z]+\b)*)", readme):
         parts = tuple((first, word) for word in rest.replace("|", " ").split())
-        named |= {*parts} if first == "data" else {(first,)}
+        named |= {*parts} if first in ("data", "setup") else {(first,)}
     assert named == {*commands()}
 
 

@@ -156,7 +156,7 @@ def values(**changed: float) -> np.ndarray:
         (values(_1=7, _2=-3), Drop.UNKNOWN_VALUE, "values -3, 0, 7; named 1, 2"),
         (values(_1=1.5), Drop.UNKNOWN_VALUE, "values 1.5; named 1, 2"),
         (values(_1=np.nan), Drop.UNKNOWN_VALUE, "values nan; named 1, 2"),
-        (values(_1=1e9), Drop.UNKNOWN_VALUE, "values 1e+09; named 1, 2"),
+        (values(_1=1e12), Drop.UNKNOWN_VALUE, "values 9.999999959e+11; named 1, 2"),
         (values(_1=0, _2=0), Drop.EMPTY_MASK, "no voxel"),
     ],
 )
