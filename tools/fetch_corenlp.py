@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bird_hf.eval.corenlp import JARS, find_jars, set_up
 
-TIMEOUT = 900  # seconds for one archive
+TIMEOUT = 600  # seconds for one archive
 NOT_TESTED = "the tests of the original SPICE do not run"
 
 

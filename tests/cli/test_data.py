@@ -77,7 +77,7 @@ def test_an_import_of_which_nothing_is_left_writes_the_list_alone(bird):
     assert (code, out) == (2, "") and "no turns that can be imported" in err
     assert err.splitlines()[-1].endswith(f"all are in {Path('med-grit/left_out.csv').resolve()}")
     assert [path.name for path in Path("med-grit").iterdir()] == ["left_out.csv"]
-    with Path("med-grit/left_out.csv").open(encoding="utf-8-sig", newline="") as file:
+    with Path("med-grit/left_out.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["image"] for row in rows] == ["'=ct_none", "", "ct_\\udcff"]
     assert all(row["what_to_do"] and "VG_test.json, entry" in row["detail"] for row in rows)

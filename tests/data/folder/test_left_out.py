@@ -18,7 +18,7 @@ ROW = LeftOutRow("p01_a.png", "size_mismatch", "marks of 40x24, picture of 20x12
 
 def written(path: Path, *rows: LeftOutRow) -> list[list[str]]:
     write_left_out(rows, path / LEFT_OUT)
-    with (path / LEFT_OUT).open(encoding="utf-8-sig", newline="") as file:
+    with (path / LEFT_OUT).open(encoding="utf-8", newline="") as file:
         return list(csv.reader(file))
 
 
@@ -70,7 +70,7 @@ def test_the_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the disk is gone"):
         write_left_out(failing(), tmp_path / LEFT_OUT)
     assert [path.name for path in tmp_path.iterdir()] == [LEFT_OUT]
-    with (tmp_path / LEFT_OUT).open(encoding="utf-8-sig", newline="") as file:
+    with (tmp_path / LEFT_OUT).open(encoding="utf-8", newline="") as file:
         assert list(csv.reader(file)) == before
 
 

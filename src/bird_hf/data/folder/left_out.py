@@ -37,6 +37,7 @@ def write_left_out(rows: Iterable[LeftOutRow], path: Path) -> None:
         path,
         LeftOutRow._fields,
         ({name: _line(cell) for name, cell in row._asdict().items()} for row in rows),
+        mark=False,
     )
 
 
@@ -44,7 +45,7 @@ def left_out_lines(path: Path, count: int) -> list[str]:
     """Return the lines to print about a file of `count` rows: its first three, and where all are."""
     if not count:
         return []
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with path.open(encoding="utf-8", newline="") as file:
         first = [LeftOutRow(*map(unescape, cells)) for cells in islice(csv.reader(file), 1, 1 + _SHOWN)]
     more = f"{count - len(first):,} more, " if count > len(first) else ""
     return [*map(str, first), f"left out: {more}see {path}"]

@@ -11,10 +11,15 @@ from ...atomic_writes import replacing_file
 _FORMULA = tuple("=+-@\t\r")  # a cell that begins so is a formula to a spreadsheet
 
 
-def write_table(path: Path, columns: Sequence[str], lines: Iterable[Mapping[str, str]]) -> None:
-    """Write a table, replacing an existing one atomically."""
-    # utf-8-sig: without the byte order mark, Excel assumes a local encoding.
-    with replacing_file(path) as making, making.open("w", encoding="utf-8-sig", newline="") as file:
+def write_table(
+    path: Path, columns: Sequence[str], lines: Iterable[Mapping[str, str]], mark: bool = True
+) -> None:
+    """Write a table, replacing an existing one atomically.
+
+    mark: with a byte order mark, without which Excel assumes a local encoding; programs may take it for a letter.
+    """
+    encoding = "utf-8-sig" if mark else "utf-8"
+    with replacing_file(path) as making, making.open("w", encoding=encoding, newline="") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
         writer.writerows([escape(line[name]) for name in columns] for line in lines)
