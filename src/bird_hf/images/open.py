@@ -79,8 +79,9 @@ def _open_file(path: Path, view: View) -> OpenedImage:
 
         return open_dicom(path, view) if kind is _Kind.DICOM else open_volume(path, view)
     except ModuleNotFoundError as error:
+        package = (error.name or "a package").partition(".")[0]
         raise ValueError(
-            f"{path} needs {error.name}, which is not installed; {missing_extra('medical')}"
+            f"{path} needs {package}, which is not installed; {missing_extra('medical')}"
         ) from error
 
 
