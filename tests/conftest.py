@@ -31,7 +31,8 @@ _SLOW_FILE = re.compile(r"^pytestmark = \[?pytest\.mark\.slow\b", re.MULTILINE)
 _HF_HOME = tempfile.mkdtemp(prefix="bird-hf-tests-")
 atexit.register(shutil.rmtree, _HF_HOME, ignore_errors=True)
 
-_CORENLP = os.environ.get("BIRD_CORENLP")
+# Workers of pytest-xdist inherit what is set below, so that the folder of the machine is kept under another name.
+_CORENLP = os.environ.setdefault("BIRD_TESTS_CORENLP", os.environ.get("BIRD_CORENLP", ""))
 os.environ.update(
     BIRD_CORENLP=str(Path(_HF_HOME, "no-corenlp")),  # a test that wants SPICE asks for `corenlp`
     HF_HOME=_HF_HOME,  # data set caches and remote code of one run never meet another's
@@ -215,7 +216,7 @@ def corenlp(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets a test run SPICE with the archives of this machine; without them it does not run."""
     from bird_hf.eval.spice import spice_is_there
 
-    if _CORENLP is None:
+    if not _CORENLP:
         monkeypatch.delenv("BIRD_CORENLP")
     else:
         monkeypatch.setenv("BIRD_CORENLP", _CORENLP)
