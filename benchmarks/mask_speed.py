@@ -28,7 +28,8 @@ from bird_hf.data.masks import box_of
 from bird_hf.data.phantoms import draw_phantom
 from bird_hf.data.records import Axis, ImageInfo, ImageName, Modality
 from bird_hf.data.sources.base import Candidate
-from bird_hf.data.sources.faults import check_mask, check_union, read_mask, read_pixels
+from bird_hf.data.sources.faults import check_mask, check_union
+from bird_hf.data.sources.photographs import Photograph
 
 Files = list[tuple[bytes, list[tuple[str, bytes]]]]  # of each image its PNG and its masks' names and PNGs
 
@@ -52,10 +53,10 @@ def decode(files: Files) -> None:
 
 def boxes(files: Files) -> None:
     for image, contents in files:
-        shape = read_pixels(image).shape
-        masks = [(label, read_mask(content)) for label, content in contents]
+        photograph = Photograph.read(image)
+        masks = [(label, photograph.mask(content, f"{label}.png")) for label, content in contents]
         for _, mask in masks:
-            check_mask(mask, shape)
+            check_mask(mask, photograph.pixels.shape)
             box_of(mask)
         check_union(masks)
 

@@ -17,8 +17,9 @@ from bird_hf.data.sources.faults import (
     FaultyImageError,
     check_mask,
     check_union,
-    read_mask,
-    read_pixels,
+    mask_of_values,
+    read_photograph,
+    read_turned_values,
 )
 
 SIDE = 64
@@ -30,6 +31,14 @@ def png(array: np.ndarray, mode: str | None = None) -> bytes:
     image = Image.fromarray(array)
     (image.convert(mode) if mode else image).save(stream, "PNG")
     return stream.getvalue()
+
+
+def pixels_of(content: bytes) -> np.ndarray:
+    return read_photograph(content)[0]
+
+
+def mask_in(content: bytes) -> np.ndarray:
+    return mask_of_values(read_turned_values(content)[0])
 
 
 def boxed(*boxes: tuple[int, int, int, int]) -> np.ndarray:
@@ -91,23 +100,23 @@ def test_an_unusual_mask_is_not_a_fault(mask: np.ndarray) -> None:
 )
 def test_a_faulty_image_is_named(content: bytes, reason: Drop) -> None:
     with pytest.raises(FaultyImageError) as caught:
-        read_pixels(content)
+        pixels_of(content)
     assert caught.value.reason is reason
 
 
 def test_grey_and_colour_are_read_as_they_are() -> None:
     colour = np.stack([NOISE, NOISE.T, NOISE], axis=-1)
-    assert np.array_equal(read_pixels(png(NOISE)), NOISE)
-    assert np.array_equal(read_pixels(png(NOISE, "RGB")), NOISE)
-    assert np.array_equal(read_pixels(png(colour)), colour)
-    assert np.array_equal(read_pixels(png(NOISE.astype(np.uint16) * 257)).shape, NOISE.shape)
+    assert np.array_equal(pixels_of(png(NOISE)), NOISE)
+    assert np.array_equal(pixels_of(png(NOISE, "RGB")), NOISE)
+    assert np.array_equal(pixels_of(png(colour)), colour)
+    assert np.array_equal(pixels_of(png(NOISE.astype(np.uint16) * 257)).shape, NOISE.shape)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB"])
 @pytest.mark.parametrize("value", [1, 255])
 def test_masks_are_read_in_every_mode(mode: str, value: int) -> None:
     stored = np.where(GOOD, value if mode == "L" else 255, 0).astype(np.uint8)
-    assert np.array_equal(read_mask(png(stored, mode)), GOOD)
+    assert np.array_equal(mask_in(png(stored, mode)), GOOD)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +132,7 @@ def test_masks_are_read_in_every_mode(mode: str, value: int) -> None:
 )
 def test_other_files_are_not_read_as_masks(content: bytes, reason: Drop) -> None:
     with pytest.raises(FaultyImageError) as caught:
-        read_mask(content)
+        mask_in(content)
     assert caught.value.reason is reason
 
 
@@ -169,7 +178,7 @@ def test_phantoms_have_no_fault() -> None:
     for modality in Modality:
         for seed in range(6):
             image = draw_phantom(modality, seed, 96)
-            read_pixels(png(image.pixels))
+            pixels_of(png(image.pixels))
             for _, mask in image.masks:
                 check_mask(mask, image.pixels.shape)
             check_union(image.masks)
@@ -204,5 +213,5 @@ def test_a_mask_that_is_not_binary_is_named_with_its_values(array: np.ndarray, k
     stream = io.BytesIO()
     Image.fromarray(array).save(stream, kind)
     with pytest.raises(FaultyImageError) as caught:
-        read_mask(stream.getvalue())
+        mask_in(stream.getvalue())
     assert caught.value.reason is Drop.NOT_BINARY and caught.value.detail.startswith(says)

@@ -9,7 +9,6 @@ An outline is written if the rows have the column `masks`.
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,12 +17,12 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from PIL import Image
 
 from ...atomic_writes import replacing_folder
 from ...hub.boxes import Box
 from ...hub.pixels import open_image
 from ...progress import progress_bar
+from ..frames import Frame, frame_of
 from ..records import Task
 from .mask_column import MASKS
 from .publish import png_bytes
@@ -31,7 +30,7 @@ from .shards import Row, shards_of, stream_rows
 
 _COLUMNS = ("image_id", "image_wh", "modality", "dataset", "case_id", "objects", "synthetic")
 _PLAIN_STEM = re.compile(r"[^./\\:\x00-\x1f][^/\\:\x00-\x1f]{0,239}")
-_ORIENTATION = 0x0112  # EXIF
+_PNG = b"\x89PNG\r\n\x1a\n"  # how every PNG file begins
 
 
 def export_coco(folder: Path, out: Path, images: bool = True) -> dict[str, int]:
@@ -157,10 +156,12 @@ def _write_item(file: IO[str], item: Mapping[str, Any], first: bool) -> None:
 
 def _upright_png(content: bytes, image_wh: tuple[int, int], name: str) -> bytes:
     """A PNG file of the pixels that the boxes are on: the file itself, unless it is of another kind or has a turn."""
-    picture = Image.open(io.BytesIO(content))
-    if picture.format == "PNG" and picture.getexif().get(_ORIENTATION, 1) == 1 and picture.size == image_wh:
-        return content
-    upright = open_image(content)
+    try:
+        if content.startswith(_PNG) and frame_of(content) == Frame(1, image_wh):
+            return content
+        upright = open_image(content)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
     if upright.size != image_wh:
         raise ValueError(f"{name}: the image has {upright.size} pixels, and its row says {image_wh}")
     return png_bytes(np.asarray(upright))

@@ -118,13 +118,11 @@ class FaultyImageError(ValueError):
         self.detail = detail
 
 
-def read_pixels(content: bytes) -> np.ndarray:
-    """An image file's bytes -> (H, W, 3) uint8, or (H, W) if it is grey; upright. Raises FaultyImageError."""
-    return read_photograph(content)[0]
-
-
 def read_photograph(content: bytes) -> tuple[np.ndarray, Frame]:
-    """An image file's bytes -> its upright pixels, as `read_pixels`, and its frame. Raises FaultyImageError."""
+    """An image file's bytes -> its upright pixels, and its frame. Raises FaultyImageError.
+
+    The pixels are (H, W, 3) uint8, or (H, W) if the image is grey.
+    """
     frame: Frame | None = None
     pixels = _read_plain_png(content)
     if pixels is None:
@@ -165,13 +163,10 @@ def check_pixels(pixels: np.ndarray) -> None:
     raise FaultyImageError(Drop.IMAGE_IS_MASK)
 
 
-def read_values(content: bytes) -> np.ndarray:
-    """A mask file's bytes -> (H, W), its stored values: 1-bit, palette indices or grey. Raises FaultyImageError."""
-    return read_turned_values(content)[0]
-
-
 def read_turned_values(content: bytes) -> tuple[np.ndarray, int]:
     """A mask file's bytes -> its values (H, W), turned as its own EXIF orientation says, and that orientation.
+
+    The values are 1-bit, palette indices or grey.
 
     Raises FaultyImageError; the detail of a mask in colour, or of a lossy one, has the values found.
     """
@@ -211,11 +206,6 @@ def values_found(values: np.ndarray) -> str:
         number, word = distinct.size, "values"
     more = f" and {number - MOST_NAMED:,} more" if number > MOST_NAMED else ""
     return f"{word} {', '.join(found)}{more}"
-
-
-def read_mask(content: bytes) -> np.ndarray:
-    """A mask file's bytes -> (H, W) bool. Raises FaultyImageError if there are values other than 0 and one more."""
-    return mask_of_values(read_values(content))
 
 
 def mask_of_values(values: np.ndarray) -> np.ndarray:
