@@ -17,7 +17,6 @@ from .faults import Drop, FaultyImageError
 
 _MAX_CORNERS = 100_000
 _MAX_COORDINATE = 2**31  # pixels; far beyond any image, and far below an overflow
-_OUTSIDE_PX = 1  # how far a box may be outside the image; rounding puts it there
 
 
 def mask_of(segmentation: Any, shape: tuple[int, ...]) -> np.ndarray:
@@ -53,24 +52,17 @@ def has_outline(segmentation: Any) -> bool:
     return any(segmentation) if isinstance(segmentation, list) else bool(segmentation)
 
 
-def corners_of(bbox: Any, image_wh: tuple[int, int]) -> tuple[float, float, float, float]:
-    """A COCO bbox [x, y, width, height] -> half-open corners x1, y1, x2, y2 in pixels, inside the image.
+def corners_of(bbox: Any) -> tuple[float, float, float, float]:
+    """A COCO bbox [x, y, width, height] -> half-open corners x1, y1, x2, y2 in pixels.
 
-    Raises FaultyImageError if it is not four numbers with a positive width and height, or is more than a pixel outside.
+    Raises FaultyImageError if it is not four numbers with a positive width and height.
     """
     given = bbox if isinstance(bbox, list) else []
     numbers = [value for value in given if type(value) in (int, float) and abs(value) < _MAX_COORDINATE]
     if len(given) != 4 or len(numbers) != 4 or min(numbers[2:]) <= 0:
         raise FaultyImageError(Drop.UNREADABLE_BOX, f"bbox {str(bbox)[:80]}")
     x, y, width, height = map(float, numbers)
-    corners, limits = (x, y, x + width, y + height), (*image_wh, *image_wh)
-    inside = tuple(min(max(value, 0.0), float(limit)) for value, limit in zip(corners, limits, strict=True))
-    if any(abs(value - kept) > _OUTSIDE_PX for value, kept in zip(corners, inside, strict=True)):
-        detail = f"bbox {str(bbox)[:80]} is outside the image of {image_wh[0]}x{image_wh[1]}"
-        raise FaultyImageError(Drop.UNREADABLE_BOX, detail)
-    if inside[0] >= inside[2] or inside[1] >= inside[3]:
-        raise FaultyImageError(Drop.UNREADABLE_BOX, f"bbox {str(bbox)[:80]} is empty in the image")
-    return inside[0], inside[1], inside[2], inside[3]
+    return x, y, x + width, y + height
 
 
 def fill_polygon(corners_xy: list[float], shape: tuple[int, ...]) -> np.ndarray:

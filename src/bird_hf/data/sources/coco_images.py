@@ -49,14 +49,15 @@ class CocoImages:
         about, (place, key) = self._about, candidate.where
         content = read_bytes(self._files, place, Drop.UNREADABLE_IMAGE)
         photograph = Photograph.read(content, about.orientation)
-        orientation = photograph.orientation_of(self._coco.marked_wh(key))
+        marked_wh = self._coco.marked_wh(key)
+        photograph.orientation_of(marked_wh)  # an image is left out even if none of its marks can be read
         masks: list[tuple[str, np.ndarray]] = []
         boxes: list[tuple[str, Box]] = []
         faults: list[tuple[str | None, FaultyImageError]] = []
         for each in self._coco.objects.get(key, []):
             name = self._coco.name_of(each.category)
             try:
-                label, mark = self._mark(each, name, photograph, orientation)
+                label, mark = self._mark(each, name, photograph, marked_wh)
             except FaultyImageError as error:
                 where = f"annotation {each.annotation} ({name or f'category {each.category[:40]}'})"
                 detail = f"{where}: {error.detail}" if error.detail else where
@@ -85,29 +86,27 @@ class CocoImages:
         return [label for label in self._coco.labels if label not in present]
 
     def _mark(
-        self, each: CocoObject, name: str | None, photograph: Photograph, orientation: Orientation
+        self, each: CocoObject, name: str | None, photograph: Photograph, marked_wh: tuple[int, int] | None
     ) -> tuple[str, np.ndarray | Box]:
         """The name and the mask or box of an object, on the upright pixels. Raises FaultyImageError."""
         if name is None:
             raise FaultyImageError(Drop.UNNAMED_CLASS)
         if each.crowd:
             raise FaultyImageError(Drop.CROWD_REGION)
-        frame, stored = photograph.frame, orientation is Orientation.STORED
-        height, width = photograph.marked_shape(orientation)
         if not has_outline(each.segmentation):
             if each.bbox is None:
                 raise FaultyImageError(Drop.UNREADABLE_MASK, "neither an outline nor a box")
-            corners = corners_of(each.bbox, (width, height))
-            upright = frame.upright_box(corners) if stored else corners
-            box = Box.from_pixels(upright, frame.upright_wh)
-            check_box(box, frame.upright_wh)
+            box = photograph.box(corners_of(each.bbox), marked_wh)
+            check_box(box, photograph.frame.upright_wh)
             return name, box
+        orientation = photograph.orientation_of(marked_wh)
         try:
-            mask = mask_of(each.segmentation, (height, width))
+            mask = mask_of(each.segmentation, photograph.marked_shape(orientation))
         except FaultyImageError:
             raise
         except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise FaultyImageError(Drop.UNREADABLE_MASK, " ".join(str(error).split())) from error
-        mask = frame.upright(mask) if stored else mask
+        if orientation is Orientation.STORED:
+            mask = photograph.frame.upright(mask)
         check_mask(mask, photograph.pixels.shape)
         return name, mask
