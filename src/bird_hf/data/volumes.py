@@ -146,7 +146,11 @@ def ct_window(name: str) -> tuple[float, float]:
     """The HU values that a named window displays as black and as white. Raises ValueError for an unknown name."""
     if name not in CT_WINDOWS:
         raise ValueError(f"CT window {name!r} is unknown; choose one of {', '.join(CT_WINDOWS)}")
-    level, width = CT_WINDOWS[name]
+    return window_range(*CT_WINDOWS[name])
+
+
+def window_range(level: float, width: float) -> tuple[float, float]:
+    """The values that a window displays as black and as white."""
     return level - width / 2, level + width / 2
 
 

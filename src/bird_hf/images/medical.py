@@ -21,6 +21,7 @@ from ..data.volumes import (
     slice_at,
     to_uint8,
     voxel_of_display,
+    window_range,
 )
 from ..hub.pixels import MIN_SIDE_PX
 from .view import OpenedImage, Shown, View
@@ -97,7 +98,7 @@ def _display_range(
             _check_is_ct(_a_slice(path).modality, path)
         return low, high, _named(window)
     level, width = window
-    return level - width / 2, level + width / 2, _numbered(level, width)
+    return *window_range(level, width), _numbered(level, width)
 
 
 def _default_range(path: Path, volume: Volume) -> tuple[float, float, str]:
@@ -106,7 +107,7 @@ def _default_range(path: Path, volume: Volume) -> tuple[float, float, str]:
         of_file = _a_slice(path)
         if of_file.modality is Modality.CT and of_file.window is not None:
             level, width = of_file.window
-            return level - width / 2, level + width / 2, _numbered(level, width)
+            return *window_range(level, width), _numbered(level, width)
     elif (volume.voxels <= _CT_AIR).any():
         return *ct_window(
             _CT_DEFAULT

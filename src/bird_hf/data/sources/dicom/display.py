@@ -11,12 +11,12 @@ import numpy as np
 
 from ....hub.pixels import stretch_to_uint8
 from ...records import Modality
-from ...volumes import mr_window, to_uint8
+from ...volumes import mr_window, to_uint8, window_range
 from ..faults import Drop, FaultyImageError
 from .files import quiet, read_header, require_pydicom
 from .images import DicomImage, known_modality, read_images, read_values
 from .planes import Plane
-from .windows import Window, default_ct_range, range_of, window_of, windows_of
+from .windows import Window, default_ct_range, window_of, windows_of
 
 _PHYSICAL = (Modality.CT, Modality.PET)  # values have a unit, and larger ones are displayed brighter
 _GREY_LEVELS = 255
@@ -57,7 +57,7 @@ def open_dicom_image(path: Path, frame: int | None = None, window: Window | None
         if frame is not None and not 0 <= frame < len(images):
             raise ValueError(f"{path} has the frames 0 to {len(images) - 1}, not {frame}")
         number = len(images) // 2 if frame is None else frame
-        grey = range_of(window) if window else _default_range(images, number, path)
+        grey = window_range(*window) if window else _default_range(images, number, path)
         pixels, used = _shown(images[number], path, grey)
     except FaultyImageError as error:
         raise ValueError(f"{path} cannot be displayed ({error}); give another file") from error

@@ -36,11 +36,6 @@ def default_ct_range(body_part: str) -> tuple[float, float]:
     return ct_window(suited_ct_window(region_of_body_part(body_part) or "", ()))
 
 
-def range_of(window: Window) -> tuple[float, float]:
-    """The values that a window displays as black and as white."""
-    return window[0] - window[1] / 2, window[0] + window[1] / 2
-
-
 def window_of(low: float, high: float) -> Window:
     """The window that displays `low` as black and `high` as white."""
     return (low + high) / 2, high - low
