@@ -30,38 +30,39 @@ def _word_set(text: str) -> frozenset[str]:
 # Words of questions that are not part of a name. What is left of a question without them is the name asked for.
 _FUNCTION_WORDS = _word_set(
     """
-    a abnormal abnormalities abnormality about absent acquired again all also am amount an anatomical
-    anatomy and annotate answer any anything anywhere appear appearing appears are area areas aren't
-    around as ask assign at axial bbox be been belong belongs body both bottom boundaries boundary
-    bounded bounding box boxed boxes brief briefly but by call called can can't cant caption categorise
-    categorize center centre characterise characterize check checking choose circle clarify class
-    classify comment contain contained containing contains coordinate coordinates corner corners coronal
-    could could've count counted cover ct define delineate depict depicted depicts dermoscopy describe
-    described describing description details detect detected detection determine diagnosis did didn't
-    display displayed do does doesn't doesnt don't dont down draw each either else enclose enclosed
-    encloses enclosing endoscopy estimate ever every everything evidence exactly exist existing exists
-    explain explained extent far find finding findings fits for frame from fundus get give given go got
-    ground grounding guess had happening has have he healthy hello help her here hey hi highlight
-    highlighted him his hold holds how human i i'd i'm i've id identify identity if im image imaged
-    images imaging in include included indicate inside instance instances into is isn't it it's its just
-    kind kindly know label labeled labelled laterality let let's lets lie lies like list localisation
+    a abnormal abnormalities abnormality about absent acquired add again all also am amount an
+    anatomical anatomy and annotate answer any anything anywhere appear appearing appears are area areas
+    aren't around as ask assign at attach axial bbox be been belong belongs body both bottom boundaries
+    boundary bounded bounding box boxed boxes brief briefly but by call called can can't cant caption
+    categorise categorize center centre characterise characterize check checking choose circle clarify
+    class classification classify clear comment contain contained containing contains content coordinate
+    coordinates corner corners coronal correct could could've count counted cover create ct decide
+    define delineate depict depicted depicts dermoscopy describe described describing description
+    details detect detected detection determine diagnosis did didn't display displayed do does doesn't
+    doesnt don't dont down draw each either elaborate else enclose enclosed encloses enclosing endoscopy
+    establish estimate ever every everything evidence exactly exist existing exists explain explained
+    extent far figure find finding findings fits for frame from fundus get give given go got ground
+    grounding guess had happening has have he healthy hello help her here hey hi highlight highlighted
+    him his hold holds how human i i'd i'm i've id idea identify identity if im image imaged images
+    imaging in include included indicate inside instance instances into is isn't it it's its just kind
+    kindly know known label labeled labelled laterality let let's lets lie lies like list localisation
     localise localised localization localize localized locate located location locations look looking
-    looks lying made main man many mark marked marker may me mean means medical method might mine
-    modality mr mri must my name named need no normal not notice now number object objects of off ok
-    okay on one only or organ organs our out outline output over overview own part parts pathology
-    patient patient's people per person pet photo photograph pick picture pictures pinpoint place places
-    plane please pls point position positions possible possibly predict presence present print provide
-    put question quick quickly radiograph ray read really recognise recognize rectangle region regions
-    report reported return right? roi sagittal said say scan scan's scanner scans search see seen
-    segment segmentation select sentence she short should show showing shown shows side sides sign signs
-    sit site sits situated size slice slices so some something somewhere sonogram sort specify spot
-    state structure structures subject such suggest summarise summarize summary tag taken talk technique
-    tell test tested than thank thanks that that's thats the their them then there there's theres these
-    they thing things think this those though tissue to too top total trace true try type ultrasound
-    unusual up us use used using very view visible visualise visualised visualize visualized want was
-    wasn't we well were what what's whats when where where's whereabouts wheres whether which while who
-    whose why will with within without woman wonder wondering words work would write wrong x xray yes
-    yet you you've your
+    looks lying made main make man many mark marked marker may me mean means medical mention method
+    might mine modality more mr mri must my name named need no normal not notice now number object
+    objects observe of off ok okay on one only or organ organs our out outline output over overview own
+    part parts pathology patient patient's people per person pet photo photograph pick picture pictures
+    pinpoint place places plane please pls point position positions possible possibly predict presence
+    present print propose provide put question quick quickly radiograph ray read really recognise
+    recognize rectangle region regions report reported return right? roi sagittal said say scan scan's
+    scanner scans search see seeing seen segment segmentation select sentence shall she short should
+    show showing shown shows side sides sign signs sit site sits situated size slice slices so some
+    something somewhere sonogram sort specify spot stands state structure structures subject such
+    suggest summarise summarize summary supply tag taken talk technique tell test tested than thank
+    thanks that that's thats the their them then there there's theres these they thing things think this
+    those though tissue to too top total trace true try type ultrasound unusual up us use used using
+    very view visible visualise visualised visualize visualized want was wasn't we well were what what's
+    whats when where where's whereabouts wheres whether which while who whose why will with within
+    without woman wonder wondering words work would write wrong x xray yes yet you you've your
     """
 )
 _MODIFIERS = _word_set(

@@ -24,7 +24,7 @@ from ..phantoms import draw_phantom
 from ..records import MaskedImage, Modality, Task
 from ..teachers.style import Style
 from ..teachers.templates import write_dialogue
-from ..teachers.wordings import Wordings, unknown_words
+from ..teachers.wordings import Wordings, invented_words, unknown_words
 from ..workers import in_workers
 from .augment import SliceSampler
 from .cases import EMBEDDED_CASES, embedded_names, load_case
@@ -49,12 +49,13 @@ _FIRST_PHANTOM_SEED = 1_000_000
 # Turns per image; a training step draws some of them.
 TURNS = {
     Task.VISUAL_GROUNDING: 10,
-    Task.REFERRING_CLASSIFICATION: 2,
+    Task.REFERRING_CLASSIFICATION: 4,
     Task.REFERRING_CAPTION: 1,
     Task.IMAGE_ANALYSIS: 2,
 }
-# Shares of the images with a VG turn about a name of another modality, and about an unknown word.
-_FOREIGN_SHARE, _UNKNOWN_SHARE = 0.8, 0.6
+# Numbers of VG turns per image, on average, about a name of another modality and about an unknown word.
+_FOREIGN, _UNKNOWN = 0.8, 1.4
+_INVENTED_WORDS = 3000  # beside the real ones
 
 _CARD = (
     "# Training set of the embedded checkpoint\n\nAugmented slices and phantoms, rendered by `bird train`.\n"
@@ -94,7 +95,7 @@ def training_rows(index: int, seed: int) -> Iterator[dict[str, Any]]:
         if not record.instances and rng.random() < 0.5:
             continue
         absent, pairs = int(rng.integers(1, 4)), int(rng.random() < 0.2)
-        foreign, unknown = int(rng.random() < _FOREIGN_SHARE), int(rng.random() < _UNKNOWN_SHARE)
+        foreign, unknown = (int(number + rng.random()) for number in (_FOREIGN, _UNKNOWN))
         dialogue = write_dialogue(record, rng, TURNS, absent, pairs, training_style(), foreign, unknown)
         yield from rows_of(dialogue, image_cell(image))[Task.CHAT]
         return
@@ -107,7 +108,7 @@ def training_style() -> Style:
     return Style(
         Wordings.VARIED,
         vocabulary=embedded_names(),
-        unknown_words=unknown_words("train"),
+        unknown_words=unknown_words("train") + invented_words(_INVENTED_WORDS),
         presence_share=0.6,
         presence_rates={Modality(modality): of_label for modality, of_label in rates.items()},
     )

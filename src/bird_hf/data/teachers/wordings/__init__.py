@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 
 from .forms import Form, Kind, is_held_out, plain_forms, varied_forms
-from .names import Part, plural_of, synonyms_of, unknown_words, with_article
+from .names import Part, invented_words, plural_of, synonyms_of, unknown_words, with_article
 from .surface import Surface, Worded, restyled, vary
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Worded",
     "Wordings",
     "fill",
+    "invented_words",
     "is_held_out",
     "plain_forms",
     "plural_of",
