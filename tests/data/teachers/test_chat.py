@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -53,7 +54,14 @@ class TestGoodReplies:
                 assert {*turn.instance_ids} == about
 
     def test_results_come_in_the_order_of_the_records_and_calls_are_bounded(self, server, tmp_path):
-        server.script = lambda payload, number: Answer(good_reply(payload), delay=0.05 if number % 3 else 0.2)
+        together = threading.Barrier(3)  # the first three calls are answered when all of them have come
+
+        def script(payload, number):
+            if number < 3:
+                together.wait(timeout=60)
+            return Answer(good_reply(payload), delay=0.01 if number % 3 else 0.1)
+
+        server.script = script
         images = records(12)
         shown = list(teacher_for(server, tmp_path, concurrency=3).dialogues(images))
         assert [dialogue.record.info.image_id for dialogue in shown] == [
