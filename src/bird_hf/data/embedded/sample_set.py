@@ -62,12 +62,19 @@ def write_sample(out: Path, wordings: Literal["plain", "varied"] = "varied") -> 
 
 
 def sample_dialogues(
-    split: Split, wordings: Wordings = Wordings.PLAIN
+    split: Split,
+    wordings: Wordings = Wordings.PLAIN,
+    phantoms: int | None = None,
+    slices: int | None = None,
 ) -> Iterator[tuple[Dialogue, dict[str, Any]]]:
-    """Yields the dialogues of a split, each with the `image` cell of its rows."""
+    """Yields the dialogues of a split, each with the `image` cell of its rows.
+
+    phantoms: of each modality. slices: of each axis of each volume. By default those of the sample.
+    """
     style = Style(wordings, vocabulary=embedded_names())
     rng = np.random.default_rng([SEED, split == "test"])
-    images = sample_images(split, PHANTOMS_PER_MODALITY[split], SLICES_PER_PLANE[split])
+    phantoms = PHANTOMS_PER_MODALITY[split] if phantoms is None else phantoms
+    images = sample_images(split, phantoms, SLICES_PER_PLANE[split] if slices is None else slices)
     for image, record in progress_bar(images, desc=f"{split} images", unit="image"):
         dialogue = write_dialogue(record, rng, _TURNS, absent=1, pairs=int(rng.random() < 0.3), style=style)
         yield dialogue, image_cell(image)
