@@ -97,8 +97,8 @@ def run_all(
     """Run each command whose folder has no result, `jobs` at a time; returns what went wrong, a line each.
 
     commands: (folder of the run, command line). deadline: of `time.monotonic()`; runs that are not finished then are
-    stopped, and go on from their last checkpoint the next time. on_finish is called after every run. cache: a folder for
-    the tables that `datasets` makes, which all runs share.
+    stopped, and go on from their last checkpoint the next time. on_finish is called after every run. cache: a folder
+    for the tables that `datasets` makes, which all runs share.
     """
     waiting = [pair for pair in commands if not is_finished(pair[0])]
     running: dict[Path, subprocess.Popen[bytes]] = {}
@@ -106,6 +106,10 @@ def run_all(
     with _ending(running):
         while waiting or running:
             if time.monotonic() > deadline:
+                for folder in running:
+                    print(
+                        f"{folder.name}: stopped at {_end_of_log(folder, 120)!r}", file=sys.stderr, flush=True
+                    )
                 names = ", ".join(folder.name for folder in [*running, *(each for each, _ in waiting)])
                 return [*errors, f"no time was left for {names}; run the same command again"]
             while waiting and len(running) < jobs:
@@ -140,8 +144,8 @@ def _start(folder: Path, command: list[str], jobs: int, cache: Path) -> subproce
         )
 
 
-def _end_of_log(folder: Path) -> str:
-    return (folder / "log.txt").read_text(encoding="utf-8", errors="replace")[-_LAST_CHARS:]
+def _end_of_log(folder: Path, characters: int = _LAST_CHARS) -> str:
+    return (folder / "log.txt").read_text(encoding="utf-8", errors="replace")[-characters:]
 
 
 @contextmanager
