@@ -1,4 +1,4 @@
-"""benchmarks/data_scale.py: nested parts of a set of images, runs that start, are skipped and stopped, and the table."""
+"""benchmarks/data_scale.py: nested parts of a set of images, runs that are skipped and stopped, the table."""
 
 import json
 import sys
@@ -181,6 +181,7 @@ def test_the_table_has_every_run_and_what_it_was_made_from(collected, tmp_path):
     assert "| 1/2: 12 | mean of 2 | 0.417 [" in text and "| all: 24 | mean of 2 | 0.750 [" in text
     assert "| the most minus the fewest | mean | +0.333 [" in text
     assert "4 of 4 runs, 4 steps each, on a card (2 cores); a run took 10 to 20 seconds." in text
+    assert "Unreadable answers of a run: ROC recall 0.000 to 0.000." in text
     save_figure(document, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
 
@@ -206,6 +207,17 @@ def test_a_measure_that_cannot_be_computed_here_says_why(collected, monkeypatch)
     monkeypatch.setattr(results, "score_with_draws", missing)
     text = table_of(results.score_study(collected, ["roc"]))
     assert "| not scored |" in text and "Not scored: ROC recall: SPICE needs Java" in text
+
+
+def test_the_page_has_the_table_of_its_json_or_says_that_there_is_none():
+    from data_scale_parts.show import table_of
+
+    page = (ROOT / "docs" / "data_scale.md").read_text(encoding="utf-8")
+    file = ROOT / "docs" / "data_scale.json"
+    if not file.is_file():
+        assert "Not run yet." in page
+        return
+    assert table_of(json.loads(file.read_text(encoding="utf-8"))) in page
 
 
 # --- all of it --------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bird_hf.atomic_writes import write_text
 from bird_hf.data.records import SINGLE_TASKS
@@ -20,7 +20,10 @@ from bird_hf.eval.run import prediction_file
 
 from .study import StudyRun, subset
 
-RESULT_FILE = "result.json"
+if TYPE_CHECKING:
+    from bird_hf.train.recipe import Recipe
+
+TRAINED_FILE, RESULT_FILE = "trained.json", "result.json"
 _POLL_SECONDS = 0.2
 _LAST_CHARS = 1500  # of a log, in an error
 
@@ -33,55 +36,58 @@ def is_finished(folder: Path) -> bool:
 
 
 def train_and_answer(out: Path, run: StudyRun, batch_size: int) -> None:
-    """Train on the images of a run, going on from its last checkpoint, and answer the test questions."""
+    """Train on the images of a run and answer the test questions; both go on where they were stopped."""
     import torch
 
     from bird_hf.data.folder.publish import open_folder
     from bird_hf.eval.predict import predict_dataset
     from bird_hf.inference import load
-    from bird_hf.train import run as bird_train
+    from bird_hf.train.run import read
+
+    folder = out / "runs" / run.name
+    recipe = read(["--config", str(folder / "recipe.yaml")])
+    if not (folder / TRAINED_FILE).is_file():
+        write_text(folder / TRAINED_FILE, json.dumps(_train(recipe, run)) + "\n")
+    result = json.loads((folder / TRAINED_FILE).read_text(encoding="utf-8"))
+    start = time.monotonic()
+    is_cpu = recipe.training.use_cpu or not torch.cuda.is_available()
+    model = load(Path(recipe.training.output_dir, "final"), device=None if is_cpu else "cuda")
+    (folder / "answers").mkdir(exist_ok=True)
+    for task in SINGLE_TASKS:
+        if (out / "test" / "data" / task.value).is_dir():
+            rows = open_folder(out / "test", task, "test")
+            predict_dataset(model, rows, prediction_file(folder / "answers", task.value), batch_size)
+    result["seconds"]["answering"] = time.monotonic() - start
+    result["machine"] = {
+        "device": platform.machine() if is_cpu else torch.cuda.get_device_name(),
+        "cores": os.cpu_count(),
+        "torch": torch.__version__,
+    }
+    write_text(folder / RESULT_FILE, json.dumps(result, indent=1) + "\n")
+
+
+def _train(recipe: Recipe, run: StudyRun) -> dict[str, Any]:
+    """Train on the images of a run, going on from its last checkpoint; returns what is known of it afterwards."""
     from bird_hf.train import sft
     from bird_hf.train.from_scratch.trainer import build_trainer
 
-    folder = out / "runs" / run.name
     start = time.monotonic()
-    recipe = bird_train.read(["--config", str(folder / "recipe.yaml")])
     rows = sft.load_split(recipe.script, recipe.script.dataset_train_split)
     names = rows["image_id"]
     chosen = subset(names, run.share, run.seed)
     trainer = build_trainer(recipe, rows.select([i for i, name in enumerate(names) if name in chosen]))
     built = time.monotonic()
-    final = sft.train(trainer)
-    trained = time.monotonic()
-    is_cpu = recipe.training.use_cpu or not torch.cuda.is_available()
-    model = load(final, device=None if is_cpu else "cuda")
-    answers = folder / "answers"
-    answers.mkdir(exist_ok=True)
-    for task in SINGLE_TASKS:
-        if (out / "test" / "data" / task.value).is_dir():
-            rows = open_folder(out / "test", task, "test")
-            predict_dataset(model, rows, prediction_file(answers, task.value), batch_size)
-    result = {
+    sft.train(trainer)
+    losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]
+    return {
         "share": run.share,
         "seed": run.seed,
         "images": len(chosen),
         "steps": trainer.state.global_step,
         "epochs": trainer.state.epoch,
-        "loss": next((log["loss"] for log in reversed(trainer.state.log_history) if "loss" in log), None),
-        "seconds": {
-            "loading": built - start,
-            "training": trained - built,
-            "answering": time.monotonic() - trained,
-        },
-        "machine": {
-            "device": f"{os.cpu_count()} cores, {platform.machine()}"
-            if is_cpu
-            else torch.cuda.get_device_name(),
-            "cores": os.cpu_count(),
-            "torch": torch.__version__,
-        },
+        "loss": losses[-1] if losses else None,
+        "seconds": {"loading": built - start, "training": time.monotonic() - built},
     }
-    write_text(folder / RESULT_FILE, json.dumps(result, indent=1) + "\n")
 
 
 # --- all runs -----------------------------------------------------------------------------------------------------
@@ -97,15 +103,19 @@ def run_all(
     """Run each command whose folder has no result, `jobs` at a time; returns what went wrong, a line each.
 
     commands: (folder of the run, command line). deadline: of `time.monotonic()`; runs that are not finished then are
-    stopped, and go on from their last checkpoint the next time. on_finish is called after every run. cache: a folder for
-    the tables that `datasets` makes, which all runs share.
+    stopped, and go on from their last checkpoint the next time. on_finish is called after every run. cache: a folder
+    for the tables that `datasets` makes, which all runs share.
     """
     waiting = [pair for pair in commands if not is_finished(pair[0])]
     running: dict[Path, subprocess.Popen[bytes]] = {}
-    errors = []
+    errors: list[str] = []
     with _ending(running):
         while waiting or running:
             if time.monotonic() > deadline:
+                for folder in running:
+                    print(
+                        f"{folder.name}: stopped at {_end_of_log(folder, 120)!r}", file=sys.stderr, flush=True
+                    )
                 names = ", ".join(folder.name for folder in [*running, *(each for each, _ in waiting)])
                 return [*errors, f"no time was left for {names}; run the same command again"]
             while waiting and len(running) < jobs:
@@ -140,8 +150,8 @@ def _start(folder: Path, command: list[str], jobs: int, cache: Path) -> subproce
         )
 
 
-def _end_of_log(folder: Path) -> str:
-    return (folder / "log.txt").read_text(encoding="utf-8", errors="replace")[-_LAST_CHARS:]
+def _end_of_log(folder: Path, characters: int = _LAST_CHARS) -> str:
+    return (folder / "log.txt").read_text(encoding="utf-8", errors="replace")[-characters:]
 
 
 @contextmanager

@@ -68,6 +68,13 @@ def _notes(document: Mapping[str, Any]) -> list[str]:
         if runs
         else "No run has finished."
     ]
+    rates = {
+        task: [each["unreadable_rate"] for each in row["runs"].values()]
+        for task, row in document["measures"].items()
+        if row.get("runs")
+    }
+    shown = (f"{_NAMES[task]} {min(of):.3f} to {max(of):.3f}" for task, of in rates.items())
+    notes += [f"Unreadable answers of a run: {', '.join(shown)}."] if rates else []
     unscored = [
         f"{_NAMES[task]}: {row['error']}" for task, row in document["measures"].items() if "error" in row
     ]
