@@ -11,6 +11,7 @@ Everything else passes `GroundedText` with boxes in fractions of the picture.
 """
 
 from .base import ABSENT_TEXT, Dialect, Questions
+from .files import FILE_NAME, read_dialect, write_dialect
 from .grids import Grid, Order, Rounding
 from .registry import for_model, get, names
 from .views import NotVisibleError, View, centre_crop, padded_square
@@ -19,6 +20,7 @@ dialect = get
 
 __all__ = [
     "ABSENT_TEXT",
+    "FILE_NAME",
     "Dialect",
     "Grid",
     "NotVisibleError",
@@ -32,4 +34,6 @@ __all__ = [
     "get",
     "names",
     "padded_square",
+    "read_dialect",
+    "write_dialect",
 ]

@@ -47,18 +47,19 @@ class Dialect(ABC):
     """A model's way of writing boxes. Its fields are settings, which `dialect.json` keeps.
 
     name: as options and files have it. models: who writes so. known: where the form is known from, and what of it is
-    not known. frame: what the numbers refer to. model_types: those of configurations that use it. name_parts: a part
-    of a checkpoint's name that a configuration needs beside its model type, where other models share the type.
-    keeps_text: whether words outside phrases survive `write`; else only phrases with boxes are written, if there are
-    any. marks_phrases: whether `read` knows where a phrase begins; else it is taken from the words before the box.
-    absent: how the dialect says that nothing is there; None: with a sentence. thinking: opening and closing marks of
-    thinking traces, which `read` leaves out.
+    not known. frame: what the numbers refer to. sees: what the model sees of a picture. model_types: those of
+    configurations that use it. name_parts: a part of a checkpoint's name that a configuration needs beside its model
+    type, where other models share the type. keeps_text: whether words outside phrases survive `write`; else only
+    phrases with boxes are written, if there are any. marks_phrases: whether `read` knows where a phrase begins; else it
+    is taken from the words before the box. absent: how the dialect says that nothing is there; None: with a sentence.
+    thinking: opening and closing marks of thinking traces, which `read` leaves out.
     """
 
     name: ClassVar[str]
     models: ClassVar[str]
     known: ClassVar[str]
     frame: ClassVar[str]
+    sees: ClassVar[str] = "the whole picture"
     questions: ClassVar[Questions]
     order: ClassVar[Order] = Order.X_FIRST
     model_types: ClassVar[tuple[str, ...]] = ()
@@ -93,6 +94,22 @@ class Dialect(ABC):
     def settings(self) -> dict[str, Any]:
         """The settings by name."""
         return dataclasses.asdict(self)
+
+    def describe(self) -> dict[str, str]:
+        """The convention in words, by the keys that `dialect.json` has beside the name and the settings."""
+        grids = {self.grids(self.view(size)) for size in ((640, 480), (1280, 960))}
+        grid = next(iter(grids))[0]
+        is_fixed = len(grids) == 1 and len(set(next(iter(grids)))) == 1
+        return {
+            "frame": self.frame,
+            "order": self.order.value,
+            "origin": "upper left",
+            "grid": grid.numbers if is_fixed else "as large as the frame",
+            "rounding": grid.rounding.value,
+            "read_at": "the middle of a bin" if grid.is_bins else "the edge",
+            "view": self.sees,
+            "absent": "a sentence" if self.absent is None else self.absent,
+        }
 
     def view(self, image_wh: tuple[int, int]) -> View:
         """What the model sees of a picture of (width, height). Raises ValueError if the model takes no such picture."""

@@ -87,6 +87,8 @@ class Grid:
                 number = math.floor(value * self.scale)
         return min(max(number, 0), self.top)
 
-    def __str__(self) -> str:
-        numbers = f"0..{self.top}" if self.top == self.scale else f"0..{self.top} of {self.scale}"
-        return f"{numbers}, {'bins' if self.is_bins else 'edges'}, rounded {self.rounding}"
+    @property
+    def numbers(self) -> str:
+        """The numbers in words, such as `0 to 999 of 1000`."""
+        scale = self.read_scale or self.scale
+        return f"0 to {self.top}" if self.top == scale else f"0 to {self.top} of {scale}"

@@ -33,6 +33,10 @@ class NumberListDialect(Dialect):
     def markup(self) -> re.Pattern[str]:
         return _LIST
 
+    def describe(self) -> dict[str, str]:
+        described = super().describe()
+        return described | ({"grid": f"0 to 1, {self.decimals} decimal places"} if self.decimals else {})
+
     def format_number(self, number: int) -> str:
         """A number of the grid as it is written."""
         return f"{number / 10**self.decimals:.{self.decimals}f}" if self.decimals else str(number)

@@ -49,6 +49,10 @@ class Kosmos2Dialect(TaggedDialect):
         grid = Grid(scale=_CELLS, top=_CELLS - 1, rounding=Rounding.FLOOR, is_bins=True)
         return grid, grid
 
+    def describe(self) -> dict[str, str]:
+        read_at = "the middle of a cell; the edge if both cells are in one row or column"
+        return super().describe() | {"rounding": "first cell down, last cell up", "read_at": read_at}
+
     def quantum(self, view: View) -> tuple[float, float]:
         return 1 / _CELLS, 1 / _CELLS
 

@@ -27,10 +27,11 @@ class Maira2Dialect(TaggedDialect):
     name: ClassVar[str] = "maira-2"
     models: ClassVar[str] = "MAIRA-2"
     known: ClassVar[str] = (
-        "MAIRA-2's processor, which reads; it writes no boxes, so rounding down is inferred from reading at the middle. "
+        "MAIRA-2's processor, which reads; it writes no boxes, so rounding down follows from that. "
         "The model answers reports and phrases; it is not asked about regions."
     )
     frame: ClassVar[str] = "100 bins of the middle square"
+    sees: ClassVar[str] = "the middle square of the picture"
     questions: ClassVar[Questions] = Questions(
         vg="Repeat the following finding as a grounded phrase with bounding boxes indicating all locations where it "
         "can be seen in the given chest X-ray image. Finding: {names}",

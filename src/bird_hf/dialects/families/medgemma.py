@@ -34,6 +34,7 @@ class MedGemmaDialect(JsonDialect):
         "follow. The rounding is not known; Python's is used. The form in questions is not known."
     )
     frame: ClassVar[str] = "thousandths of the padded square"
+    sees: ClassVar[str] = "the picture in the middle of a square; an odd pixel is added at the right or below"
     order: ClassVar[Order] = Order.Y_FIRST
     questions: ClassVar[Questions] = Questions(
         vg=f'{_FORM} Where is the {{names}}? Write "{_BEFORE_ANSWER}" before the list.',

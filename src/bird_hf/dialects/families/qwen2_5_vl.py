@@ -35,6 +35,7 @@ class Qwen25VLDialect(JsonDialect):
         "questions is not known."
     )
     frame: ClassVar[str] = "pixels of the resized picture"
+    sees: ClassVar[str] = "the picture resized by smart_resize"
     questions: ClassVar[Questions] = Questions(
         vg="Locate the {names} in this image and output the bbox coordinates in JSON format.",
         vg_unnamed="{question} Report bbox coordinates in JSON format.",

@@ -23,8 +23,8 @@ class RadVLMDialect(NumberListDialect):
     name: ClassVar[str] = "radvlm"
     models: ClassVar[str] = "RadVLM (chest X-rays)"
     known: ClassVar[str] = (
-        "RadVLM's code for one box: Python's round to two places. How it writes several boxes of one phrase, or a box in "
-        "a question, is not known; boxes are joined by `and`. RadVLM v2 is made from Qwen3-VL and may write otherwise."
+        "RadVLM's code for one box: Python's round to two places. How it writes several boxes of a phrase, or a box "
+        "in a question, is not known; boxes are joined by `and`. RadVLM v2 (from Qwen3-VL) may write otherwise."
     )
     frame: ClassVar[str] = "fractions of the picture"
     questions: ClassVar[Questions] = Questions(

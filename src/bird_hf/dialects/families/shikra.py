@@ -27,6 +27,7 @@ class ShikraDialect(NumberListDialect):
         "from many; one is used here."
     )
     frame: ClassVar[str] = "fractions of the padded square"
+    sees: ClassVar[str] = "the picture in the middle of a square; an odd pixel is added at the right or below"
     questions: ClassVar[Questions] = Questions(
         vg="Where is the {names}? Give the coordinates.", vg_unnamed="{question}", name_separator=" and the "
     )
