@@ -59,12 +59,9 @@ class Kosmos2Dialect(TaggedDialect):
     def numbers(self, box: Box, view: View) -> tuple[int, int, int, int]:
         """Column and row of the first cell, column and row of the last cell."""
         x1, y1, x2, y2 = view.to_seen(box)
-        return (
-            math.floor(x1 * _CELLS),
-            math.floor(y1 * _CELLS),
-            math.ceil(x2 * _CELLS - 1),
-            math.ceil(y2 * _CELLS - 1),
-        )
+        column, row = math.floor(x1 * _CELLS), math.floor(y1 * _CELLS)
+        # The last cell is not before the first, whatever floats make of a very thin box.
+        return column, row, max(column, math.ceil(x2 * _CELLS - 1)), max(row, math.ceil(y2 * _CELLS - 1))
 
     def box(self, numbers: Numbers, view: View) -> Box | Issue:
         x1, y1, x2, y2 = numbers
