@@ -17,6 +17,7 @@ from ..progress import silence_bars_in_files
 from ..repository_folders import find_recipe
 from .ask import ask
 from .data import OutFolder, data_app
+from .dialects import dialects
 from .options import ModelOption, RcMeasureOption
 from .setup import setup_app
 
@@ -71,6 +72,7 @@ def quickstart(out: OutFolder = Path(".")) -> None:
 
 
 app.command()(ask)
+app.command()(dialects)
 
 
 @app.command()

@@ -50,6 +50,11 @@ class Issue(StrEnum):
     INVERTED_BOX = "inverted_box"  # a far corner that is not beyond the near one
     ORPHAN_BOX = "orphan_box"  # a box with no phrase before it
     UNTAGGED_BOX = "untagged_box"  # (int,int),(int,int) in plain text; it stays text
+    # Found by the readers of other models' text (bird_hf.dialects) only.
+    OUTSIDE_PICTURE = (
+        "outside_picture"  # a box that lies, wholly or in part, in the padding around the picture
+    )
+    BROKEN_JSON = "broken_json"  # a list of objects that is cut or not valid JSON
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""One module per family of models. A new dialect is a new module here, see docs/dialects.md."""

@@ -1,0 +1,49 @@
+"""PaliGemma: `<loc0153><loc0256><loc0563><loc0639> left kidney`, y first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ..base import Questions
+from ..grids import Grid, Order
+from ..location_tokens import BoxesFirstDialect
+from ..views import View
+
+
+@dataclass(frozen=True)
+class PaliGemmaDialect(BoxesFirstDialect):
+    """Four location tokens before each label, objects separated by ` ; `. Answers are decoded with special tokens kept.
+
+    decode_by: what numbers are divided by when they are read. big_vision, which trained the model, writes
+    `round(v * 1023)`; many programs read with 1024. 1023 is the inverse of what was trained.
+    """
+
+    decode_by: int = 1023
+
+    name: ClassVar[str] = "paligemma"
+    models: ClassVar[str] = "PaliGemma 1 and 2"
+    known: ClassVar[str] = (
+        "big_vision: round(v * 1023), clipped, y first; `caption` with a box is in the model's report. How it is asked "
+        "for the name of a region is not known; the question with the box is used. Programs differ in decoding."
+    )
+    frame: ClassVar[str] = "0 to 1023 of the picture"
+    order: ClassVar[Order] = Order.Y_FIRST
+    questions: ClassVar[Questions] = Questions(
+        vg="detect {names}",
+        roc="answer en {question}",
+        rc="caption {box}",
+        mia="answer en {question}",
+        name_separator=" ; ",
+    )
+    model_types: ClassVar[tuple[str, ...]] = ("paligemma",)
+    token: ClassVar[str] = "<loc{:04d}>"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.decode_by not in (1023, 1024):
+            raise ValueError(f"{self.name}: decode_by is 1023 or 1024; got {self.decode_by}")
+
+    def grids(self, view: View) -> tuple[Grid, Grid]:
+        grid = Grid(scale=1023, top=1023, read_scale=self.decode_by)
+        return grid, grid
