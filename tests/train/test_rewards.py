@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -83,7 +85,7 @@ def test_a_near_miss_gets_less_and_a_nearer_one_more():
     ]
     rewards = [reward(text) for text in texts]
     assert rewards[0] == 1.0 and rewards[-1] > LOWEST_READABLE
-    assert all(near > far for near, far in zip(rewards, rewards[1:], strict=False))  # also where the IoU is 0
+    assert all(near > far for near, far in pairwise(rewards))  # also where the IoU is 0
 
 
 # --- attempts to cheat ----------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -23,6 +23,7 @@ from .rewards import box_reward
 from .sft import load_model
 
 _TURN_COLUMNS = ("messages", "objects", "forms", "task", "independent", "image_id")
+_ROWS_PER_BATCH = 1000
 _GROUNDING_KINDS = (Kind.GROUND, Kind.GROUND_PAIR)
 
 
@@ -109,7 +110,21 @@ def grounding_prompts(dataset: Dataset) -> Dataset:
     ]
     if not questions:
         raise ValueError("the dataset has no visual grounding question; set dataset_config to chat or vg")
-    return Dataset.from_list(questions).with_transform(_WithImages(dataset.select_columns(["image"])))
+    images = dataset.select_columns(["image"])
+    _check_images(images, {question["row"] for question in questions})
+    return Dataset.from_list(questions).with_transform(_WithImages(images))
+
+
+def _check_images(images: Dataset, asked: Set[int]) -> None:
+    """Raises ValueError if the image of a row that is asked about is missing; none is decoded."""
+    number = 0
+    for table in images.with_format("arrow").iter(_ROWS_PER_BATCH):
+        for is_missing in table["image"].is_null().to_pylist():
+            if is_missing and number in asked:
+                raise ValueError(
+                    f"row {number} has no image; method grpo needs the pixels of all images in the dataset"
+                )
+            number += 1
 
 
 @dataclass(frozen=True)
@@ -119,17 +134,9 @@ class _WithImages:
     images: Dataset
 
     def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        decoded = {number: self._image(number) for number in {*batch["row"]}}
+        decoded = {number: self.images[number]["image"] for number in {*batch["row"]}}
         kept = {name: column for name, column in batch.items() if name != "row"}
         return kept | {"image": [decoded[number] for number in batch["row"]]}
-
-    def _image(self, number: int) -> Any:
-        image = self.images[number]["image"]
-        if image is None:
-            raise ValueError(
-                f"row {number} has no image; method grpo needs the pixels of all images in the dataset"
-            )
-        return image
 
 
 def _questions_of(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
