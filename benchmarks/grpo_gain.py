@@ -105,6 +105,7 @@ class Gain:
                 "dataset_name": str(self.out / "data"),
                 "max_steps": self.settings.grpo_steps,
                 "learning_rate": self.settings.learning_rate,
+                "max_completion_length": 48,  # coordinates are tokens of bird-nano: two boxes take about 40
                 "save_steps": max(1, min(25, self.settings.grpo_steps)),
             },
         )
