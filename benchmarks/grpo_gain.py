@@ -184,8 +184,8 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("runs/grpo-gain"), help="folder of all files")
     parser.add_argument("--images", type=int, default=3000, help="rendered for training")
-    parser.add_argument("--early_steps", type=int, default=1200, help="half of them for vision alone")
-    parser.add_argument("--grpo_steps", type=int, default=150)
+    parser.add_argument("--early_steps", type=int, default=1000, help="half of them for vision alone")
+    parser.add_argument("--grpo_steps", type=int, default=100)
     parser.add_argument("--learning_rate", type=float, default=1e-4, help="of GRPO")
     parser.add_argument(
         "--data", help="Med-GRIT folder to score on; by default the embedded sample, written to OUT"
