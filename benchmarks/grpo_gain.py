@@ -42,7 +42,12 @@ _GPU_GRPO = {
     "gradient_accumulation_steps": 1,
     "dataloader_num_workers": 4,
 }
-_TINY_GRPO = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1, "num_generations": 2}
+_TINY_GRPO = {
+    "per_device_train_batch_size": 4,
+    "gradient_accumulation_steps": 1,
+    "num_generations": 2,
+    "logging_steps": 1,
+}
 
 
 @dataclass(frozen=True)
