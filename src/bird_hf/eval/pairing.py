@@ -84,7 +84,7 @@ def pair(reference: str, response: str, labels: Sequence[tuple[str, Box]] = ()) 
         tuple(name for name, _ in wanted),
         tuple(box for _, box in given),
         np.stack([_partners(ious > each) for each in THRESHOLDS], axis=1),
-        _assigned(ious),
+        assigned_weights(ious),
         sum(any(same_name(name, phrase) for name in asked) for phrase in judged),
         len(judged),
     )
@@ -102,7 +102,7 @@ def _ious(wanted: Sequence[tuple[str, Box]], given: Sequence[tuple[str, Box]]) -
     """IoUs, (reference boxes, predicted boxes); 0 if the names differ."""
     ious = np.zeros((len(wanted), len(given)))
     fits = {
-        (name, phrase): not name or names_nothing(phrase) or same_name(name, phrase)
+        (name, phrase): may_pair(name, phrase)
         for name in {name for name, _ in wanted}
         for phrase in {phrase for phrase, _ in given}
     }
@@ -111,12 +111,17 @@ def _ious(wanted: Sequence[tuple[str, Box]], given: Sequence[tuple[str, Box]]) -
     return ious
 
 
+def may_pair(name: str, phrase: str) -> bool:
+    """Whether a box with a phrase may be paired with a reference box of a name; either may be unknown."""
+    return not name or names_nothing(phrase) or same_name(name, phrase)
+
+
 def _partners(near: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Which rows have a partner, if as many pairs as possible are made and no row or column occurs twice."""
-    return _assigned(near.astype(float)) > 0
+    return assigned_weights(near.astype(float)) > 0
 
 
-def _assigned(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+def assigned_weights(weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """The weight of each row in the assignment with the largest sum; 0 for a row without a partner."""
     from scipy.optimize import linear_sum_assignment
 

@@ -11,21 +11,26 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, Generic, Literal, NoReturn, TypeVar
 
 import yaml
+from transformers import TrainingArguments
 from trl import ModelConfig, ScriptArguments, SFTConfig, TrlParser
+
+Config = TypeVar("Config", bound=TrainingArguments)
 
 
 @dataclass
 class BirdSFTConfig(SFTConfig):
     """TRL's `SFTConfig` with the fields that training a BiRD model needs besides.
 
+    method: `sft`; a recipe with `method: grpo` is read as a `BirdGRPOConfig` (grpo.py).
     freeze_vision: train the resampler and the language model only (BiRD 4.2).
     global_batch_size: rows per optimizer step over all processes; `gradient_accumulation_steps` follows from it.
     max_turns: maximum number of independent turns of an image per step; drawn anew each time the row is met.
     """
 
+    method: Literal["sft", "grpo"] = field(default="sft", metadata={"help": "how to train"})
     freeze_vision: bool = field(default=True, metadata={"help": "keep the vision tower and projector frozen"})
     global_batch_size: int | None = field(
         default=None, metadata={"help": "rows per step, over all processes"}
@@ -65,16 +70,18 @@ class BirdSFTConfig(SFTConfig):
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Generic[Config]):
     """The three groups of arguments that a recipe sets, as TRL's scripts name them."""
 
     script: ScriptArguments
-    training: BirdSFTConfig
+    training: Config
     model: ModelConfig
 
 
-def read_recipe(arguments: Sequence[str], config_class: type[BirdSFTConfig] = BirdSFTConfig) -> Recipe:
+def read_recipe(arguments: Sequence[str], config_class: Any = BirdSFTConfig) -> Recipe:
     """Parse `--config FILE.yaml [--field value ...]`; values on the command line take precedence.
+
+    config_class: of the training arguments; it has `OLD_FIELDS`.
 
     Raises ValueError if a field is unknown (the message names the nearest or the new one), or has a value of the
     wrong type.
@@ -97,13 +104,26 @@ def field_names(arguments: Sequence[str]) -> set[str]:
     return names
 
 
+def method_of(arguments: Sequence[str]) -> str:
+    """The method that command-line arguments, or else the recipe they name, set; "sft" if neither does."""
+    method = "sft"
+    for option, value in pairwise(arguments):
+        if option == "--config":
+            method = yaml.safe_load(Path(value).read_text(encoding="utf-8")).get("method", method)
+    for place, argument in enumerate(arguments):
+        name, _, value = argument.partition("=")
+        if name == "--method":
+            method = value or "".join(arguments[place + 1 : place + 2])
+    return str(method)
+
+
 def nearest(name: str, known: Any) -> str:
     """The advice for an unknown name: `did you mean X?`, or an empty string if nothing is near."""
     close = get_close_matches(name, sorted(known), n=1)
     return f"did you mean {close[0]}?" if close else ""
 
 
-def _advice(name: str, known: set[str], config_class: type[BirdSFTConfig]) -> str:
+def _advice(name: str, known: set[str], config_class: Any) -> str:
     if name in config_class.OLD_FIELDS:
         new = config_class.OLD_FIELDS[name]
         return f"it is now called {new}" if new else "it was removed"

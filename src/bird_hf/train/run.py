@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import sft
+from transformers import Trainer, TrainingArguments
+
+from . import grpo, sft
 from .from_scratch import cpu_attention
 from .from_scratch import trainer as from_scratch
 from .from_scratch.config import OWN_FIELDS, FromScratchConfig
-from .recipe import BirdSFTConfig, Recipe, field_names, read_recipe
-from .sft import BirdSFTTrainer, load_split
+from .recipe import BirdSFTConfig, Recipe, field_names, method_of, read_recipe
+from .sft import load_split
 
 
 def main(arguments: Sequence[str]) -> Path:
@@ -23,12 +25,16 @@ def main(arguments: Sequence[str]) -> Path:
 
 
 def read(arguments: Sequence[str]) -> Recipe:
-    """Parse a recipe; one that sets a field of `FromScratchConfig`, such as `new_model`, is read as one."""
+    """Parse a recipe: as a `BirdGRPOConfig` if its method is grpo, else as a `FromScratchConfig` if it sets one of its
+    fields, such as `new_model`.
+    """
+    if method_of(arguments) == "grpo":
+        return read_recipe(arguments, grpo.BirdGRPOConfig)
     is_own = not field_names(arguments).isdisjoint(OWN_FIELDS)
     return read_recipe(arguments, FromScratchConfig if is_own else BirdSFTConfig)
 
 
-def build(recipe: Recipe, callbacks: Sequence[Any] = ()) -> BirdSFTTrainer:
+def build(recipe: Recipe, callbacks: Sequence[Any] = ()) -> Trainer:
     """The trainer of a recipe, with its data."""
     cpu_attention.register()  # for fine-tuning on a CPU too
     script, args = recipe.script, recipe.training
@@ -36,5 +42,10 @@ def build(recipe: Recipe, callbacks: Sequence[Any] = ()) -> BirdSFTTrainer:
         from_scratch.render_missing(script, args)
     rows = load_split(script, script.dataset_train_split)
     held_out = load_split(script, script.dataset_test_split) if args.eval_strategy != "no" else None
-    build_trainer = from_scratch.build_trainer if isinstance(args, FromScratchConfig) else sft.build_trainer
-    return build_trainer(recipe, rows, held_out, callbacks)
+    return _builder(args)(recipe, rows, held_out, callbacks)
+
+
+def _builder(args: TrainingArguments) -> Callable[..., Trainer]:
+    if isinstance(args, grpo.BirdGRPOConfig):
+        return grpo.build_trainer
+    return from_scratch.build_trainer if isinstance(args, FromScratchConfig) else sft.build_trainer

@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset, load_dataset
 from safetensors import safe_open
 from torch import nn
-from transformers import PreTrainedModel, set_seed
+from transformers import PreTrainedModel, Trainer, set_seed
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import get_last_checkpoint
 from trl import ModelConfig, ScriptArguments, SFTTrainer, get_peft_config, get_quantization_config
@@ -102,14 +102,14 @@ def load_split(script: ScriptArguments, split: str) -> Dataset:
     )
 
 
-def train(trainer: BirdSFTTrainer) -> Path:
+def train(trainer: Trainer) -> Path:
     """Train, resuming from the last checkpoint if there is one; returns the folder of the trained model."""
     output = Path(trainer.args.output_dir)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(output) if output.is_dir() else None)
     return save_for_use(trainer, output / "final")
 
 
-def save_for_use(trainer: BirdSFTTrainer, folder: Path) -> Path:
+def save_for_use(trainer: Trainer, folder: Path) -> Path:
     """Save the trained model in bf16, or its adapter, with the processor, ready for `from_pretrained`.
 
     `save_model` gathers what ZeRO-3 and FSDP have sharded. Raises ValueError if the saved files hold fewer parameters

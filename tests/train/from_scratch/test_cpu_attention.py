@@ -54,6 +54,17 @@ def test_values_and_gradients_are_those_of_the_formula(dtype, tolerance, masked)
         )
 
 
+def test_padding_on_the_left_that_sees_nothing_stays_finite_in_half_precision():
+    query, key, value = tensors()
+    mask = additive()
+    mask[:, :, :2] = torch.finfo(
+        torch.float32
+    ).min  # a mask in float32, as transformers makes it under autocast
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed, _ = cpu_eager_attention(nn.Identity(), query, key, value, mask, scaling=0.3)
+    assert mixed.isfinite().all()
+
+
 def test_mask_is_cut_to_the_keys():
     query, key, value = tensors()
     wide = torch.cat([additive(), torch.full((2, 1, 9, 3), -1.0)], dim=-1)

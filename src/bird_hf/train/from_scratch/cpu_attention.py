@@ -67,7 +67,9 @@ def cpu_eager_attention(
         attention_recorder.record(module.layer_idx, query, key, attention_mask)
     scores = query @ key.transpose(2, 3)  # (B, heads, Q, K)
     if attention_mask is not None:
-        scores += attention_mask[:, :, :, : key.shape[2]].to(scores.dtype)
+        mask = attention_mask[:, :, :, : key.shape[2]].to(scores.dtype)
+        # The lowest float32 becomes -inf in bf16, and the softmax of padding on the left, which sees nothing, NaN.
+        scores += mask.clamp(min=torch.finfo(scores.dtype).min)
     mixed = scores.softmax(-1) @ value  # (B, heads, Q, d)
     return mixed.transpose(1, 2).contiguous(), None
 

@@ -1,0 +1,171 @@
+"""GRPO on a BiRD checkpoint with TRL's `GRPOTrainer`: several answers to each question are sampled and rewarded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence, Set
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from datasets import Dataset, IterableDataset
+from peft import PeftModel
+from transformers import GenerationConfig, set_seed
+from trl import GRPOConfig, GRPOTrainer, get_peft_config
+
+from ..data.records import Task
+from ..data.teachers.wordings import Kind
+from ..eval.readings import holds_name
+from ..hub.grounding import GroundedText, read
+from ..hub.modeling_bird import BirdForConditionalGeneration
+from ..hub.processing_bird import refuse_control_tokens
+from .recipe import BirdSFTConfig, Recipe
+from .rewards import box_reward
+from .sft import load_model
+
+_TURN_COLUMNS = ("messages", "objects", "forms", "task", "independent", "image_id")
+_ROWS_PER_BATCH = 1000
+_GROUNDING_KINDS = (Kind.GROUND, Kind.GROUND_PAIR)
+
+
+@dataclass
+class BirdGRPOConfig(GRPOConfig):
+    """TRL's `GRPOConfig` with the fields that training a BiRD model needs besides.
+
+    method: `grpo`, by which a recipe is known to be one for this config.
+    freeze_vision: train the resampler and the language model only.
+    """
+
+    method: Literal["sft", "grpo"] = field(default="grpo", metadata={"help": "how to train"})
+    freeze_vision: bool = field(default=True, metadata={"help": "keep the vision tower and projector frozen"})
+
+    OLD_FIELDS: ClassVar[dict[str, str | None]] = BirdSFTConfig.OLD_FIELDS
+
+
+class BirdGRPOTrainer(GRPOTrainer):
+    """TRL's `GRPOTrainer`, which samples from the policy itself: see `sampling_from_policy`."""
+
+    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
+        with sampling_from_policy(self.accelerator.unwrap_model(self.model)):
+            return super()._generate_single_turn(*args, **kwargs)
+
+
+@contextmanager
+def sampling_from_policy(model: BirdForConditionalGeneration | PeftModel) -> Iterator[None]:
+    """Leaves out, in `generate`, what a checkpoint changes about the model's probabilities.
+
+    These are the smoothing of coordinates (`config.coordinate_smoothing_sigma`) and the settings of its
+    `generation_config`, such as `sequence_bias`. The loss is computed from the model's own probabilities, so answers
+    must be drawn from them too.
+    """
+    plain = model.get_base_model() if isinstance(model, PeftModel) else model
+    sigma, settings = plain.config.coordinate_smoothing_sigma, plain.generation_config
+    plain.config.coordinate_smoothing_sigma, plain.generation_config = None, GenerationConfig()
+    try:
+        yield
+    finally:
+        plain.config.coordinate_smoothing_sigma, plain.generation_config = sigma, settings
+
+
+def build_trainer(
+    recipe: Recipe[BirdGRPOConfig],
+    train_dataset: Dataset,
+    eval_dataset: Dataset | None = None,
+    callbacks: Sequence[Any] = (),
+) -> BirdGRPOTrainer:
+    """A trainer for a recipe that starts from a checkpoint, with the rewards of `rewards.py`."""
+    args = recipe.training
+    set_seed(args.seed)
+    model, processor = load_model(recipe.model)
+    if args.freeze_vision:
+        model.freeze_vision()
+    return BirdGRPOTrainer(
+        model=model,
+        reward_funcs=[box_reward],
+        args=args,
+        train_dataset=grounding_prompts(train_dataset),
+        eval_dataset=None if eval_dataset is None else grounding_prompts(eval_dataset),
+        processing_class=processor,
+        callbacks=list(callbacks),
+        peft_config=get_peft_config(recipe.model),
+    )
+
+
+def grounding_prompts(dataset: Dataset) -> Dataset:
+    """The visual grounding questions of Med-GRIT rows, one per row.
+
+    Columns: `prompt` (messages), `image`, `reference` (the answer as tagged text) and `absent` (names asked for that
+    the image does not show). An image is decoded when one of its questions is read.
+    Raises ValueError if the dataset is streamed, holds no such question, or if an image of one is missing.
+    """
+    if isinstance(dataset, IterableDataset):
+        raise ValueError("method grpo draws questions at random; set dataset_streaming: false")
+    missing = {"image", "messages"} - {*dataset.column_names}
+    if missing:
+        raise ValueError(
+            f"the dataset has no column {' or '.join(sorted(missing))}; is it a Med-GRIT folder?"
+        )
+    turns = dataset.select_columns([name for name in _TURN_COLUMNS if name in dataset.column_names])
+    questions = [
+        {**question, "row": number} for number, row in enumerate(turns) for question in _questions_of(row)
+    ]
+    if not questions:
+        raise ValueError("the dataset has no visual grounding question; set dataset_config to chat or vg")
+    images = dataset.select_columns(["image"])
+    _check_images(images, {question["row"] for question in questions})
+    return Dataset.from_list(questions).with_transform(_WithImages(images))
+
+
+def _check_images(images: Dataset, asked: Set[int]) -> None:
+    """Raises ValueError if the image of a row that is asked about is missing; none is decoded."""
+    number = 0
+    for table in images.with_format("arrow").iter(_ROWS_PER_BATCH):
+        for is_missing in table["image"].is_null().to_pylist():
+            if is_missing and number in asked:
+                raise ValueError(
+                    f"row {number} has no image; method grpo needs the pixels of all images in the dataset"
+                )
+            number += 1
+
+
+@dataclass(frozen=True)
+class _WithImages:
+    """Replaces the column `row` of a batch by the images of these rows."""
+
+    images: Dataset
+
+    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        decoded = {number: self.images[number]["image"] for number in {*batch["row"]}}
+        kept = {name: column for name, column in batch.items() if name != "row"}
+        return kept | {"image": [decoded[number] for number in batch["row"]]}
+
+
+def _questions_of(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    messages = row["messages"]
+    refuse_control_tokens(messages)
+    objects = row.get("objects") or ()
+    absent = [item["label"] for item in objects if not item["present"]]
+    forms = row.get("forms") or []
+    for number, start in enumerate(range(0, len(messages) - 1, 2)):
+        question, answer = messages[start], messages[start + 1]
+        form = forms[number] if number < len(forms) else ""
+        if (question["role"], answer["role"]) != ("user", "assistant"):
+            raise ValueError(
+                f"row {row.get('image_id', 'without image_id')}: messages are not pairs of user and assistant"
+            )
+        reference = read(answer["content"])
+        if _is_grounding(read(question["content"]), reference, form, row.get("task")):
+            before = [] if row.get("independent", False) else messages[:start]
+            yield {
+                "prompt": [*before, question],
+                "reference": answer["content"],
+                "absent": [name for name in absent if holds_name(reference.text, name)],
+            }
+
+
+def _is_grounding(question: GroundedText, reference: GroundedText, form: str, task: str | None) -> bool:
+    """Whether a turn asks for boxes: by the task of its row, the form of its question, or else its answer."""
+    if task == Task.VISUAL_GROUNDING:
+        return True
+    if form:
+        return form.split("/")[0] in _GROUNDING_KINDS
+    return bool(reference.boxes) and not question.boxes
