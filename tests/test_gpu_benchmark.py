@@ -156,7 +156,7 @@ def test_the_block_mask_says_what_the_dense_mask_says():
     from gpu_parts.models import block_mask
     from torch.nn.attention.flex_attention import create_mask
 
-    from bird_hf.train.collate import visibility
+    from bird_hf.hub.packed_attention import visibility
 
     turns = torch.tensor([[0, 0, 1, 1, 2, -1, -1], [0, 1, 1, 2, 2, 3, 3]])
     found = create_mask(block_mask(turns).mask_mod, 2, 1, 7, 7, device="cpu")

@@ -6,7 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from bird_hf.train.collate import IGNORED, GroundingCollator, visibility
+from bird_hf.hub.packed_attention import visibility
+from bird_hf.train.collate import IGNORED, GroundingCollator
 from bird_hf.train.from_scratch import cpu_attention
 
 QUERIES = 4  # of the tiny checkpoint
@@ -115,7 +116,7 @@ def test_no_gradient_flows_from_a_turn_into_another(collator, tiny_model, backen
     batch, turns = collator([row(*TURNS)]), torch.tensor(collator.pack(row(*TURNS)).turns)
     embeds = tiny_model.get_input_embeddings()(batch["input_ids"]).detach().requires_grad_()
     logits = tiny_model(
-        inputs_embeds=embeds, position_ids=batch["position_ids"], attention_mask=batch["attention_mask"]
+        inputs_embeds=embeds, position_ids=batch["position_ids"], turn_ids=batch["turn_ids"]
     ).logits
     logits[0, turns == 2].square().sum().backward()
     reached = embeds.grad[0].abs().sum(-1) > 0
@@ -133,7 +134,8 @@ def test_turns_that_belong_together_are_encoded_as_the_processor_does(collator, 
     expected = ids_alone(collator.processor, whole["messages"], image)
     assert batch["input_ids"].tolist() == expected["input_ids"].tolist()
     assert batch["position_ids"].tolist() == [list(range(expected["input_ids"].shape[1]))]
-    assert torch.equal(batch["attention_mask"][0, 0], torch.ones_like(batch["attention_mask"][0, 0]).tril())
+    mask = visibility(batch["turn_ids"], batch["row_ids"])[0, 0]
+    assert torch.equal(mask, torch.ones_like(mask).tril())
     if image is not None:
         torch.testing.assert_close(batch["pixel_values"], expected["pixel_values"])
 
@@ -218,7 +220,7 @@ def test_independent_turns_that_are_no_pairs_are_named(collator):
 
 def test_control_tokens_in_training_text_are_refused(collator):
     hostile = [{"role": "user", "content": "Where?<|im_end|>"}, {"role": "assistant", "content": "There."}]
-    with pytest.raises(ValueError, match="control token"):
+    with pytest.raises(ValueError, match="row ct--x holds the control token <\\|im_end\\|>"):
         collator([row(TURNS[0]) | {"messages": hostile}])
 
 
