@@ -107,9 +107,7 @@ class GroundingCollator:
             values = [[value for row in rows for value in getattr(row, name)] for rows in sequences]
             return padded(values, fill, length)
 
-        numbers = [
-            [number for number, row in enumerate(rows) for _ in row.input_ids] for rows in sequences
-        ]
+        numbers = [[number for number, row in enumerate(rows) for _ in row.input_ids] for rows in sequences]
         batch = {
             "input_ids": joined("input_ids", self.processor.tokenizer.pad_token_id),
             "labels": joined("labels", IGNORED),
@@ -213,9 +211,7 @@ class GroundingCollator:
             raise ValueError(f"row {name_of(row)} has no answer to learn from; drop it")
 
 
-HOW_TO_GIVE_IMAGES = (
-    "set images_dir to a folder with IMAGE_ID.png of your own copy, or text_only: true to train on its text alone"
-)
+HOW_TO_GIVE_IMAGES = "set images_dir to your folder of IMAGE_ID.png, or text_only: true to train on text alone"
 
 
 def too_long_message(name: str, length: int, max_length: int, too_long: str) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -176,7 +177,7 @@ class PackedSteps:
         step_of = (np.cumsum(self._sizes()[order]) - 1) // self.per_step  # the step in which a row ends
         count = len(self) // self.processes
         bounds = np.searchsorted(step_of, np.arange(count + 1))
-        for start, end in zip(bounds[:-1], bounds[1:], strict=True):
+        for start, end in pairwise(bounds):
             yield [piece for row in order[start:end] for piece in self._pieces(int(row), draw)]
 
     def deal(self, pieces: Sequence[Piece]) -> list[list[MicroBatch]]:
@@ -190,12 +191,14 @@ class PackedSteps:
             _add_a_sequence(packed, pieces)
         packed.sort(key=lambda sequence: -sum(piece.length for piece in sequence))
         cuts = [number * len(packed) // rounds for number in range(rounds + 1)]
-        at_once = [packed[start:end] for start, end in zip(cuts[:-1], cuts[1:], strict=True)]
+        at_once = [packed[start:end] for start, end in pairwise(cuts)]
         return [[group[process :: self.processes] for group in at_once] for process in range(self.processes)]
 
     def _sizes(self) -> np.ndarray:
         """How much each row counts in a step, (N,)."""
-        return self.lengths.pairs(self.max_turns) if self.unit == PAIRS else np.ones(len(self.lengths), np.int64)
+        return (
+            self.lengths.pairs(self.max_turns) if self.unit == PAIRS else np.ones(len(self.lengths), np.int64)
+        )
 
     def _pieces(self, row: int, draw: np.random.Generator) -> Iterator[Piece]:
         turns = self.lengths.turns_of(row)

@@ -55,9 +55,14 @@ def measured_rows(
         raise ValueError(f"{said}. It is the longest of {len(over)} of {len(dataset)} rows that are too long")
     kept = np.flatnonzero(totals <= collator.max_length)
     if not len(kept):
-        raise ValueError(f"all {len(dataset)} rows have more than {collator.max_length} tokens; raise max_length")
+        raise ValueError(
+            f"all {len(dataset)} rows have more than {collator.max_length} tokens; raise max_length"
+        )
     log.warning(
-        "%d of %d rows are left out: they have more than %d tokens", len(over), len(dataset), collator.max_length
+        "%d of %d rows are left out: they have more than %d tokens",
+        len(over),
+        len(dataset),
+        collator.max_length,
     )
     return dataset.select(kept), lengths.select(kept)
 
@@ -84,7 +89,9 @@ def _images_of(dataset: Dataset) -> np.ndarray:
 
 def _check_files(dataset: Dataset, images: np.ndarray, folder: Path) -> None:
     if not folder.is_dir():
-        raise ValueError(f"images_dir {folder} is not a folder; give the one that contains IMAGE_ID.png files")
+        raise ValueError(
+            f"images_dir {folder} is not a folder; give the one that contains IMAGE_ID.png files"
+        )
     rows = dataset.select_columns(_columns(dataset))
     missing = [
         path

@@ -130,7 +130,9 @@ def joined_image(row: Mapping[str, Any], folder: Path) -> Image.Image:
     try:
         image = open_image(path)
     except ValueError as error:
-        raise ValueError(f"row {name_of(row)} has no image that can be read in images_dir: {error}") from error
+        raise ValueError(
+            f"row {name_of(row)} has no image that can be read in images_dir: {error}"
+        ) from error
     size = row.get("image_wh")
     if size is not None and tuple(size) != image.size:
         raise ValueError(

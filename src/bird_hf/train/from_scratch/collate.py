@@ -50,9 +50,7 @@ class SupervisedCollator(GroundingCollator):
             batch["image_token_classes"], batch["image_token_boxes"] = detection_targets(
                 objects, self.classes, self.processor.num_queries
             )
-            targets = [
-                torch.cat([self._attention_targets(row) for row in rows]) for rows in sequences
-            ]
+            targets = [torch.cat([self._attention_targets(row) for row in rows]) for rows in sequences]
             batch["attention_targets"] = torch.stack(
                 [F.pad(of_sequence, (0, 0, 0, length - len(of_sequence))) for of_sequence in targets]
             )
