@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 
 from bird_hf.train import run
 from bird_hf.train.collate import IGNORED
-from bird_hf.train.recipe import BirdSFTConfig, read_recipe
+from bird_hf.train.recipe import BirdSFTConfig, packing_default, read_recipe
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_folder")]
 
@@ -22,7 +22,7 @@ SGD = {
     "freeze_vision": False,
     "logging_steps": 1,
 }
-PACKED = {"packing": True, "per_device_train_batch_size": 1, "max_length": 400}
+PACKED = {"packing": True, "per_device_train_batch_size": 1, "max_length": 500}
 
 
 def weights_of(model):
@@ -120,11 +120,10 @@ def config(tmp_path, **fields) -> BirdSFTConfig:
     return BirdSFTConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, **fields)
 
 
-def test_a_packed_step_has_the_rows_that_the_recipe_would_have_without(tmp_path, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "4")
+def test_a_packed_step_has_the_rows_that_the_recipe_would_have_without(tmp_path):
     plain = config(tmp_path, packing=True, per_device_train_batch_size=2, gradient_accumulation_steps=3)
     assert plain.pack_rows and not plain.packing  # TRL's packing is for text
-    assert (plain.global_batch_size, plain.gradient_accumulation_steps) == (24, 1)
+    assert (plain.global_batch_size, plain.gradient_accumulation_steps) == (6, 1)
     any_number = config(tmp_path, packing=True, global_batch_size=127)
     assert (any_number.global_batch_size, any_number.gradient_accumulation_steps) == (127, 1)
 
@@ -147,24 +146,27 @@ def test_what_cannot_be_packed_is_refused(tmp_path, fields, said):
 
 
 @pytest.mark.parametrize(
-    ("fields", "cuda", "packs"),
+    ("fields", "cuda", "said"),
     [
-        ({}, True, False),
-        ({"attn_implementation": "flex_attention"}, True, True),  # the default on CUDA with flex attention
-        ({"attn_implementation": "flex_attention", "packing": False}, True, False),
-        ({"attn_implementation": "flex_attention"}, False, False),
-        ({"packing": True}, False, True),
-        ({"packing": True, "dataset_streaming": True}, False, False),
+        ({}, True, []),
+        ({"attn_implementation": "flex_attention"}, True, ["--packing", "true"]),
+        ({"attn_implementation": "flex_attention", "packing": False}, True, []),  # the recipe has said so
+        ({"attn_implementation": "flex_attention", "use_cpu": "true"}, True, []),
+        ({"attn_implementation": "flex_attention"}, False, []),
+        ({"packing": True, "dataset_streaming": True}, True, ["--packing", "false"]),
+        ({"attn_implementation": "flex_attention", "dataset_streaming": "True"}, True, ["--packing", "false"]),
     ],
 )
-def test_packing_is_on_by_default_on_cuda_with_flex_attention(
-    write_recipe, tmp_path, monkeypatch, caplog, fields, cuda, packs
-):
-    path = write_recipe(tmp_path, **fields, use_cpu=not cuda, model_name_or_path="bird")
+def test_packing_is_on_by_default_on_cuda_with_flex_attention(monkeypatch, caplog, fields, cuda, said):
     monkeypatch.setattr("bird_hf.train.recipe.torch.cuda.is_available", lambda: cuda)
-    monkeypatch.setattr(BirdSFTConfig, "_setup_devices", torch.device("cpu"))
-    assert read_recipe(["--config", str(path)]).training.pack_rows == packs
-    assert ("the dataset is streamed" in caplog.text) == ("dataset_streaming" in fields)
+    assert packing_default(fields) == said
+    assert ("the dataset is streamed" in caplog.text) == (fields.get("dataset_streaming") is True)
+
+
+@pytest.mark.parametrize("options", [["--packing", "true"], ["--packing=true"], []])
+def test_packing_is_read_from_the_recipe_and_the_command_line(write_recipe, tmp_path, options):
+    path = write_recipe(tmp_path, model_name_or_path="bird", packing=not options)
+    assert read_recipe(["--config", str(path), *options]).training.pack_rows
 
 
 def test_flex_attention_is_not_trained_on_a_cpu(trainer_of, tiny_checkpoint):

@@ -40,6 +40,7 @@ def collator_of(tiny_processor):
 
 
 THREE = (row("short"), row("long", turns=4), row("talk", turns=3, independent=False))
+MANY = 80  # tokens: more than `short` has, fewer than `long` and `talk`
 
 
 def test_lengths_are_those_of_the_collated_rows(collator_of):
@@ -56,27 +57,27 @@ def test_the_longest_row_is_named_before_the_first_step(collator_of):
     longest = int(measured_rows(dataset_of(*THREE), collator_of())[1].longest(None)[1])
     measured_rows(dataset_of(*THREE), collator_of(max_length=longest))
     with pytest.raises(
-        ValueError, match=f"row long has {longest} tokens and max_length is 90; set too_long"
+        ValueError, match=f"row long has {longest} tokens and max_length is {MANY}; set too_long"
     ) as error:
-        measured_rows(dataset_of(*THREE), collator_of(max_length=90))
+        measured_rows(dataset_of(*THREE), collator_of(max_length=MANY))
     assert str(error.value).endswith("It is the longest of 2 of 3 rows that are too long")
     assert "\n" not in str(error.value)
 
 
 def test_rows_that_are_too_long_are_dropped_with_a_count(collator_of, caplog):
     with caplog.at_level(logging.WARNING):
-        kept, lengths = measured_rows(dataset_of(*THREE), collator_of(max_length=90, too_long="drop"))
+        kept, lengths = measured_rows(dataset_of(*THREE), collator_of(max_length=MANY, too_long="drop"))
     assert kept["image_id"] == ["short"] and len(lengths) == 1
-    assert "2 of 3 rows are left out: they have more than 90 tokens" in caplog.text
+    assert "2 of 3 rows are left out: they have more than 80 tokens" in caplog.text
     with pytest.raises(ValueError, match="all 3 rows have more than 9 tokens"):
         measured_rows(dataset_of(*THREE), collator_of(max_length=9, too_long="drop"))
 
 
 def test_rows_that_are_too_long_are_split_between_turns(collator_of):
-    collator = collator_of(max_length=90, too_long="split")
+    collator = collator_of(max_length=MANY, too_long="split")
     kept, _ = measured_rows(dataset_of(*THREE[:2]), collator)
     parts = collator.parts(kept[1])
-    assert len(parts) > 1 and all(len(part.input_ids) <= 90 and part.images for part in parts)
+    assert len(parts) > 1 and all(len(part.input_ids) <= MANY and part.images for part in parts)
     whole = collator_of().pack(kept[1])
     learnt = [label for part in parts for label in part.labels if label != -100]
     assert learnt == [label for label in whole.labels if label != -100]
@@ -91,11 +92,11 @@ def test_rows_that_are_too_long_are_split_between_turns(collator_of):
 def test_what_cannot_be_split_is_named(collator_of, item):
     name = item["image_id"]
     with pytest.raises(ValueError, match=f"row {name} has a turn that takes .* set too_long to drop"):
-        measured_rows(dataset_of(row("short"), item), collator_of(max_length=90, too_long="split"))
+        measured_rows(dataset_of(row("short"), item), collator_of(max_length=MANY, too_long="split"))
 
 
 def test_max_turns_bounds_the_length(collator_of):
-    measured_rows(dataset_of(*THREE[:2]), collator_of(max_length=90, max_turns=1))
+    measured_rows(dataset_of(*THREE[:2]), collator_of(max_length=MANY, max_turns=1))
 
 
 def test_rows_without_their_image_are_refused_with_a_count(collator_of):

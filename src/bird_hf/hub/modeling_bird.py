@@ -343,6 +343,7 @@ class BirdModel(BirdPreTrainedModel):
         image_features: ImageFeatures | None = None,
         turn_ids: torch.LongTensor | None = None,
         row_ids: torch.LongTensor | None = None,
+        states_to_keep: torch.BoolTensor | None = None,
         **kwargs: Any,
     ) -> tuple | BirdModelOutputWithPast:
         """Read text and images.
@@ -352,6 +353,7 @@ class BirdModel(BirdPreTrainedModel):
         tensor or a list, from `get_image_features`. attention_mask: None, (B, T), or (B, 1, T, T) which says
         for each pair of positions whether (bool) or how (float, added) it is seen, and is used as it is.
         turn_ids and row_ids (B, T), in place of attention_mask, describe packed sequences: see `packed_attention`.
+        states_to_keep (B, T): return only the last hidden states of these positions, (1, K, D).
         """
         if turn_ids is not None:
             if attention_mask is not None:
@@ -375,6 +377,8 @@ class BirdModel(BirdPreTrainedModel):
             past_key_values=past_key_values,
             **kwargs,
         )
+        if states_to_keep is not None:
+            outputs.last_hidden_state = outputs.last_hidden_state[states_to_keep][None]  # (1, K, D)
         return BirdModelOutputWithPast(**outputs, image_hidden_states=features)
 
 

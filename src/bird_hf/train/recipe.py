@@ -135,10 +135,10 @@ def read_recipe(arguments: Sequence[str], config_class: type[BirdSFTConfig] = Bi
     for name in field_names(arguments):
         if name not in known | options:
             raise ValueError(f"{name} is not a field of a recipe; {_advice(name, known, config_class)}")
-    return Recipe(*parser.parse_args_and_config([*arguments, *_packing_default(field_values(arguments))]))
+    return Recipe(*parser.parse_args_and_config([*arguments, *packing_default(field_values(arguments))]))
 
 
-def _packing_default(values: Mapping[str, Any]) -> list[str]:
+def packing_default(values: Mapping[str, Any]) -> list[str]:
     """Arguments that set `packing` where the recipe leaves it open, and unset it where it cannot be.
 
     Whether it is on must be known before transformers and DeepSpeed read the sizes of batches.

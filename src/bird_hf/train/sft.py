@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from datasets import Dataset, IterableDataset, load_dataset
 from safetensors import safe_open
 from torch import nn
@@ -19,7 +20,7 @@ from trl import ModelConfig, ScriptArguments, get_peft_config, get_quantization_
 from ..hub.modeling_bird import BirdForConditionalGeneration
 from ..hub.packed_attention import BLOCK
 from ..hub.processing_bird import BirdProcessor
-from .collate import GroundingCollator
+from .collate import IGNORED, GroundingCollator
 from .label_names import add_label_names
 from .packed_trainer import PackedTrainer, packed_steps
 from .packing import PackedSteps
@@ -36,9 +37,18 @@ class BirdSFTTrainer(PackedTrainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """TRL's loss. `num_tokens` is counted here: TRL sums the attention mask, which has a row per token here."""
+        """TRL's loss, with the head at supervised positions only, which TRL's own has on GPUs but not on CPUs.
+
+        `num_tokens` is counted here: TRL sums the attention mask, or takes padding for tokens.
+        """
         tokens_before = self._total_train_tokens
-        loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        given, labels = inputs, inputs["labels"][:, 1:]
+        is_kept = labels != IGNORED
+        needs_logits = return_outputs or self.compute_loss_func is not None or self.label_smoother is not None
+        if not needs_logits and is_kept.any():
+            given = inputs | {"labels": None, "shift_labels": labels[is_kept][None]}
+            given["states_to_keep"] = F.pad(is_kept, (0, 1))
+        loss = super().compute_loss(model, given, return_outputs, num_items_in_batch)
         if self.model.training:
             tokens = (inputs["input_ids"] != self.processing_class.tokenizer.pad_token_id).sum()
             self._total_train_tokens = (
