@@ -193,7 +193,6 @@ def test_the_batch_stays_128_on_any_number_of_gpus(gpus, per_device, accumulated
 def test_a_number_of_gpus_that_does_not_divide_128_is_refused(monkeypatch, tmp_path, gpus, per_device):
     monkeypatch.setenv("WORLD_SIZE", str(gpus))
     fields = {"output_dir": tmp_path, "use_cpu": True, "per_device_train_batch_size": per_device}
-    paper_recipe(**fields)  # packed, a step is 128 rows on any number
     with pytest.raises(ValueError, match=f"global_batch_size 128 .* {gpus} process") as error:
         paper_recipe(**fields, packing=False)
     assert "\n" not in str(error.value)
