@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,19 @@ from bird_hf.markdown import Markup, table
 
 FOLDER = Path(__file__).parents[1] / "docs" / "gpu"
 GB = 1e9
-TRAINING = {
-    "lora_original": "LoRA, one turn per row padded to 2048",
-    "lora_packed_sdpa": "LoRA, packed, sdpa",
-    "lora_packed_flex": "LoRA, packed, flex attention",
-    "lora_packed_sdpa_without_checkpointing": "LoRA, packed, sdpa, no checkpointing",
-    "full_original": "all but vision, one turn per row padded to 2048",
-    "full_packed_sdpa": "all but vision, packed, sdpa",
-    "full_packed_flex": "all but vision, packed, flex attention",
-    "full_packed_sdpa_without_checkpointing": "all but vision, packed, sdpa, no checkpointing",
+SETTINGS = {"lora": "LoRA", "full": "all but vision"}
+WAYS = {
+    "original": "one turn per row padded to 2048",
+    "packed_sdpa": "packed, sdpa",
+    "packed_flex": "packed, flex attention",
+    **{
+        f"across_{length}_{attention}": f"packed across images to {length}, {shown}"
+        for length in (2048, 4096, 8192)
+        for attention, shown in (("sdpa", "sdpa"), ("flex", "flex attention"))
+    },
+    "packed_sdpa_without_checkpointing": "packed, sdpa, no checkpointing",
 }
+ATTENTION = ("sdpa", "eager", "flex_attention")
 COMPILED = {
     "training_sdpa": "decoder forward and backward, sdpa",
     "training_flex_attention": "decoder forward and backward, flex attention",
@@ -52,8 +56,10 @@ def training_table(folder: Path) -> str:
     cases = read(folder, "training")["cases"]
     header = ["training step", "pairs/s", "tokens/s", "MFU", "peak GB", "hours of the paper's run"]
     rows: list[list[Any]] = []
-    for name, shown in TRAINING.items():
-        case = cases[name]
+    for setting, way in product(SETTINGS, WAYS):
+        shown, case = f"{SETTINGS[setting]}, {WAYS[way]}", cases.get(f"{setting}_{way}")
+        if case is None:  # a report of an earlier version
+            continue
         if "out_of_memory" in case:
             rows.append([shown, "out of memory", "-", "-", "-", "-"])
             continue
@@ -105,11 +111,13 @@ def parity_table(folder: Path) -> str:
     header = ["attention on the GPU", "logits", "image features", "gradients", "same most likely token"]
     rows = []
     for dtype in ("float32", "bfloat16"):
-        for attention in ("sdpa", "eager", "flex_attention"):
-            case = cases[f"{attention}_{dtype}"]
+        for attention in (*ATTENTION, *(f"across_images_{name}" for name in ATTENTION)):
+            case = cases.get(f"{attention}_{dtype}")
+            if case is None:  # a report of an earlier version
+                continue
             rows.append(
                 [
-                    Markup(f"{attention}, {dtype}"),
+                    Markup(f"{attention.replace('across_images_', 'packed across images, ')}, {dtype}"),
                     *(
                         f"{case[kind]['difference']:.1e} (of {case[kind]['greatest']:.1f})"
                         for kind in ("logits", "image_features", "gradients")

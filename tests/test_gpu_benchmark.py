@@ -70,6 +70,17 @@ def test_attention_in_float32_is_the_cpus(run, attention):
         assert case["gradients"]["same_parameters"] and case["gradients"]["parameters"] > 30
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "eager", "flex_attention"])
+def test_rows_packed_across_images_are_those_rows_one_by_one(run, attention):
+    case = run("parity")["cases"][f"across_images_{attention}_float32"]
+    assert case["sequences"] < case["rows"]
+    for what in {"logits", "image_features", "loss", "gradients"} & case.keys():
+        assert case[what]["difference"] < 1e-5 * max(1, case[what]["greatest"])
+    assert case["top1_agreement"] == 1
+    if attention != "flex_attention":  # which has no backward pass here
+        assert case["gradients"]["same_parameters"] and case["gradients"]["parameters"] > 30
+
+
 def test_bfloat16_differs_by_its_rounding(run):
     logits = run("parity")["cases"]["sdpa_bfloat16"]["logits"]
     assert 0 < logits["difference"] < 0.05 * logits["greatest"]
@@ -117,7 +128,9 @@ def test_training_gives_pairs_per_second_and_what_packing_brings(run):
         packed, original = cases[f"{setting}_packed_sdpa"], cases[f"{setting}_original"]
         assert packed["microbatch"]["pairs"] == 5 * packed["microbatch"]["rows"]
         assert original["microbatch"]["pairs"] == original["microbatch"]["rows"]
-        for case in (packed, original):
+        across = cases[f"{setting}_across_1024_sdpa"]
+        assert across["microbatch"]["sequences"] < across["microbatch"]["rows"]
+        for case in (packed, original, across):
             assert 0 < case["mfu"] < 2 and case["optimizer_seconds"] > 0
             assert case["last_loss"] < case["first_loss"] < 3 * math.log(1800)
         ratio = part["times_faster_than_original"][f"{setting}_packed_sdpa"]
@@ -138,29 +151,18 @@ def test_compile_gives_a_speedup_and_the_seconds_it_took(run):
 @pytest.mark.parametrize("lora", [False, True])
 def test_flops_are_torchs_count(lora):
     from gpu_parts.flops import Step, training_flops
-    from gpu_parts.models import loss_of, use_attention
+    from gpu_parts.models import loss_of
     from gpu_parts.training import LORA_RANK, Trained, adamw
 
     trained = Trained(part_of(Path("unused")), lora, adamw)
-    kind = use_attention(trained.model, "eager")  # torch counts all of its products
+    trained.model.set_attn_implementation("eager")  # torch counts all of its products
     batch = trained.batches["packed"]
     length = batch.input_ids.shape[1]
     with FlopCounterMode(display=False) as counter:
-        loss_of(trained.model, batch, batch.mask(kind)).backward()
+        loss_of(trained.model, batch).backward()
     step = Step(len(batch.input_ids), batch.tokens, batch.supervised, attended=batch.tokens * length)
     found = training_flops(trained.config, step, LORA_RANK if lora else None)
     assert found == pytest.approx(counter.get_total_flops(), rel=0.02)
-
-
-def test_the_block_mask_says_what_the_dense_mask_says():
-    from gpu_parts.models import block_mask
-    from torch.nn.attention.flex_attention import create_mask
-
-    from bird_hf.train.collate import visibility
-
-    turns = torch.tensor([[0, 0, 1, 1, 2, -1, -1], [0, 1, 1, 2, 2, 3, 3]])
-    found = create_mask(block_mask(turns).mask_mod, 2, 1, 7, 7, device="cpu")
-    assert torch.equal(found, visibility(turns))
 
 
 def test_a_measurement_is_made_once_and_a_failed_one_again(tmp_path):

@@ -11,7 +11,7 @@ from torch import nn
 
 from .inference import Asked
 from .measure import Lazy, Part, free_memory, seconds, timed
-from .models import config, loss_of, make_batch, make_model, make_processor, make_rows, use_attention
+from .models import config, loss_of, make_batch, make_model, make_processor, make_rows
 
 ROWS = 6  # without gradient checkpointing, which would be a second thing to compile
 _BATCH = 8  # of the tower and of decoding
@@ -46,10 +46,10 @@ def training_case(part: Part, attention: str) -> dict[str, Any]:
     batch = make_batch(make_rows(2 if part.tiny else ROWS), processor, sizes).to(part.device)
     model = make_model(sizes, part.device, torch.bfloat16)
     model.model.freeze_vision()
-    mask = batch.mask(use_attention(model, attention))
+    model.set_attn_implementation(attention)
 
     def forward_backward() -> None:
-        loss_of(model, batch, mask).backward()
+        loss_of(model, batch).backward()
         model.zero_grad()
 
     model.train()

@@ -11,18 +11,19 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 from bird_hf.hub.configuration_bird import BirdConfig
 from bird_hf.hub.image_processing_bird import BirdImageProcessor
 from bird_hf.hub.modeling_bird import BirdForConditionalGeneration
+from bird_hf.hub.packed_attention import BLOCK, PADDING, visibility
 from bird_hf.hub.processing_bird import BirdProcessor
-from bird_hf.train.collate import IGNORED, PREFIX, GroundingCollator, visibility
+from bird_hf.train.collate import IGNORED, GroundingCollator
 from bird_hf.train.from_scratch.tokenizer import train_tokenizer
+from bird_hf.train.packing import best_fit_decreasing
 
 ORIGINAL_LENGTH = 2048  # Qwen-VL pads every sample to it
 TURNS = 5  # question-answer pairs of an image
-_MULTIPLE = 64  # rows are padded to a multiple of this, which matrix units and flex attention's blocks like
+_MULTIPLE = BLOCK  # sequences are padded to a multiple of flex attention's blocks
 
 _TINY: dict[str, Any] = {
     "vision_config": {
@@ -154,14 +155,19 @@ def one_turn_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of packed turns (B, T); turn 0 is the shared prefix, -1 padding. Every row has one image."""
+    """Sequences (B, T) of one or more rows; turn 0 is the prefix of a row, -1 padding. Every row has one image."""
 
     input_ids: torch.Tensor
     labels: torch.Tensor
     position_ids: torch.Tensor
-    turns: torch.Tensor
-    pixel_values: torch.Tensor  # (B, 3, S, S)
+    turn_ids: torch.Tensor
+    row_ids: torch.Tensor
+    pixel_values: torch.Tensor  # (rows, 3, S, S)
     pairs: int  # question-answer pairs
+
+    def tokens_of_rows(self) -> tuple[torch.Tensor, ...]:
+        """What describes each token, (B, T) each, in the order of the fields."""
+        return self.input_ids, self.labels, self.position_ids, self.turn_ids, self.row_ids
 
     @property
     def tokens(self) -> int:
@@ -175,13 +181,16 @@ class Batch:
     @cached_property
     def visible(self) -> int:
         """Pairs of positions that attention needs."""
-        return int(visibility(self.turns).sum())
+        return sum(
+            int(visibility(*ids).sum())
+            for ids in zip(self.turn_ids.split(1), self.row_ids.split(1), strict=True)
+        )
 
-    def mask(self, kind: str) -> torch.Tensor | BlockMask:
-        """The attention mask: "dense" (B, 1, T, T) bool, "flex" a block mask, "causal" (B, T) for rows of one turn."""
-        if kind == "flex":
-            return block_mask(self.turns)
-        return visibility(self.turns) if kind == "dense" else (self.turns >= PREFIX).long()
+    def attention(self, is_causal: bool = False) -> dict[str, torch.Tensor]:
+        """What says who attends to whom: turns and rows, or (B, T) of rows of one turn, which need no more."""
+        if is_causal:
+            return {"attention_mask": (self.turn_ids != PADDING).long()}
+        return {"turn_ids": self.turn_ids, "row_ids": self.row_ids}
 
     def to(self, device: torch.device) -> Batch:
         moved = {name: value.to(device) for name, value in vars(self).items() if torch.is_tensor(value)}
@@ -189,65 +198,37 @@ class Batch:
 
 
 def make_batch(
-    rows: Sequence[dict[str, Any]], processor: BirdProcessor, config: BirdConfig, length: int | None = None
+    rows: Sequence[dict[str, Any]],
+    processor: BirdProcessor,
+    config: BirdConfig,
+    length: int | None = None,
+    pack_to: int | None = None,
 ) -> Batch:
-    """Pack rows with the collator, and pad them to `length`, or to the longest rounded up to a multiple of 64."""
-    collator = GroundingCollator(processor)
+    """One row per sequence, or rows packed into sequences of up to `pack_to` tokens.
+
+    Sequences are padded to `length`, or to the longest rounded up to a multiple of 128.
+    """
+    collator = GroundingCollator(processor, multiple=length or _MULTIPLE)
     packed = [collator.pack(row) for row in rows]
-    length = length or -(-max(len(row.input_ids) for row in packed) // _MULTIPLE) * _MULTIPLE
-
-    def padded(values: list[list[int]], fill: int) -> torch.Tensor:
-        return torch.tensor([[*row, *[fill] * (length - len(row))] for row in values])
-
+    sequences = [[row] for row in packed]
+    if pack_to is not None:
+        bins = best_fit_decreasing([len(row.input_ids) for row in packed], pack_to)
+        sequences = [[packed[place] for place in places] for places in bins]
+    batch = collator.batch(sequences)
     side = config.vision_config.image_size
-    return Batch(
-        input_ids=padded([row.input_ids for row in packed], processor.tokenizer.pad_token_id),
-        labels=padded([row.labels for row in packed], IGNORED),
-        position_ids=padded([row.positions for row in packed], 0),
-        turns=padded([row.turns for row in packed], -1),
-        pixel_values=torch.randn(len(rows), 3, side, side, generator=torch.Generator().manual_seed(0)),
-        pairs=sum(len(row["messages"]) // 2 for row in rows),
-    )
+    batch["pixel_values"] = torch.randn(len(rows), 3, side, side, generator=torch.Generator().manual_seed(0))
+    return Batch(**batch, pairs=sum(len(row["messages"]) // 2 for row in rows))
 
 
-def block_mask(turns: torch.Tensor) -> BlockMask:
-    """What `visibility` says, as flex attention's blocks: turns (B, T)."""
-
-    def sees(row: Any, head: Any, query: Any, key: Any) -> torch.Tensor:
-        turn = turns[row, key]
-        return (query >= key) & ((turn == PREFIX) | (turn == turns[row, query]))
-
-    batch, length = turns.shape
-    return create_block_mask(sees, batch, None, length, length, device=turns.device)
-
-
-def loss_of(
-    model: BirdForConditionalGeneration, batch: Batch, mask: torch.Tensor | BlockMask
-) -> torch.Tensor:
-    """The training loss with the tower frozen: no graph there, and the head at supervised positions only."""
-    base = model.model
-    with torch.no_grad():
-        patches = base.vision_tower(batch.pixel_values).last_hidden_state
-    features = base.projector(base.resampler(patches))
-    states = base(
+def loss_of(model: BirdForConditionalGeneration, batch: Batch, is_causal: bool = False) -> torch.Tensor:
+    """The training loss, with the head at supervised positions only."""
+    states = model.model(
         input_ids=batch.input_ids,
-        image_features=features,
-        attention_mask=mask,
+        pixel_values=batch.pixel_values,
         position_ids=batch.position_ids,
         use_cache=False,
+        **batch.attention(is_causal),
     ).last_hidden_state
     targets = batch.labels[:, 1:]
     kept = targets != IGNORED
     return F.cross_entropy(model.lm_head(states[:, :-1][kept]).float(), targets[kept])
-
-
-def use_attention(model: BirdForConditionalGeneration, attention: str) -> str:
-    """Set how the model attends; returns the kind of mask that packed rows need for it.
-
-    Flex attention is for the language model: the tower and the resampler have no mask and stay with sdpa.
-    """
-    is_flex = attention == "flex_attention"
-    model.set_attn_implementation("sdpa" if is_flex else attention)
-    if is_flex:
-        model.model.language_model.set_attn_implementation(attention)
-    return "flex" if is_flex else "dense"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import re
 import tempfile
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +18,7 @@ from PIL import Image
 
 from bird_hf.hub.image_processing_bird import BirdImageProcessor
 from bird_hf.hub.modeling_bird import BirdForConditionalGeneration
+from bird_hf.hub.packed_attention import PADDING
 
 from .measure import Lazy, Part
 from .models import (
@@ -28,7 +30,6 @@ from .models import (
     make_processor,
     make_rows,
     one_turn_rows,
-    use_attention,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +37,7 @@ GOLDEN = ROOT / "tests" / "golden" / "qwen_vl_tiny"
 NANO = ROOT / "src" / "bird_hf" / "assets" / "bird-nano"
 CPU = torch.device("cpu")
 SEED = 700_000  # of phantoms that no checkpoint was trained on
+_PACKED_LENGTH = 1024  # room for two or three rows of this size
 _GOLDEN_SLOT, _GOLDEN_START = 402, 400
 
 
@@ -54,13 +56,47 @@ class Small:
         rows = make_rows(2 if part.tiny else 4)
         self.batch = make_batch(rows, processor, self.config)
         self.plain = make_batch(one_turn_rows(rows)[:4], processor, self.config)
+        self.joined = make_batch(rows, processor, self.config, pack_to=_PACKED_LENGTH)
         self.model = make_model(self.config, CPU, torch.float32)
         self.model.model.freeze_vision()
         with torch.no_grad():  # near numbers are alike, and likely, so that smoothing has something to do
             self.model.lm_head.weight[first:] = 0.01 * torch.randn(
                 1001, self.model.lm_head.in_features
             ).cumsum(0)
-        self.expected = computed(self.model, self.batch, "dense")
+        self.expected = computed(self.model, self.batch)
+
+    def expected_of_packs(self, gradients: bool) -> dict[str, Any]:
+        """What the rows of `joined` give on the CPU one by one, laid out as the packs are."""
+        batch, one_by_one = self.joined, []
+        logits = torch.zeros(*batch.input_ids.shape, self.config.text_config.vocab_size)
+        tokens, number = batch.supervised, 0
+        self.model.zero_grad(set_to_none=True)
+        losses = []
+        for sequence in range(len(batch.input_ids)):
+            for row in range(int(batch.row_ids[sequence].max()) + 1):
+                here = batch.row_ids[sequence] == row
+                alone = Batch(
+                    *(value[sequence, here][None] for value in batch.tokens_of_rows()),
+                    pixel_values=batch.pixel_values[number : number + 1],
+                    pairs=0,
+                )
+                found = computed(self.model, alone, gradients=False)
+                logits[sequence, here] = found["logits"][0]
+                one_by_one.append(found["image_features"])
+                if gradients:
+                    loss = loss_of(self.model, alone) * alone.supervised / tokens
+                    loss.backward()
+                    losses.append(loss.detach())
+                number += 1
+        expected = {"logits": logits, "image_features": torch.cat(one_by_one)}
+        if gradients:
+            named = self.model.named_parameters()
+            expected["loss"] = torch.stack(losses).sum()
+            expected["gradients"] = {
+                name: value.grad.clone() for name, value in named if value.grad is not None
+            }
+        self.model.zero_grad(set_to_none=True)
+        return expected
 
     def on_device(self, dtype: torch.dtype = torch.float32) -> BirdForConditionalGeneration:
         """The same weights on the device; the configuration is a copy, because it says how to attend."""
@@ -73,22 +109,21 @@ class Small:
 
 
 def computed(
-    model: BirdForConditionalGeneration, batch: Batch, kind: str, gradients: bool = True
+    model: BirdForConditionalGeneration, batch: Batch, is_causal: bool = False, gradients: bool = True
 ) -> dict[str, Any]:
     """Logits of the whole sequence, image features, loss and gradients, on the CPU in float32."""
     batch = batch.to(model.device)
-    mask = batch.mask(kind)
     with torch.no_grad():
         outputs = model(
             input_ids=batch.input_ids,
             pixel_values=batch.pixel_values,
-            attention_mask=mask,
             position_ids=batch.position_ids,
             use_cache=False,
+            **batch.attention(is_causal),
         )
     found = {"logits": outputs.logits, "image_features": outputs.image_hidden_states}
     if gradients:
-        loss = loss_of(model, batch, mask)
+        loss = loss_of(model, batch, is_causal)
         loss.backward()
         named = model.named_parameters()
         found |= {"loss": loss.detach(), "gradients": {n: p.grad for n, p in named if p.grad is not None}}
@@ -103,7 +138,7 @@ def computed(
 
 def compare(found: dict[str, Any], expected: dict[str, Any], batch: Batch) -> dict[str, Any]:
     """Greatest absolute differences, padding left out, beside the greatest absolute value that was expected."""
-    real = batch.turns >= 0
+    real = batch.turn_ids != PADDING
     report = {
         "logits": difference(found["logits"][real], expected["logits"][real]),
         "image_features": difference(found["image_features"], expected["image_features"]),
@@ -134,26 +169,45 @@ def difference(found: torch.Tensor, expected: torch.Tensor) -> dict[str, float]:
 
 
 def attention_case(lazy: Lazy[Small], attention: str, dtype: torch.dtype) -> dict[str, Any]:
-    """Packed rows under one implementation of attention. On a CPU flex attention has no backward pass."""
+    """Packed turns under one implementation of attention. On a CPU flex attention has no backward pass."""
     small = lazy.get()
     model = small.on_device(dtype)
-    kind = use_attention(model, attention)
-    is_cpu_flex = kind == "flex" and small.part.device == CPU
-    context: AbstractContextManager = (
-        torch.compiler.set_stance("force_eager") if is_cpu_flex else nullcontext()
-    )
-    with context:
-        found = computed(model, small.batch, kind, gradients=not is_cpu_flex)
+    model.set_attn_implementation(attention)
+    with flex_on_cpu(small.part, attention) as is_cpu_flex:
+        found = computed(model, small.batch, gradients=not is_cpu_flex)
     return compare(found, small.expected, small.batch)
+
+
+def packing_case(lazy: Lazy[Small], attention: str, dtype: torch.dtype) -> dict[str, Any]:
+    """Rows packed across images on the device against the same rows, one per sequence, on the CPU in float32.
+
+    Packs have other shapes, so logits are compared row by row, in the order of the packs.
+    """
+    small = lazy.get()
+    model = small.on_device(dtype)
+    model.set_attn_implementation(attention)
+    with flex_on_cpu(small.part, attention) as is_cpu_flex:
+        found = computed(model, small.joined, gradients=not is_cpu_flex)
+    expected = small.expected_of_packs(gradients=not is_cpu_flex)
+    report = compare(found, expected, small.joined)
+    return report | {"sequences": len(small.joined.input_ids), "rows": len(small.joined.pixel_values)}
+
+
+@contextmanager
+def flex_on_cpu(part: Part, attention: str) -> Iterator[bool]:
+    """Whether flex attention runs on a CPU, where it is not compiled here."""
+    is_cpu_flex = attention == "flex_attention" and part.device == CPU
+    with torch.compiler.set_stance("force_eager") if is_cpu_flex else nullcontext():
+        yield is_cpu_flex
 
 
 def flash_case(lazy: Lazy[Small]) -> dict[str, Any]:
     """Flash attention takes no dense mask: rows of one turn, padded, in bf16."""
     small = lazy.get()
-    expected = computed(small.model, small.plain, "causal", gradients=False)
+    expected = computed(small.model, small.plain, is_causal=True, gradients=False)
     model = small.on_device(torch.bfloat16)
-    use_attention(model, "flash_attention_2")
-    return compare(computed(model, small.plain, "causal", gradients=False), expected, small.plain)
+    model.set_attn_implementation("flash_attention_2")
+    return compare(computed(model, small.plain, is_causal=True, gradients=False), expected, small.plain)
 
 
 def generation_case(lazy: Lazy[Small], smoothing: float, dtype: torch.dtype) -> dict[str, Any]:
@@ -161,7 +215,7 @@ def generation_case(lazy: Lazy[Small], smoothing: float, dtype: torch.dtype) -> 
     small = lazy.get()
     prompt = torch.cat(
         [
-            small.plain.input_ids[:, : int((small.plain.turns == 0).sum(-1).min())],
+            small.plain.input_ids[:, : int((small.plain.turn_ids == 0).sum(-1).min())],
             torch.tensor(small.config.box_token_ids[:1]).expand(len(small.plain.input_ids), 1),
         ],
         dim=1,
@@ -268,6 +322,7 @@ def run(part: Part) -> None:
                 f"{attention}_{name}",
                 partial(attention_case, small, attention, dtype),
             )
+            part.measure(f"across_images_{attention}_{name}", partial(packing_case, small, attention, dtype))
         part.measure(f"generate_{name}", partial(generation_case, small, 0.0, dtype))
         part.measure(
             f"generate_with_smoothing_{name}",

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 
+from bird_hf.hub.packed_attention import PADDING
+
 from .flops import Step, training_flops
 from .measure import Lazy, Part, PeakMemory, matmul_peak, seconds, timed
 from .models import (
@@ -23,13 +25,14 @@ from .models import (
     make_processor,
     make_rows,
     one_turn_rows,
-    use_attention,
 )
 
 GLOBAL_PAIRS = 128  # BiRD 4.2: global batch
 PAPER_PAIRS = 2 * 240_000  # BiRD 4.2: Med-GRIT-240k; two epochs by the authors' script
 LORA_RANK = 64
 ROWS = 12  # of a micro-batch of packed rows: about as many tokens as 4 rows padded to 2048
+PACKED_LENGTHS = (2048, 4096, 8192)  # of sequences of rows packed across images
+TINY_PACKED_LENGTHS = (1024,)
 _LINEAR = r".*language_model\.layers\.\d+\..*(q|k|v|o|gate|up|down)_proj"
 
 Optimizer = Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]
@@ -55,6 +58,8 @@ class Trained:
         original = 192 if part.tiny else ORIGINAL_LENGTH
         make = partial(make_batch, processor=processor, config=self.config)
         self.batches = {"packed": make(rows), "original": make(few, length=original)}
+        for length in TINY_PACKED_LENGTHS if part.tiny else PACKED_LENGTHS:
+            self.batches[f"across_{length}"] = make(rows, pack_to=length)
 
     def _add_lora(self) -> None:
         self.model.model.language_model.requires_grad_(False)
@@ -81,14 +86,13 @@ def measure_step(
     """Time a micro-batch forward and backward, and an update; pairs per second at the paper's global batch."""
     trained = lazy.get()
     device, model = trained.part.device, trained.model
-    kind = use_attention(model, attention)
+    model.set_attn_implementation(attention)
     trained.checkpointing(checkpointing)
     batch = trained.batches[rows].to(device)
-    mask = batch.mask("causal" if rows == "original" else kind)
     losses: list[float] = []
 
     def forward_backward() -> None:
-        loss = loss_of(model, batch, mask)
+        loss = loss_of(model, batch, is_causal=rows == "original")
         loss.backward()
         losses.append(loss.detach())
 
@@ -119,11 +123,12 @@ def _figures(
     flops = training_flops(trained.config, work, LORA_RANK if trained.lora else None)
     return {
         "microbatch": {
-            "rows": len(batch.input_ids),
+            "rows": len(batch.pixel_values),
+            "sequences": len(batch.input_ids),
             "length": batch.input_ids.shape[1],
             "pairs": batch.pairs,
             "supervised_tokens": batch.supervised,
-            "padding_share": float((batch.turns < 0).float().mean()),
+            "padding_share": float((batch.turn_ids == PADDING).float().mean()),
             "seconds": micro,
             "flops": flops,
         },
@@ -155,6 +160,9 @@ def run(part: Part) -> None:
         "packed_flex": ("packed", "flex_attention", True),
         "packed_sdpa_without_checkpointing": ("packed", "sdpa", False),
     }
+    for length in TINY_PACKED_LENGTHS if part.tiny else PACKED_LENGTHS:
+        for name, attention in (("flex", "flex_attention"), ("sdpa", "sdpa")):
+            ways[f"across_{length}_{name}"] = (f"across_{length}", attention, True)
     settings = {"lora": (True, adamw), "full": (False, adamw), "full_8bit": (False, adamw_8bit)}
     for setting, (lora, optimizer) in settings.items():
         trained = Lazy(partial(Trained, part, lora, optimizer))
@@ -169,6 +177,7 @@ def run(part: Part) -> None:
         trained.drop()
     part.document["settings"] = {
         "turns_per_image": TURNS,
+        "across_N": "rows packed across images into sequences of up to N tokens; packed: one row a sequence",
         "global_pairs": GLOBAL_PAIRS,
         "lora_rank": LORA_RANK,
         "rates": "of a step of global_pairs: its micro-batches one after the other and one update",

@@ -6,7 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from bird_hf.train.collate import IGNORED, GroundingCollator, visibility
+from bird_hf.hub.packed_attention import visibility
+from bird_hf.train.collate import IGNORED, GroundingCollator
 from bird_hf.train.from_scratch import cpu_attention
 
 QUERIES = 4  # of the tiny checkpoint
@@ -115,7 +116,7 @@ def test_no_gradient_flows_from_a_turn_into_another(collator, tiny_model, backen
     batch, turns = collator([row(*TURNS)]), torch.tensor(collator.pack(row(*TURNS)).turns)
     embeds = tiny_model.get_input_embeddings()(batch["input_ids"]).detach().requires_grad_()
     logits = tiny_model(
-        inputs_embeds=embeds, position_ids=batch["position_ids"], attention_mask=batch["attention_mask"]
+        inputs_embeds=embeds, position_ids=batch["position_ids"], turn_ids=batch["turn_ids"]
     ).logits
     logits[0, turns == 2].square().sum().backward()
     reached = embeds.grad[0].abs().sum(-1) > 0
@@ -133,7 +134,8 @@ def test_turns_that_belong_together_are_encoded_as_the_processor_does(collator, 
     expected = ids_alone(collator.processor, whole["messages"], image)
     assert batch["input_ids"].tolist() == expected["input_ids"].tolist()
     assert batch["position_ids"].tolist() == [list(range(expected["input_ids"].shape[1]))]
-    assert torch.equal(batch["attention_mask"][0, 0], torch.ones_like(batch["attention_mask"][0, 0]).tril())
+    mask = visibility(batch["turn_ids"], batch["row_ids"])[0, 0]
+    assert torch.equal(mask, torch.ones_like(mask).tril())
     if image is not None:
         torch.testing.assert_close(batch["pixel_values"], expected["pixel_values"])
 
@@ -218,7 +220,7 @@ def test_independent_turns_that_are_no_pairs_are_named(collator):
 
 def test_control_tokens_in_training_text_are_refused(collator):
     hostile = [{"role": "user", "content": "Where?<|im_end|>"}, {"role": "assistant", "content": "There."}]
-    with pytest.raises(ValueError, match="control token"):
+    with pytest.raises(ValueError, match="row ct--x holds the control token <\\|im_end\\|>"):
         collator([row(TURNS[0]) | {"messages": hostile}])
 
 
@@ -238,3 +240,69 @@ def test_visibility_of_a_small_row():
     ]
     assert visibility(turns).shape == (1, 1, 7, 7)
     assert ["".join(".1"[seen] for seen in line) for line in visibility(turns)[0, 0].tolist()] == expected
+
+
+# --- images and content ---------------------------------------------------------------------------------------
+
+
+def prompt(collator, packed_row):
+    ids = [
+        token for token in collator.pack(packed_row).input_ids if token != collator.processor.image_token_id
+    ]
+    return collator.processor.tokenizer.decode(ids)
+
+
+def test_several_images_stand_before_the_first_question(collator):
+    several = row(*TURNS, image=None) | {"images": [RED, BLUE]}
+    assert "user\nPicture 1: <img></img>\nPicture 2: <img></img>\nWhere is" in prompt(collator, several)
+    assert collator.pack(several).input_ids.count(collator.processor.image_token_id) == 2 * QUERIES
+    assert len(collator([several])["pixel_values"]) == 2
+
+
+def test_content_says_where_its_images_stand(collator):
+    text = {"type": "text", "text": "And this one?"}
+    messages = [
+        {"role": "user", "content": [{"type": "text", "text": "This "}, {"type": "image"}, text]},
+        {"role": "assistant", "content": [{"type": "text", "text": "A tumor."}]},
+        {"role": "user", "content": [{"type": "image", "text": None}, text]},
+        {"role": "assistant", "content": "None."},
+    ]
+    typed = {"image_id": "x", "images": [RED, BLUE], "independent": False, "messages": messages}
+    found = prompt(collator, typed)
+    assert "user\nThis Picture 1: <img></img>\nAnd this one?<|im_end|>" in found
+    assert "user\nPicture 2: <img></img>\nAnd this one?<|im_end|>" in found
+    learnt = [label for label in collator.pack(typed).labels if label != IGNORED]
+    assert collator.processor.tokenizer.decode(learnt) == "A tumor.<|im_end|>None.<|im_end|>"
+
+
+def test_a_system_message_does_not_take_the_image(collator):
+    system = {"role": "system", "content": "Be brief."}
+    asked = row(TURNS[0], independent=False)
+    found = prompt(collator, asked | {"messages": [system, *asked["messages"]]})
+    assert found.startswith("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nPicture 1: <img>")
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        (
+            {"images": [RED, RED], "image": None, "content": [{"type": "image"}]},
+            "has 2 images and its messages name 1",
+        ),
+        ({"content": [{"type": "image"}], "independent": True}, "independent, so its turns share its images"),
+        ({"content": [{"type": "video"}]}, "has a message part of type video"),
+        ({"content": [{"type": "text", "text": part} for part in ("<|im_", "end|>")]}, r"token <\|im_end\|>"),
+        ({"role": "tool"}, "has a message of tool"),
+    ],
+)
+def test_content_that_cannot_be_read_is_named(collator, cells, said):
+    asked = {"role": cells.pop("role", "user"), "content": cells.pop("content", "Where?")}
+    messages = [asked, {"role": "assistant", "content": "There."}]
+    bad = row(TURNS[0], independent=False) | {"messages": messages} | cells
+    with pytest.raises(ValueError, match=f"row ct--x .*{said}"):
+        collator([bad])
+
+
+def test_a_row_without_its_image_is_named_where_one_is_needed(tiny_processor):
+    with pytest.raises(ValueError, match="row ct--x has no image; set images_dir"):
+        GroundingCollator(tiny_processor, needs_image=True)([row(TURNS[0], image=None)])

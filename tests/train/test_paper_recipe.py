@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -102,7 +101,7 @@ def _same_environment_after():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, tiny_checkpoint):
-    """Three steps of the recipe: (trainer, weights before, learning rates, batches counted by their rows)."""
+    """Three steps of the recipe: (trainer, weights before, learning rates, rows and sequences of each batch)."""
     folder = tmp_path_factory.mktemp("paper")
     dialogues = []
     for seed, modality in enumerate(Modality):
@@ -122,10 +121,10 @@ def run(tmp_path_factory, tiny_checkpoint):
     noting = FirstThreeSteps()
     trainer = build_trainer(recipe, rows, callbacks=[noting])
     before = {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
-    losses_of, batches = trainer.compute_loss, Counter()
+    losses_of, batches = trainer.compute_loss, []
 
     def counted(model, inputs, *args, **kwargs):
-        batches[len(inputs["input_ids"])] += 1
+        batches.append((len(inputs["pixel_values"]), len(inputs["input_ids"])))  # a row has one image
         return losses_of(model, inputs, *args, **kwargs)
 
     trainer.compute_loss = counted
@@ -161,7 +160,9 @@ def test_the_learning_rate_warms_up_over_a_hundredth_and_falls_as_a_cosine(run):
 def test_a_step_is_128_rows(run):
     _, _, rates, batches = run
     assert len(rates) == 3
-    assert batches == {4: 3 * 32}
+    assert sum(rows for rows, _ in batches) == 3 * GLOBAL_BATCH
+    assert max(sequences for _, sequences in batches) == 4
+    assert all(rows > 2 * sequences for rows, sequences in batches)
 
 
 def test_the_optimizer_is_adamw_with_the_originals_settings(run):
@@ -191,15 +192,18 @@ def test_the_batch_stays_128_on_any_number_of_gpus(gpus, per_device, accumulated
 @pytest.mark.parametrize(("gpus", "per_device"), [(3, 4), (64, 4), (1, 5)])
 def test_a_number_of_gpus_that_does_not_divide_128_is_refused(monkeypatch, tmp_path, gpus, per_device):
     monkeypatch.setenv("WORLD_SIZE", str(gpus))
+    fields = {"output_dir": tmp_path, "use_cpu": True, "per_device_train_batch_size": per_device}
     with pytest.raises(ValueError, match=f"global_batch_size 128 .* {gpus} process") as error:
-        paper_recipe(output_dir=tmp_path, use_cpu=True, per_device_train_batch_size=per_device)
+        paper_recipe(**fields, packing=False)
     assert "\n" not in str(error.value)
 
 
 def test_accumulation_that_contradicts_the_global_batch_is_refused(tmp_path):
-    assert paper_recipe(output_dir=tmp_path, use_cpu=True).training.gradient_accumulation_steps == 32
-    with pytest.raises(ValueError, match="gradient_accumulation_steps 8 and global_batch_size 128"):
-        paper_recipe(output_dir=tmp_path, use_cpu=True, gradient_accumulation_steps=8)
+    unpacked = {"output_dir": tmp_path, "use_cpu": True, "packing": False}
+    assert paper_recipe(**unpacked).training.gradient_accumulation_steps == 32
+    for fields in (unpacked, unpacked | {"packing": True}):
+        with pytest.raises(ValueError, match="gradient_accumulation_steps 8 and global_batch_size 128"):
+            paper_recipe(**fields, gradient_accumulation_steps=8)
 
 
 def test_every_setting_states_its_source():

@@ -39,6 +39,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_bird import BirdConfig, BirdVisionConfig
 from .decoding_bird import CoordinateSmoothing
+from .packed_attention import packed_mask
 
 ImageFeatures: TypeAlias = torch.Tensor | Sequence[torch.Tensor]
 # What holds images, one after the other, of the whole batch.
@@ -96,9 +97,10 @@ class BirdVisionAttention(nn.Module):
 
     def forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """(B, Q, C), (B, K, C), (B, K, C) -> (B, Q, C)."""
-        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention
-        )
+        name = self.config._attn_implementation
+        # Flex attention is for masks. Without one, sdpa has the faster kernels.
+        name = "sdpa" if name == "flex_attention" else name
+        attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager_attention)
         heads, _ = attend(
             self,
             self._split(self.q_proj(query)),  # (B, heads, Q, d)
@@ -209,6 +211,7 @@ class BirdPreTrainedModel(PreTrainedModel):
     _skip_keys_device_placement: ClassVar[list[str]] = ["past_key_values"]
     _supports_flash_attn = True
     _supports_sdpa = True
+    _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
 
@@ -281,9 +284,17 @@ class BirdModel(BirdPreTrainedModel):
         That list, or a part or repetition of it, is what `forward` and `generate` take as `image_features`: an image
         that is asked about many times is computed once.
         """
-        outputs = self.vision_tower(pixel_values)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self._tower_has_gradient(pixel_values)):
+            outputs = self.vision_tower(pixel_values)
         outputs.pooler_output = list(self.projector(self.resampler(outputs.last_hidden_state)))
         return outputs
+
+    def _tower_has_gradient(self, pixel_values: torch.Tensor) -> bool:
+        """Whether anything in or below the vision tower has a gradient. A frozen tower keeps no graph, and gradient
+        checkpointing does not compute it again."""
+        return pixel_values.requires_grad or any(
+            value.requires_grad for value in self.vision_tower.parameters()
+        )
 
     def freeze_vision(self) -> None:
         """Train as the paper does: the resampler and the language model, not the vision transformer.
@@ -330,6 +341,9 @@ class BirdModel(BirdPreTrainedModel):
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         image_features: ImageFeatures | None = None,
+        turn_ids: torch.LongTensor | None = None,
+        row_ids: torch.LongTensor | None = None,
+        states_to_keep: torch.BoolTensor | None = None,
         **kwargs: Any,
     ) -> tuple | BirdModelOutputWithPast:
         """Read text and images.
@@ -338,7 +352,14 @@ class BirdModel(BirdPreTrainedModel):
         (num_images, 3, S, S), of the whole batch, or in their place image_features (num_images, num_queries, D), a
         tensor or a list, from `get_image_features`. attention_mask: None, (B, T), or (B, 1, T, T) which says
         for each pair of positions whether (bool) or how (float, added) it is seen, and is used as it is.
+        turn_ids and row_ids (B, T), in place of attention_mask, describe packed sequences: see `packed_attention`.
+        states_to_keep (B, T): return only the last hidden states of these positions, (1, K, D).
         """
+        if turn_ids is not None:
+            if attention_mask is not None:
+                raise ValueError("turn_ids and attention_mask are both given; leave one of them out")
+            implementation = self.language_model.config._attn_implementation
+            attention_mask = packed_mask(turn_ids, row_ids, implementation)
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds")
         if inputs_embeds is None:
@@ -356,6 +377,8 @@ class BirdModel(BirdPreTrainedModel):
             past_key_values=past_key_values,
             **kwargs,
         )
+        if states_to_keep is not None:
+            outputs.last_hidden_state = outputs.last_hidden_state[states_to_keep][None]  # (1, K, D)
         return BirdModelOutputWithPast(**outputs, image_hidden_states=features)
 
 

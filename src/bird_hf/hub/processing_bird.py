@@ -295,12 +295,17 @@ def _message_texts(conversation: Any) -> Iterator[str]:
 
 def refuse_control_tokens(conversation: Any) -> None:
     """Raises ValueError if a text of a conversation holds a control token."""
-    for text in _message_texts(conversation):
-        if found := _RESERVED.search(text):
-            raise ValueError(
-                f"a message holds the control token {found[0]}; remove it, or tokenize at once "
-                "(tokenize=True, without an assistant mask) to have it read as plain text"
-            )
+    if found := find_control_token(conversation):
+        raise ValueError(
+            f"a message holds the control token {found}; remove it, or tokenize at once "
+            "(tokenize=True, without an assistant mask) to have it read as plain text"
+        )
+
+
+def find_control_token(conversation: Any) -> str | None:
+    """The first control token in the texts of a conversation, or None."""
+    found = (_RESERVED.search(text) for text in _message_texts(conversation))
+    return next((match[0] for match in found if match), None)
 
 
 def _in_pixels(answer: GroundedText, size_hw: Sequence[int]) -> GroundedText:

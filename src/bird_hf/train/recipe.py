@@ -5,17 +5,26 @@ As in TRL's own scripts, any field of the three can be set in the file or on the
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, NoReturn, TypeVar
 
+import torch
 import yaml
 from transformers import TrainingArguments
 from trl import ModelConfig, ScriptArguments, SFTConfig, TrlParser
+
+from .collate import DROP, ERROR, SPLIT
+from .packing import PAIRS, ROWS
+
+TOO_LONG = [ERROR, SPLIT, DROP]
+
+log = logging.getLogger(__name__)
 
 Config = TypeVar("Config", bound=TrainingArguments)
 
@@ -26,8 +35,15 @@ class BirdSFTConfig(SFTConfig):
 
     method: `sft`; a recipe with `method: grpo` is read as a `BirdGRPOConfig` (grpo.py).
     freeze_vision: train the resampler and the language model only (BiRD 4.2).
+    packing: several rows in a sequence of up to `max_length`, none seeing another; see `packing.PackedSteps`. The
+        default is true on CUDA with flex attention, else false. `per_device_train_batch_size` then counts sequences.
     global_batch_size: rows per optimizer step over all processes; `gradient_accumulation_steps` follows from it.
+    global_batch_unit: with packing, "pairs" counts question-answer pairs instead of rows.
     max_turns: maximum number of independent turns of an image per step; drawn anew each time the row is met.
+    too_long: what happens to a row of more than `max_length` tokens: "error", "split" between its independent turns,
+        or "drop".
+    images_dir: folder with IMAGE_ID.png of rows that hold no pixels.
+    text_only: train rows without an image on their text; otherwise they are refused.
     """
 
     method: Literal["sft", "grpo"] = field(default="sft", metadata={"help": "how to train"})
@@ -35,7 +51,16 @@ class BirdSFTConfig(SFTConfig):
     global_batch_size: int | None = field(
         default=None, metadata={"help": "rows per step, over all processes"}
     )
+    global_batch_unit: str = field(
+        default=ROWS, metadata={"help": "what global_batch_size counts", "choices": [ROWS, PAIRS]}
+    )
     max_turns: int | None = field(default=None, metadata={"help": "maximum turns of an image per step"})
+    too_long: str = field(
+        default=ERROR, metadata={"help": "what happens to rows that are too long", "choices": TOO_LONG}
+    )
+    images_dir: str | None = field(default=None, metadata={"help": "folder of the images of rows without"})
+    text_only: bool = field(default=False, metadata={"help": "train rows without an image on their text"})
+    pack_rows: bool = field(default=False, init=False)  # what the recipe says of packing
 
     # The collator prepares images and turns, so TRL must leave the rows as they are.
     remove_unused_columns: bool | None = False
@@ -50,23 +75,48 @@ class BirdSFTConfig(SFTConfig):
     }
 
     def __post_init__(self) -> None:
-        if self.global_batch_size is None:
-            super().__post_init__()
-            return
+        # TRL's packing, which is for text only, stays off.
+        self.pack_rows, self.packing = self.packing, False
         processes = int(os.environ.get("WORLD_SIZE", "1"))  # set by torchrun, accelerate and deepspeed
-        steps = accumulation_steps(self.global_batch_size, self.per_device_train_batch_size, processes)
-        if self.gradient_accumulation_steps not in (1, steps):
-            raise ValueError(
-                f"gradient_accumulation_steps {self.gradient_accumulation_steps} and global_batch_size "
-                f"{self.global_batch_size} contradict each other; set one of them"
-            )
-        self.gradient_accumulation_steps: int = steps  # before DeepSpeed's settings are filled in from it
+        if self.pack_rows:
+            self._accumulate_packed(processes)
+        elif self.global_batch_unit != ROWS:
+            raise ValueError(f"global_batch_unit {self.global_batch_unit} needs packing; set packing to true")
+        elif self.global_batch_size is not None:
+            self._accumulate(self.global_batch_size, processes)
         super().__post_init__()
-        if self.train_batch_size * self.world_size * steps != self.global_batch_size:
+        if self.global_batch_size is not None and self.n_gpu > 1:
             raise ValueError(
                 f"one process sees {self.n_gpu} GPUs, and global_batch_size counts processes; start one for each "
                 "with torchrun --nproc_per_node, or show it one GPU with CUDA_VISIBLE_DEVICES"
             )
+
+    def _accumulate(self, global_batch: int, processes: int) -> None:
+        """Set `gradient_accumulation_steps`, before DeepSpeed's settings are filled in from it."""
+        steps = accumulation_steps(global_batch, self.per_device_train_batch_size, processes)
+        if self.gradient_accumulation_steps not in (1, steps):
+            self._refuse_both()
+        self.gradient_accumulation_steps: int = steps
+
+    def _accumulate_packed(self, processes: int) -> None:
+        """Packed steps hold as many sequences as they need, so that a step is one batch for transformers."""
+        if self.max_length is None:
+            raise ValueError("packing needs max_length, the length of a sequence; set it")
+        if self.global_batch_size is None:
+            self.global_batch_size = (
+                self.per_device_train_batch_size * self.gradient_accumulation_steps * processes
+            )
+        elif self.gradient_accumulation_steps != 1:
+            self._refuse_both()
+        if self.global_batch_size < 1:
+            raise ValueError(f"global_batch_size is {self.global_batch_size}, but must be at least 1")
+        self.gradient_accumulation_steps = 1
+
+    def _refuse_both(self) -> NoReturn:
+        raise ValueError(
+            f"gradient_accumulation_steps {self.gradient_accumulation_steps} and global_batch_size "
+            f"{self.global_batch_size} contradict each other; set one of them"
+        )
 
 
 @dataclass(frozen=True)
@@ -92,29 +142,48 @@ def read_recipe(arguments: Sequence[str], config_class: Any = BirdSFTConfig) -> 
     for name in field_names(arguments):
         if name not in known | options:
             raise ValueError(f"{name} is not a field of a recipe; {_advice(name, known, config_class)}")
-    return Recipe(*parser.parse_args_and_config(list(arguments)))
+    return Recipe(*parser.parse_args_and_config([*arguments, *packing_default(field_values(arguments))]))
+
+
+def packing_default(values: Mapping[str, Any]) -> list[str]:
+    """Arguments that set `packing` where the recipe leaves it open, and unset it where it cannot be.
+
+    Whether it is on must be known before transformers and DeepSpeed read the sizes of batches.
+    """
+    if _is_true(values.get("dataset_streaming")):
+        if _is_true(values.get("packing")):
+            log.warning("packing is off: it needs the lengths of all rows, and the dataset is streamed")
+        return ["--packing", "false"]
+    on_gpu = torch.cuda.is_available() and not _is_true(values.get("use_cpu"))
+    is_open = on_gpu and "packing" not in values and values.get("attn_implementation") == "flex_attention"
+    return ["--packing", "true"] if is_open else []
+
+
+def _is_true(value: Any) -> bool:
+    return str(value).lower() in ("true", "1", "yes")
 
 
 def field_names(arguments: Sequence[str]) -> set[str]:
     """The fields that command-line arguments and the recipe they name set."""
-    names = {text[2:].split("=")[0] for text in arguments if text.startswith("--")}
+    return set(field_values(arguments))
+
+
+def field_values(arguments: Sequence[str]) -> dict[str, Any]:
+    """The fields that command-line arguments and the recipe they name set, and what they say."""
+    values: dict[str, Any] = {}
     for option, value in pairwise(arguments):
         if option == "--config":
-            names |= yaml.safe_load(Path(value).read_text(encoding="utf-8")).keys()
-    return names
+            values |= yaml.safe_load(Path(value).read_text(encoding="utf-8"))
+    for option, following in pairwise([*arguments, ""]):
+        if option.startswith("--"):
+            name, equals, value = option[2:].partition("=")
+            values[name] = value if equals else following
+    return values
 
 
 def method_of(arguments: Sequence[str]) -> str:
     """The method that command-line arguments, or else the recipe they name, set; "sft" if neither does."""
-    method = "sft"
-    for option, value in pairwise(arguments):
-        if option == "--config":
-            method = yaml.safe_load(Path(value).read_text(encoding="utf-8")).get("method", method)
-    for place, argument in enumerate(arguments):
-        name, _, value = argument.partition("=")
-        if name == "--method":
-            method = value or "".join(arguments[place + 1 : place + 2])
-    return str(method)
+    return str(field_values(arguments).get("method", "sft"))
 
 
 def nearest(name: str, known: Any) -> str:

@@ -8,22 +8,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset, load_dataset
+import torch.nn.functional as F
+from datasets import Dataset, IterableDataset, load_dataset
 from safetensors import safe_open
 from torch import nn
 from transformers import PreTrainedModel, Trainer, set_seed
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import get_last_checkpoint
-from trl import ModelConfig, ScriptArguments, SFTTrainer, get_peft_config, get_quantization_config
+from trl import ModelConfig, ScriptArguments, get_peft_config, get_quantization_config
 
 from ..hub.modeling_bird import BirdForConditionalGeneration
+from ..hub.packed_attention import BLOCK
 from ..hub.processing_bird import BirdProcessor
-from .collate import GroundingCollator
+from .collate import IGNORED, GroundingCollator
 from .label_names import add_label_names
+from .packed_trainer import PackedTrainer, packed_steps
+from .packing import PackedSteps
 from .recipe import BirdSFTConfig, Recipe
+from .row_lengths import measured_rows
 
 
-class BirdSFTTrainer(SFTTrainer):
+class BirdSFTTrainer(PackedTrainer):
     """TRL's `SFTTrainer` for batches of `GroundingCollator`; the loss is TRL's."""
 
     args: BirdSFTConfig
@@ -32,9 +37,18 @@ class BirdSFTTrainer(SFTTrainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """TRL's loss. `num_tokens` is counted here: TRL sums the attention mask, which has a row per token here."""
+        """TRL's loss, with the head at supervised positions only, which TRL's own has on GPUs but not on CPUs.
+
+        `num_tokens` is counted here: TRL sums the attention mask, or takes padding for tokens.
+        """
         tokens_before = self._total_train_tokens
-        loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        given, labels = inputs, inputs["labels"][:, 1:]
+        is_kept = labels != IGNORED
+        needs_logits = return_outputs or self.compute_loss_func is not None or self.label_smoother is not None
+        if not needs_logits and is_kept.any():
+            given = inputs | {"labels": None, "shift_labels": labels[is_kept][None]}
+            given["states_to_keep"] = F.pad(is_kept, (0, 1))
+        loss = super().compute_loss(model, given, return_outputs, num_items_in_batch)
         if self.model.training:
             tokens = (inputs["input_ids"] != self.processing_class.tokenizer.pad_token_id).sum()
             self._total_train_tokens = (
@@ -50,23 +64,62 @@ def build_trainer(
     """A trainer for a recipe that starts from a checkpoint."""
     args = recipe.training
     set_seed(args.seed)
-    model, processor = load_model(recipe.model)
+    model, processor = load_model(recipe.model, attention_of(recipe))
     if args.freeze_vision:
         model.freeze_vision()
     add_label_names(model.config, processor, train_dataset)
+    collator = GroundingCollator(processor, **collator_options(args))
+    train_dataset, steps = prepared_rows(train_dataset, collator, args)
     return BirdSFTTrainer(
         model=model,
         args=args,
         train_dataset=train_dataset,
         eval_dataset=eval_dataset,
-        data_collator=GroundingCollator(processor, args.max_length, args.max_turns),
+        data_collator=collator,
         processing_class=processor,
         callbacks=list(callbacks),
         peft_config=get_peft_config(recipe.model),
+        packed_steps=steps,
     )
 
 
-def load_model(config: ModelConfig) -> tuple[BirdForConditionalGeneration, BirdProcessor]:
+def attention_of(recipe: Recipe) -> str | None:
+    """The recipe's implementation of attention; packed rows have flex attention on CUDA unless it says otherwise.
+
+    Raises ValueError for flex attention on a CPU, where it has no backward pass.
+    """
+    name, is_cuda = recipe.model.attn_implementation, recipe.training.device.type == "cuda"
+    if name == "flex_attention" and recipe.training.device.type == "cpu":
+        raise ValueError("flex_attention cannot be trained on a CPU; set attn_implementation to sdpa")
+    return "flex_attention" if name is None and is_cuda and recipe.training.pack_rows else name
+
+
+def collator_options(args: BirdSFTConfig) -> dict[str, Any]:
+    """What a recipe says to `GroundingCollator`."""
+    return {
+        "max_length": args.max_length,
+        "max_turns": args.max_turns,
+        "too_long": args.too_long,
+        "needs_image": not args.text_only,
+        "images_dir": None if args.images_dir is None else Path(args.images_dir),
+        "multiple": BLOCK if args.pack_rows and args.device.type == "cuda" else 1,
+    }
+
+
+def prepared_rows(
+    dataset: Dataset, collator: GroundingCollator, args: BirdSFTConfig
+) -> tuple[Dataset, PackedSteps | None]:
+    """The rows that can be trained, and the steps that pack them if the recipe says so. Streamed rows are not known."""
+    if isinstance(dataset, IterableDataset):
+        return dataset, None
+    with args.main_process_first(desc="counting the tokens of rows"):
+        dataset, lengths = measured_rows(dataset, collator, args.dataset_num_proc)
+    return dataset, packed_steps(args, lengths)
+
+
+def load_model(
+    config: ModelConfig, attention: str | None = None
+) -> tuple[BirdForConditionalGeneration, BirdProcessor]:
     """Load the checkpoint that a recipe names.
 
     Raises ValueError if it names none, or one that cannot be found.
@@ -82,7 +135,7 @@ def load_model(config: ModelConfig) -> tuple[BirdForConditionalGeneration, BirdP
             name,
             revision=config.model_revision,
             dtype=config.dtype,
-            attn_implementation=config.attn_implementation,
+            attn_implementation=attention or config.attn_implementation,
             quantization_config=get_quantization_config(config),
         )
         return model, BirdProcessor.from_pretrained(name, revision=config.model_revision)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from bird_hf.hub.modeling_bird import BirdForConditionalGeneration
-from bird_hf.train.collate import visibility
+from bird_hf.hub.packed_attention import visibility
 from bird_hf.train.from_scratch.cpu_attention import AttentionRecorder, cpu_eager_attention, register
 
 pytestmark = pytest.mark.slow

@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from ...hub.grounding import BOX_CLOSE, BOX_OPEN, read
 from ..collate import IGNORED, GroundingCollator, PackedRow, padded
@@ -39,22 +40,20 @@ class SupervisedCollator(GroundingCollator):
     weights: LossWeights = LossWeights()
     classes: Mapping[str, int] | None = None
 
-    def batch(
-        self, rows: Sequence[Mapping[str, Any]], packed: Sequence[PackedRow]
-    ) -> dict[str, torch.Tensor]:
-        batch = super().batch(rows, packed)
+    def batch(self, sequences: Sequence[Sequence[PackedRow]]) -> dict[str, torch.Tensor]:
+        batch = super().batch(sequences)
         length = batch["input_ids"].shape[1]
-        batch["loss_weights"] = padded([self.loss_weights(row) for row in packed], 0.0, length)
+        weights = [[value for row in rows for value in self.loss_weights(row)] for rows in sequences]
+        batch["loss_weights"] = padded(weights, 0.0, length)
         if self.classes is not None and "pixel_values" in batch:
-            objects = [row["objects"] for row in rows if row.get("image") is not None]
+            objects = [row.row["objects"] for rows in sequences for row in rows for _ in row.images]
             batch["image_token_classes"], batch["image_token_boxes"] = detection_targets(
                 objects, self.classes, self.processor.num_queries
             )
-            targets = [
-                self._attention_targets(row, sequence, length)
-                for row, sequence in zip(rows, packed, strict=True)
-            ]
-            batch["attention_targets"] = torch.stack(targets)
+            targets = [torch.cat([self._attention_targets(row) for row in rows]) for rows in sequences]
+            batch["attention_targets"] = torch.stack(
+                [F.pad(of_sequence, (0, 0, 0, length - len(of_sequence))) for of_sequence in targets]
+            )
         return batch
 
     def loss_weights(self, packed: PackedRow) -> list[float]:
@@ -83,15 +82,15 @@ class SupervisedCollator(GroundingCollator):
         digits = tokenizer.convert_tokens_to_ids(list("0123456789"))
         return frozenset(digits) | frozenset(() if ids is None else ids.tolist())
 
-    def _attention_targets(self, row: Mapping[str, Any], packed: PackedRow, length: int) -> torch.Tensor:
-        """The image tokens each token should attend to, (length, Q + 1) bool.
+    def _attention_targets(self, packed: PackedRow) -> torch.Tensor:
+        """The image tokens each token should attend to, (T, Q + 1) bool.
 
         In a question they are those of a box, for the tokens of that box. In an answer they are those of its next box,
         from the token before the answer (or after the previous box) on, so that whether the object is present is looked
         up too. If the answer is that the object is absent, the target is the last column.
         """
-        targets = torch.zeros(length, self.processor.num_queries + 1, dtype=torch.bool)
         ids = packed.input_ids
+        targets = torch.zeros(len(ids), self.processor.num_queries + 1, dtype=torch.bool)
         if self.processor.image_token_id not in ids:
             return targets
         question = ""
@@ -108,7 +107,7 @@ class SupervisedCollator(GroundingCollator):
             text = self.processor.tokenizer.decode(ids[first : last + 1])
             if not is_answer:
                 question = text
-            elif not boxes and _is_of_absent(f"{question} {text}", row["objects"]):
+            elif not boxes and _is_of_absent(f"{question} {text}", packed.row["objects"]):
                 targets[begun:last, -1] = True
         return targets
 

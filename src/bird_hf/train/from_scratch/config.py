@@ -91,6 +91,8 @@ class FromScratchConfig(BirdSFTConfig):
         for name in ("detection_loss_weight", "attention_loss_weight", "coordinate_label_sigma"):
             if self.world_size > 1 and getattr(self, name):
                 raise ValueError(f"{name} is for one process; unset it to train on several")
+        if self.pack_rows and self.detection_loss_weight:
+            raise ValueError("packing cannot be combined with detection_loss_weight; unset one of them")
         if self.attention_loss_weight and not self.detection_loss_weight:
             raise ValueError("attention_loss_weight needs detection_loss_weight; set both or neither")
 

@@ -23,7 +23,7 @@ from ...hub.processing_bird import BirdProcessor, lower_case
 from ..collate import IGNORED
 from ..label_names import add_label_names
 from ..recipe import Recipe
-from ..sft import BirdSFTTrainer, load_model
+from ..sft import BirdSFTTrainer, attention_of, collator_options, load_model, prepared_rows
 from . import cpu_attention
 from .attention_supervision import AttentionSupervisionLoss
 from .collate import LossWeights, SupervisedCollator
@@ -252,18 +252,16 @@ def build_trainer(
     add_label_names(model.config, processor, train_dataset)
     tokenizer = processor.tokenizer
     classes = classes_of(train_dataset) if args.detection_loss_weight else None
+    weights = LossWeights(args.punctuation_weight, args.text_weight)
+    collator = SupervisedCollator(processor, **collator_options(args), weights=weights, classes=classes)
+    train_dataset, steps = prepared_rows(train_dataset, collator, args)
     return FromScratchTrainer(
         model=model,
         args=args,
         train_dataset=train_dataset,
         eval_dataset=eval_dataset,
-        data_collator=SupervisedCollator(
-            processor,
-            args.max_length,
-            args.max_turns,
-            LossWeights(args.punctuation_weight, args.text_weight),
-            classes,
-        ),
+        data_collator=collator,
+        packed_steps=steps,
         processing_class=processor,
         callbacks=list(callbacks),
         detection_head=None if classes is None else _detection_head(model, tokenizer, classes),
@@ -276,7 +274,7 @@ def _model_of(
     recipe: Recipe, args: FromScratchConfig, train_dataset: Dataset
 ) -> tuple[BirdForConditionalGeneration, BirdProcessor]:
     if args.new_model is None:
-        return load_model(recipe.model)
+        return load_model(recipe.model, attention_of(recipe))
     if recipe.model.model_name_or_path:
         raise ValueError("the recipe sets both `model_name_or_path` and `new_model`; remove one")
     sizes = NewModel.from_dict(args.new_model)
