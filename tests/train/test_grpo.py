@@ -76,7 +76,7 @@ def test_a_field_that_is_not_of_grpo_is_refused(write_recipe, tmp_path, fields, 
 
 
 def test_an_unknown_method_is_refused(write_recipe, tmp_path):
-    with pytest.raises(ValueError, match=r"^recipe: argument --method: invalid choice: 'ppo'"):
+    with pytest.raises(ValueError, match=r"^method is 'ppo', but must be one of sft, grpo$"):
         run.read(["--config", str(write_recipe(tmp_path, method="ppo"))])
 
 

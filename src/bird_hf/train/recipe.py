@@ -139,9 +139,13 @@ def read_recipe(arguments: Sequence[str], config_class: Any = BirdSFTConfig) -> 
     parser = _Parser([ScriptArguments, config_class, ModelConfig])
     known = {action.dest for action in parser._actions} | {"config", "env"}
     options = {option.lstrip("-") for action in parser._actions for option in action.option_strings}
-    for name in field_names(arguments):
+    choices = {action.dest: action.choices for action in parser._actions if action.choices}
+    for name, value in field_values(arguments).items():
         if name not in known | options:
             raise ValueError(f"{name} is not a field of a recipe; {_advice(name, known, config_class)}")
+        # argparse does not check values that come from a file.
+        if value is not None and str(value) not in map(str, choices.get(name, [value])):
+            raise ValueError(f"{name} is {value!r}, but must be one of {', '.join(map(str, choices[name]))}")
     return Recipe(*parser.parse_args_and_config([*arguments, *packing_default(field_values(arguments))]))
 
 
