@@ -24,7 +24,7 @@ def tables() -> str:
         [
             table(("dialect", "the example is written"), written),
             table(
-                ("dialect", "frame", "order", "numbers", "rounded", "an edge moves by at most"),
+                ("dialect", "frame", "order", "numbers", "rounded", "a step"),
                 map(_convention, found),
             ),
             table(
@@ -44,15 +44,14 @@ def _answer() -> GroundedText:
 
 def _convention(dialect: Dialect) -> tuple[object, ...]:
     described, view = dialect.describe(), dialect.view(IMAGE_WH)
-    steps = [round(1 / quantum, 1) for quantum in dialect.quantum(view)]
-    moves = " / ".join(f"1/{step:g}" for step in dict.fromkeys(steps))
+    steps = dict.fromkeys(f"1/{grid.scale}" for grid in dialect.grids(view))
     return (
         Markup(f"`{dialect.name}`"),
         dialect.frame,
         described["order"],
         described["grid"],
         described["rounding"],
-        moves,
+        " and ".join(steps),
     )
 
 
