@@ -212,6 +212,13 @@ def test_the_cli_page_is_the_commands_own_help(load_script):
     assert load_script(DOCS / "make_cli_page.py").page() == page_text("cli"), "run docs/make_cli_page.py"
 
 
+def test_the_tables_of_dialects_are_the_codes(load_script):
+    script = load_script(DOCS / "make_dialects_table.py")
+    assert f"{script.START}{script.tables()}{script.END}" in page_text("dialects"), (
+        "run docs/make_dialects_table.py"
+    )
+
+
 @pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path):
     command = [

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bird_hf import Box, GroundedText, Span, dialects
 
@@ -301,6 +303,21 @@ def test_hostile_text_is_read(name, unit):
     found = dialects.get(name).read(text, image_wh=WH)
     assert isinstance(found, GroundedText)
     assert all(found.text[span.start : span.end] == span.phrase for span in found.spans)
+
+
+@pytest.mark.parametrize("name", dialects.names())
+@settings(max_examples=25, deadline=None)
+@given(
+    pieces=st.lists(st.one_of(st.sampled_from([*HOSTILE.values(), *WRITTEN.values()]), st.text(max_size=6)))
+)
+def test_any_text_is_read(name, pieces):
+    dialect = dialects.get(name)
+    found = dialect.read("".join(pieces), image_wh=WH)
+    done = 0
+    for span in found.spans:
+        assert done <= span.start <= span.end <= len(found.text)
+        assert found.text[span.start : span.end] == span.phrase
+        done = span.end
 
 
 def test_a_label_survives_json():

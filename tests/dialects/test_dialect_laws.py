@@ -10,6 +10,10 @@ from bird_hf import Box, GroundedText, Span, dialects
 from bird_hf.dialects import NotVisibleError
 
 NAMES = dialects.names()
+WITH_SETTINGS = [
+    ("paligemma", {"decode_by": 1024}),
+    ("qwen2.5-vl", {"factor": 32, "min_pixels": 65_536, "max_pixels": 65_536}),
+]
 EXAMPLES = settings(max_examples=25, deadline=None)
 
 sizes = st.one_of(
@@ -56,11 +60,11 @@ def seen_view(dialect, image_wh):
     return dialect.view(image_wh)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "changed"), [*((name, {}) for name in NAMES), *WITH_SETTINGS])
 @EXAMPLES
 @given(image_wh=sizes, answer=answers())
-def test_what_is_written_reads_back_within_the_quantum(name, image_wh, answer):
-    dialect = dialects.get(name)
+def test_what_is_written_reads_back_within_the_quantum(name, changed, image_wh, answer):
+    dialect = dialects.get(name, **changed)
     view = seen_view(dialect, image_wh)
     assume(view is not None)
     try:

@@ -50,6 +50,18 @@ def test_kosmos_2_writes_and_reads_as_its_processor(image_wh):
         assert [box.xyxy for box in span.boxes] == [pytest.approx(xyxy) for xyxy in theirs]
 
 
+def test_kosmos_2_reads_a_caption_as_its_processor():
+    text = (
+        "<grounding> An image of<phrase> a snowman</phrase><object><patch_index_0044><patch_index_0863></object> by"
+        "<phrase> a fire</phrase><object><patch_index_0005><patch_index_0911></object>."
+    )
+    clean, entities = kosmos2.clean_text_and_extract_entities_with_bboxes(text)
+    found = dialects.get("kosmos-2").read(text, image_wh=(640, 480))
+    assert (found.text.strip(), found.issues) == (clean, ())
+    assert [span.phrase for span in found.spans] == [phrase for phrase, _, _ in entities]
+    assert [box.xyxy for box in found.boxes] == [xyxy for _, _, boxes in entities for xyxy in boxes]
+
+
 @pytest.mark.parametrize("image_wh", SIZES)
 def test_florence_2_writes_and_reads_as_its_processor(image_wh):
     processor = florence2.Florence2PostProcessor({}, SimpleNamespace(all_special_tokens=[]))

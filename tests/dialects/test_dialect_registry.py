@@ -96,6 +96,10 @@ def test_sizes_of_qwen_come_from_its_files():
     }
     found = dialects.for_model(config, preprocessor)
     assert found.settings == {"factor": 32, "min_pixels": 4096, "max_pixels": 65_536}
+    empty = {"patch_size": None, "size": None, "min_pixels": None}
+    assert dialects.for_model({"model_type": "qwen2_5_vl", "vision_config": None}, empty) == dialects.get(
+        "qwen2.5-vl"
+    )
 
 
 @pytest.mark.parametrize("name", dialects.names())

@@ -63,10 +63,12 @@ class Collector:
         self.boxes(found, is_orphan=not label)
 
     def finish(self) -> GroundedText:
-        """What was gathered."""
+        """What was gathered; spaces at the ends of a phrase are text around it."""
         text = "".join(self._pieces)
-        spans = (
-            Span(text[start:end], start, end, tuple(boxes))
-            for (start, end), boxes in zip(self._ranges, self._boxes, strict=True)
-        )
+        spans = []
+        for (start, end), boxes in zip(self._ranges, self._boxes, strict=True):
+            phrase = text[start:end].strip()
+            start += len(text[start:end]) - len(text[start:end].lstrip()) if phrase else 0
+            end = start + len(phrase)
+            spans.append(Span(phrase, start, end, tuple(boxes)))
         return GroundedText(text, tuple(spans), tuple(self.issues))

@@ -42,8 +42,7 @@ def get(name: str, **settings: Any) -> Dialect:
         hint = f"; the nearest is {near[0]}" if near else ""
         raise ValueError(f"there is no dialect {str(name)[:80]!r}{hint}; known are {', '.join(names())}")
     kind = _classes()[wanted]
-    known = tuple(getattr(kind, "__dataclass_fields__", {}))
-    known = tuple(each for each in known if each in kind().settings)
+    known = tuple(kind().settings)
     for setting in settings:
         if setting not in known:
             raise ValueError(

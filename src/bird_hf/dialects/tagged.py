@@ -25,11 +25,13 @@ _BETWEEN = "[](),; \t\r\n"  # what may stand between the numbers of several boxe
 class TaggedDialect(Dialect):
     """`<ref>left kidney</ref><box>...</box>`: each box stands behind its phrase, words around stay as they are.
 
-    phrase_tags, box_tags: opening and closing tag. has_boxes_inside: boxes stand inside the phrase's tags.
+    phrase_tags, box_tags: opening and closing tag. other_tags: those that `read` drops. has_boxes_inside: boxes stand
+    inside the phrase's tags.
     """
 
     phrase_tags: ClassVar[tuple[str, str]]
     box_tags: ClassVar[tuple[str, str]]
+    other_tags: ClassVar[tuple[str, ...]] = ()
     has_boxes_inside: ClassVar[bool] = False
     groups_boxes: ClassVar[bool] = False  # one pair of tags holds all boxes of a phrase
 
@@ -47,7 +49,7 @@ class TaggedDialect(Dialect):
 
     @property
     def markup(self) -> re.Pattern[str]:
-        return _any_of(self.tags)
+        return _any_of((*self.tags, *self.other_tags))
 
     def format_box(self, box: Box, view: View) -> str:
         opening, closing = self.box_tags

@@ -43,6 +43,7 @@ class Kosmos2Dialect(TaggedDialect):
     model_types: ClassVar[tuple[str, ...]] = ("kosmos-2",)
     phrase_tags: ClassVar[tuple[str, str]] = ("<phrase>", "</phrase>")
     box_tags: ClassVar[tuple[str, str]] = ("<object>", "</object>")
+    other_tags: ClassVar[tuple[str, ...]] = ("<grounding>",)
     groups_boxes: ClassVar[bool] = True
 
     def grids(self, view: View) -> tuple[Grid, Grid]:

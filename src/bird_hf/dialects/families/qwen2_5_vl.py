@@ -55,16 +55,15 @@ class Qwen25VLDialect(JsonDialect):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> Dialect:
-        vision = config.get("vision_config")
-        vision = vision if isinstance(vision, dict) else {}
-        size = preprocessor.get("size")
-        size = size if isinstance(size, dict) else {}
-        patch = preprocessor.get("patch_size", vision.get("patch_size", 14))
-        merge = preprocessor.get("merge_size", vision.get("spatial_merge_size", 2))
+        vision, size = _mapping(config.get("vision_config")), _mapping(preprocessor.get("size"))
+        patch = _first_whole(preprocessor.get("patch_size"), vision.get("patch_size"), 14)
+        merge = _first_whole(preprocessor.get("merge_size"), vision.get("spatial_merge_size"), 2)
         return cls(
             factor=patch * merge,
-            min_pixels=preprocessor.get("min_pixels") or size.get("shortest_edge") or cls.min_pixels,
-            max_pixels=preprocessor.get("max_pixels") or size.get("longest_edge") or cls.max_pixels,
+            min_pixels=_first_whole(
+                preprocessor.get("min_pixels"), size.get("shortest_edge"), cls.min_pixels
+            ),
+            max_pixels=_first_whole(preprocessor.get("max_pixels"), size.get("longest_edge"), cls.max_pixels),
         )
 
     def view(self, image_wh: tuple[int, int]) -> View:
@@ -100,3 +99,12 @@ def smart_resize(image_wh: tuple[int, int], factor: int, min_pixels: int, max_pi
         grow = math.sqrt(min_pixels / (width * height))
         sides = [math.ceil(side * grow / factor) * factor for side in image_wh]
     return sides[0], sides[1]
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _first_whole(*values: Any) -> int:
+    """The first whole number above 0; files may lack a value, or hold null."""
+    return next(value for value in values if type(value) is int and value > 0)
