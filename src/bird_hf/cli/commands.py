@@ -17,7 +17,8 @@ from ..progress import silence_bars_in_files
 from ..repository_folders import find_recipe
 from .ask import ask
 from .data import OutFolder, data_app
-from .options import ModelOption, RcMeasureOption
+from .options import JsonOption, ModelOption, RcMeasureOption
+from .plan import DevicesOption, MemoryOption, TflopsOption, UtilisationOption, planned
 from .setup import setup_app
 
 if TYPE_CHECKING:
@@ -143,14 +144,34 @@ def export(
 def train(
     context: typer.Context,
     config: Annotated[Path, typer.Option(help="A recipe, such as recipes/nano.yaml.")],
+    plan: Annotated[
+        bool,
+        typer.Option("--plan", help="Print what the run costs, by formula; nothing is loaded or trained."),
+    ] = False,
+    devices: DevicesOption = None,
+    memory: MemoryOption = None,
+    tflops: TflopsOption = None,
+    utilisation: UtilisationOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="With --plan: print one JSON document.")] = False,
 ) -> None:
-    """Train by a recipe. Options override its fields: --learning_rate 1e-4. A stopped run can be continued."""
+    """Train by a recipe. Options override its fields: --learning_rate 1e-4. A stopped run can be continued.
+
+    Example: bird train --plan --config recipes/paper.yaml --devices 4 --memory 40 --tflops 312
+    """
     recipe = find_recipe(config)
     _check_recipe(recipe)
+    arguments = ["--config", str(recipe), *context.args]
+    given = {"devices": devices, "memory": memory, "tflops": tflops, "utilisation": utilisation}
+    hardware = {name: value for name, value in given.items() if value is not None}
+    if plan:
+        typer.echo(planned(arguments, hardware, as_json))
+        return
+    if hardware or as_json:
+        raise ValueError(f"--{next(iter(hardware), 'json')} is for --plan; give that too, or leave it out")
     from ..train.run import main
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    typer.echo(f"trained model: {main(['--config', str(recipe), *context.args])}")
+    typer.echo(f"trained model: {main(arguments)}")
 
 
 @app.command()
@@ -275,6 +296,28 @@ def report(
         predict_run(model, data, run, split, batch_size)
     found, text = write_reports(run, rules, rc_measure)
     typer.echo(json.dumps(found) if as_json else text)
+
+
+@app.command()
+def probe(
+    model: Annotated[Path, typer.Argument(help="Checkpoint folder, or OWNER/NAME on the hub.")],
+    before: Annotated[
+        Path | None, typer.Option(help="The checkpoint before training, or its file by --out.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the JSON document, with all answers, to a file.")
+    ] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32 (the default), bfloat16 or float16.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask 40 general questions in words and 20 about plain pictures, before and after training on images with boxes.
+
+    Example: bird probe runs/paper/final --before qwen-vl-chat-bird --out probe.json
+    """
+    from ..eval.probe import probe_checkpoint, table_of_probe
+
+    document = probe_checkpoint(model, before, out, dtype)
+    typer.echo(json.dumps(document) if as_json else table_of_probe(document))
 
 
 @app.command()
