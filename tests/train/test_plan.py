@@ -112,6 +112,23 @@ def test_the_text_names_the_setting_that_fits(run_bird: Callable[..., Any], tmp_
     assert "assumed: the paper's 60,000 images" in ran.out
 
 
+def test_the_page_shows_what_the_command_prints(
+    run_bird: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = " ".join((ROOT / "docs" / "train_on_gpus.md").read_text(encoding="utf-8").split())
+    assert " ".join(run_bird("train", "--plan", "--config", PAPER).out.split()) in page
+
+
+@pytest.mark.parametrize("part", ["memory_table", "hours_table"])
+def test_the_page_shows_planned_beside_measured(load_script: Callable[..., Any], part: str) -> None:
+    tables = load_script(ROOT / "benchmarks" / "plan_tables.py")
+    shown = getattr(tables, part)(tables.FOLDER)
+    assert shown in (ROOT / "docs" / "plan.md").read_text(encoding="utf-8")
+    limit = 15 if part == "memory_table" else 10  # percent
+    assert all(abs(float(line.split("|")[-2].strip(" %"))) < limit for line in shown.splitlines()[2:])
+
+
 @pytest.mark.parametrize(
     ("arguments", "fragments"),
     [

@@ -12,7 +12,7 @@ _EDGES = " \t\r\n.!?;:,'\"`*"
 
 
 def is_right(answer: str, checks: Mapping[str, Any]) -> bool:
-    """Whether an answer without tags fulfils all checks; see `assets/probe/questions.yaml`. Never raises on an answer."""
+    """Whether an answer without tags fulfils all checks of `assets/probe/questions.yaml`. Never raises."""
     text = answer[:_READ_CHARS].strip()
     return bool(text) and all(_CHECKS[name](text, wanted) for name, wanted in checks.items())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -138,7 +139,8 @@ def _lora_parts(linear: list[tuple[str, nn.Linear]], fields: dict[str, Any]) -> 
             size = fields["lora_r"] * (module.in_features + module.out_features)
             adapters[_part_of(name)] += size
     if not any(adapters.values()):
-        raise ValueError(f"lora_target_modules {wanted} matches no layer; see recipes/lora.yaml")
+        named = wanted if isinstance(wanted, str) else ", ".join(wanted)
+        raise ValueError(f"lora_target_modules {named} matches no layer; see recipes/lora.yaml")
     return Parts(**{name: Part(False, count, last[name]) for name, count in adapters.items()})
 
 
@@ -168,8 +170,11 @@ def _config(fields: dict[str, Any]) -> tuple[BirdConfig, str]:
     if not Path(name).is_dir():
         return BirdConfig(), f"{name} is not here; assumed: the paper's sizes (ViT-bigG, Qwen-7B; BiRD 4.1)"
     try:
+        held = json.loads(Path(name, "config.json").read_text(encoding="utf-8"))
+        if held.get("model_type") != BirdConfig.model_type:
+            raise ValueError(f"its model_type is {held.get('model_type')!r}")
         return BirdConfig.from_pretrained(name), f"{name}/config.json"
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, AttributeError) as error:
         raise ValueError(f"{name} holds no configuration of BiRD ({error}); see `bird convert`") from error
 
 

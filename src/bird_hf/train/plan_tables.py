@@ -51,9 +51,9 @@ def _layouts_table(layouts: list[dict[str, Any]]) -> str:
             way["images"],
             way["tokens"],
             f"{way['padding_share']:.0%}",
-            f"{way['flops_per_epoch'] / 1e15:.4g}",
-            f"{way['hours_per_epoch']:.3g}",
-            f"{way['pairs_per_second']:.3g}",
+            _figure(way["flops_per_epoch"] / 1e15),
+            _figure(way["hours_per_epoch"]),
+            _figure(way["pairs_per_second"]),
         ]
         for way in layouts
     ]
@@ -83,10 +83,14 @@ def _memory_table(settings: list[dict[str, Any]]) -> str:
                 f"{with_it['activations'] / _GB:.1f}",
                 f"{with_it['total'] / _GB:.1f}",
                 "yes" if without["fits"] else ("with checkpointing" if with_it["fits"] else "no"),
-                f"{way['hours_per_epoch']:.3g}",
+                _figure(way["hours_per_epoch"]),
             ]
         )
     return table(header, rows)
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _advice(plan: dict[str, Any]) -> str:
