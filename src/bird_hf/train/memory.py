@@ -8,6 +8,7 @@ stage 3 the weights too. `docs/plan.md` has all formulas and their sources.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 from ..hub.configuration_bird import BirdConfig
 from .flops import Parts, Work, layer_parameters
@@ -107,7 +108,7 @@ def _buffers(setting: Setting, weights: Weights, devices: int) -> float:
 def full_settings(eight_bit: bool = False) -> list[Setting]:
     """Ways of training all weights that a recipe trains; bf16 states, in which small steps are lost, come last."""
     moments = 2.0 if eight_bit else 8.0  # the 8-bit optimizer quantizes both moments (arXiv 2110.02861)
-    zero = {"weight": 2, "frozen_weight": 2, "gradient": 2, "master": 4, "moments": moments}
+    zero: dict[str, Any] = {"weight": 2, "frozen_weight": 2, "gradient": 2, "master": 4, "moments": moments}
     small = 2.0 if eight_bit else 4.0
     return [
         Setting("DDP, float32 weights", 4, 4, 4, moments, copies=2, autocast=True),
