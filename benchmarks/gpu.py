@@ -7,6 +7,7 @@
     training   a training step at the true size, packed and padded to 2048: pairs per second, MFU, memory
     compile    what torch.compile brings at the true size
     nano       the recipe of bird-nano, scored on phantoms it was not trained on
+    plan_memory  memory of more ways of training, beside which `bird train --plan` is held
 
 Every part is a process of its own, writes DIR/PART.json after each measurement, and prints it at the end. A part that
 is finished is skipped, one that was stopped goes on, unless --again starts it over. Without CUDA (or with --tiny) all
@@ -33,6 +34,7 @@ PARTS = {
     "training": "training",
     "compile": "compilation",
     "nano": "nano",
+    "plan_memory": "plan_memory",
 }
 GRACE_SECONDS = 45  # for a measurement that was begun before the time was up
 

@@ -50,7 +50,7 @@ def made(part):
     return {name: case for name, case in part["cases"].items() if "not_run" not in case}
 
 
-@pytest.mark.parametrize("name", ["parity", "inference", "training", "compile"])
+@pytest.mark.parametrize("name", ["parity", "inference", "training", "compile", "plan_memory"])
 def test_a_part_runs_without_an_error_and_names_its_machine(run, name):
     part = run(name)
     assert part["finished"] and "error" not in part
@@ -146,6 +146,13 @@ def test_compile_gives_a_speedup_and_the_seconds_it_took(run):
     for case in cases.values():
         assert case["speedup"] == pytest.approx(case["eager_seconds"] / case["compiled_seconds"])
         assert math.isfinite(case["compile_seconds"])
+
+
+def test_plan_memory_measures_float32_weights_and_lora_of_attention(run):
+    cases = made(run("plan_memory"))
+    assert len(cases) == 4
+    whole, lora = cases["float32_autocast"], cases["lora_attention"]
+    assert whole["trainable_parameters"] > lora["trainable_parameters"] > 0
 
 
 @pytest.mark.parametrize("lora", [False, True])

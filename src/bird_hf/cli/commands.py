@@ -19,6 +19,8 @@ from .ask import ask
 from .data import OutFolder, data_app
 from .dialects import dialects
 from .options import ModelOption, RcMeasureOption
+from .plan import DevicesOption, MemoryOption, TflopsOption, UtilisationOption, planned
+from .probe import probe
 from .setup import setup_app
 
 if TYPE_CHECKING:
@@ -145,14 +147,34 @@ def export(
 def train(
     context: typer.Context,
     config: Annotated[Path, typer.Option(help="A recipe, such as recipes/nano.yaml.")],
+    plan: Annotated[
+        bool,
+        typer.Option("--plan", help="Print what the run costs, by formula; nothing is loaded or trained."),
+    ] = False,
+    devices: DevicesOption = None,
+    memory: MemoryOption = None,
+    tflops: TflopsOption = None,
+    utilisation: UtilisationOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="With --plan: print one JSON document.")] = False,
 ) -> None:
-    """Train by a recipe. Options override its fields: --learning_rate 1e-4. A stopped run can be continued."""
+    """Train by a recipe. Options override its fields: --learning_rate 1e-4. A stopped run can be continued.
+
+    Example: bird train --plan --config recipes/paper.yaml --devices 4 --memory 40 --tflops 312
+    """
     recipe = find_recipe(config)
     _check_recipe(recipe)
+    arguments = ["--config", str(recipe), *context.args]
+    given = {"devices": devices, "memory": memory, "tflops": tflops, "utilisation": utilisation}
+    hardware = {name: value for name, value in given.items() if value is not None}
+    if plan:
+        typer.echo(planned(arguments, hardware, as_json))
+        return
+    if hardware or as_json:
+        raise ValueError(f"--{next(iter(hardware), 'json')} is for --plan; give that too, or leave it out")
     from ..train.run import main
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    typer.echo(f"trained model: {main(['--config', str(recipe), *context.args])}")
+    typer.echo(f"trained model: {main(arguments)}")
 
 
 @app.command()
@@ -277,6 +299,9 @@ def report(
         predict_run(model, data, run, split, batch_size)
     found, text = write_reports(run, rules, rc_measure)
     typer.echo(json.dumps(found) if as_json else text)
+
+
+app.command()(probe)
 
 
 @app.command()

@@ -136,16 +136,7 @@ def read_recipe(arguments: Sequence[str], config_class: Any = BirdSFTConfig) -> 
     Raises ValueError if a field is unknown (the message names the nearest or the new one), or has a value of the
     wrong type.
     """
-    parser = _Parser([ScriptArguments, config_class, ModelConfig])
-    known = {action.dest for action in parser._actions} | {"config", "env"}
-    options = {option.lstrip("-") for action in parser._actions for option in action.option_strings}
-    choices = {action.dest: action.choices for action in parser._actions if action.choices}
-    for name, value in field_values(arguments).items():
-        if name not in known | options:
-            raise ValueError(f"{name} is not a field of a recipe; {_advice(name, known, config_class)}")
-        # argparse does not check values that come from a file.
-        if value is not None and str(value) not in map(str, choices.get(name, [value])):
-            raise ValueError(f"{name} is {value!r}, but must be one of {', '.join(map(str, choices[name]))}")
+    parser = _known_fields_parser(arguments, config_class)
     return Recipe(*parser.parse_args_and_config([*arguments, *packing_default(field_values(arguments))]))
 
 
@@ -165,6 +156,23 @@ def packing_default(values: Mapping[str, Any]) -> list[str]:
 
 def _is_true(value: Any) -> bool:
     return str(value).lower() in ("true", "1", "yes")
+
+
+def read_fields(
+    arguments: Sequence[str], config_class: type[BirdSFTConfig] = BirdSFTConfig
+) -> dict[str, Any]:
+    """The values of all fields, without the arguments being made of them: those ask for the GPUs they will run on.
+
+    Raises ValueError as `read_recipe` does for names and types on the command line.
+    """
+    parser = _known_fields_parser(arguments, config_class)
+    values = list(arguments)
+    if "--config" in values:
+        place = values.index("--config")
+        file = yaml.safe_load(Path(values[place + 1]).read_text(encoding="utf-8"))
+        parser.set_defaults_with_config(**{name: value for name, value in file.items() if name != "env"})
+        del values[place : place + 2]
+    return vars(parser.parse_args(values))
 
 
 def field_names(arguments: Sequence[str]) -> set[str]:
@@ -201,6 +209,21 @@ def _advice(name: str, known: set[str], config_class: Any) -> str:
         new = config_class.OLD_FIELDS[name]
         return f"it is now called {new}" if new else "it was removed"
     return nearest(name, known) or "see recipes/ and the fields of TRL's SFTConfig and ModelConfig"
+
+
+def _known_fields_parser(arguments: Sequence[str], config_class: Any) -> _Parser:
+    """The parser of a recipe, after the names and choices that arguments and recipe set have been checked."""
+    parser = _Parser([ScriptArguments, config_class, ModelConfig])
+    known = {action.dest for action in parser._actions} | {"config", "env"}
+    options = {option.lstrip("-") for action in parser._actions for option in action.option_strings}
+    choices = {action.dest: action.choices for action in parser._actions if action.choices}
+    for name, value in field_values(arguments).items():
+        if name not in known | options:
+            raise ValueError(f"{name} is not a field of a recipe; {_advice(name, known, config_class)}")
+        # argparse does not check values that come from a file.
+        if value is not None and str(value) not in map(str, choices.get(name, [value])):
+            raise ValueError(f"{name} is {value!r}, but must be one of {', '.join(map(str, choices[name]))}")
+    return parser
 
 
 class _Parser(TrlParser):
