@@ -41,12 +41,17 @@ def parts_of(config: BirdConfig, rank: int, attention_only: bool = False) -> Par
     return Parts(language_model=Part(adapter=of_rank_1 * rank * text.num_hidden_layers))
 
 
+def tokens_of(batch: dict[str, Any]) -> int:
+    """Tokens of a micro-batch, padding included; rows that are packed across images share its sequences."""
+    return batch.get("sequences", batch["rows"]) * batch["length"]
+
+
 def planned_memory(
     case: dict[str, Any], setting: Setting, config: BirdConfig, parts: Parts, whole: int
 ) -> float:
     """Bytes by formula for a measured micro-batch; `whole`: parameters of the model with its adapters."""
     batch = case.get("microbatch", case)
-    work = Work(batch["rows"], batch["rows"] * batch["length"], batch["supervised_tokens"], 0)
+    work = Work(batch["rows"], tokens_of(batch), batch["supervised_tokens"], 0)
     kept = activation_bytes(config, work, parts, case["gradient_checkpointing"], setting.autocast)
     trained = case["trainable_parameters"]
     return memory(setting, Weights(whole - trained, 0, trained, 0), kept, devices=1).total
@@ -90,9 +95,9 @@ def hours_table(folder: Path) -> str:
             continue
         batch = case["microbatch"]
         parts = parts_of(config, 64 if name.startswith("lora") else 0)
-        # Pairs of positions are at most those of a causal mask; a share of 4 % of a row of 2048 at most.
-        tokens = batch["rows"] * batch["length"]
-        attended = tokens * batch["length"] / 2
+        # Pairs of positions are at most those of a causal mask of each row; a share of 4 % of a row of 2048 at most.
+        tokens = tokens_of(batch)
+        attended = tokens * tokens / batch["rows"] / 2
         work = Work(batch["rows"], tokens, batch["supervised_tokens"], attended)
         flops = training_flops(config, work, parts) * PAPER_PAIRS / batch["pairs"]
         planned, measured = flops / (peak * case["mfu"]) / 3600, case["hours_of_the_papers_run"]
