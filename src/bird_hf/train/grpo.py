@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from datasets import Dataset, IterableDataset
 from peft import PeftModel
@@ -35,7 +35,7 @@ class BirdGRPOConfig(GRPOConfig):
     freeze_vision: train the resampler and the language model only.
     """
 
-    method: Literal["sft", "grpo"] = field(default="grpo", metadata={"help": "how to train"})
+    method: str = field(default="grpo", metadata={"help": "how to train"})
     freeze_vision: bool = field(default=True, metadata={"help": "keep the vision tower and projector frozen"})
 
     OLD_FIELDS: ClassVar[dict[str, str | None]] = BirdSFTConfig.OLD_FIELDS

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, NoReturn, TypeVar
+from typing import Any, ClassVar, Generic, NoReturn, TypeVar
 
 import yaml
 from transformers import TrainingArguments
 from trl import ModelConfig, ScriptArguments, SFTConfig, TrlParser
 
+METHODS = ("sft", "grpo")
 Config = TypeVar("Config", bound=TrainingArguments)
 
 
@@ -30,7 +31,7 @@ class BirdSFTConfig(SFTConfig):
     max_turns: maximum number of independent turns of an image per step; drawn anew each time the row is met.
     """
 
-    method: Literal["sft", "grpo"] = field(default="sft", metadata={"help": "how to train"})
+    method: str = field(default="sft", metadata={"help": "how to train"})
     freeze_vision: bool = field(default=True, metadata={"help": "keep the vision tower and projector frozen"})
     global_batch_size: int | None = field(
         default=None, metadata={"help": "rows per step, over all processes"}
@@ -105,7 +106,10 @@ def field_names(arguments: Sequence[str]) -> set[str]:
 
 
 def method_of(arguments: Sequence[str]) -> str:
-    """The method that command-line arguments, or else the recipe they name, set; "sft" if neither does."""
+    """The method that command-line arguments, or else the recipe they name, set; "sft" if neither does.
+
+    Raises ValueError if there is no such method.
+    """
     method = "sft"
     for option, value in pairwise(arguments):
         if option == "--config":
@@ -114,7 +118,9 @@ def method_of(arguments: Sequence[str]) -> str:
         name, _, value = argument.partition("=")
         if name == "--method":
             method = value or "".join(arguments[place + 1 : place + 2])
-    return str(method)
+    if method not in METHODS:
+        raise ValueError(f"method {method!r} is unknown; use {' or '.join(METHODS)}")
+    return method
 
 
 def nearest(name: str, known: Any) -> str:
