@@ -217,3 +217,23 @@ def test_a_recipe_trains_and_gives_a_folder_that_opens(
 
 def length_reward(completions, **columns):
     return [float(len(completion[-1]["content"]) + number) for number, completion in enumerate(completions)]
+
+
+@pytest.mark.slow
+def test_training_raises_the_reward(trainer_of, tiny_checkpoint, monkeypatch):
+    monkeypatch.setattr(grpo, "box_reward", even_reward)
+    own = {
+        "num_generations": 8,
+        "per_device_train_batch_size": 16,
+        "max_completion_length": 4,
+        "max_steps": 15,
+    }
+    trainer = trainer_of(model_name_or_path=str(tiny_checkpoint), **GRPO | own | {"learning_rate": 1e-2})
+    trainer.train()
+    rewards = [row["reward"] for row in trainer.state.log_history if "reward" in row]
+    assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.15
+
+
+def even_reward(completion_ids, **columns):
+    """The share of tokens with an even id, which a model with random weights does not prefer."""
+    return [sum(token % 2 == 0 for token in ids) / len(ids) for ids in completion_ids]
