@@ -211,7 +211,9 @@ class GroundingCollator:
             raise ValueError(f"row {name_of(row)} has no answer to learn from; drop it")
 
 
-HOW_TO_GIVE_IMAGES = "set images_dir to your folder of IMAGE_ID.png, or text_only: true to train on text alone"
+HOW_TO_GIVE_IMAGES = (
+    "set images_dir to your folder of IMAGE_ID.png, or text_only: true to train on text alone"
+)
 
 
 def too_long_message(name: str, length: int, max_length: int, too_long: str) -> str:
