@@ -81,8 +81,9 @@ def test_rows_packed_across_images_are_those_rows_one_by_one(run, attention):
         assert case["gradients"]["same_parameters"] and case["gradients"]["parameters"] > 30
 
 
-def test_bfloat16_differs_by_its_rounding(run):
-    logits = run("parity")["cases"]["sdpa_bfloat16"]["logits"]
+@pytest.mark.parametrize("case", ["sdpa_bfloat16", "across_images_flex_attention_autocast"])
+def test_bfloat16_differs_by_its_rounding(run, case):
+    logits = run("parity")["cases"][case]["logits"]
     assert 0 < logits["difference"] < 0.05 * logits["greatest"]
 
 

@@ -178,15 +178,18 @@ def attention_case(lazy: Lazy[Small], attention: str, dtype: torch.dtype) -> dic
     return compare(found, small.expected, small.batch)
 
 
-def packing_case(lazy: Lazy[Small], attention: str, dtype: torch.dtype) -> dict[str, Any]:
+def packing_case(
+    lazy: Lazy[Small], attention: str, dtype: torch.dtype, autocast: bool = False
+) -> dict[str, Any]:
     """Rows packed across images on the device against the same rows, one per sequence, on the CPU in float32.
 
-    Packs have other shapes, so logits are compared row by row, in the order of the packs.
+    autocast: products in bf16, as a recipe with `bf16: true` computes them.
     """
     small = lazy.get()
     model = small.on_device(dtype)
     model.set_attn_implementation(attention)
-    with flex_on_cpu(small.part, attention) as is_cpu_flex:
+    lowered = torch.autocast(small.part.device.type, torch.bfloat16, enabled=autocast)
+    with lowered, flex_on_cpu(small.part, attention) as is_cpu_flex:
         found = computed(model, small.joined, gradients=not is_cpu_flex)
     expected = small.expected_of_packs(gradients=not is_cpu_flex)
     report = compare(found, expected, small.joined)
@@ -323,6 +326,11 @@ def run(part: Part) -> None:
                 partial(attention_case, small, attention, dtype),
             )
             part.measure(f"across_images_{attention}_{name}", partial(packing_case, small, attention, dtype))
+        if dtype == torch.float32:
+            part.measure(
+                "across_images_flex_attention_autocast",
+                partial(packing_case, small, "flex_attention", dtype, autocast=True),
+            )
         part.measure(f"generate_{name}", partial(generation_case, small, 0.0, dtype))
         part.measure(
             f"generate_with_smoothing_{name}",

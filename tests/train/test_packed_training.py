@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
@@ -193,3 +196,29 @@ def test_rows_without_an_image_are_trained_only_if_the_recipe_says_so(
     with pytest.raises(ValueError, match="4 of 4 rows have no image"):
         trainer_of(model_name_or_path=str(tiny_checkpoint))
     trainer_of(model_name_or_path=str(tiny_checkpoint), text_only=True).train()
+
+
+def test_two_processes_train_what_one_trains(write_recipe, tmp_path, tiny_checkpoint):
+    """Steps of three rows and of one: in the second, one process has a row that does not count."""
+    fields = SGD | PACKED | {"model_name_or_path": str(tiny_checkpoint), "global_batch_size": 3}
+    fields |= {"max_steps": 2, "save_strategy": "steps", "save_steps": 2, "max_length": 300}
+    found = []
+    for processes in (1, 2):
+        recipe = write_recipe(tmp_path / str(processes), **fields)
+        command = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc_per_node={processes}",
+        ]
+        command += ["-m", "bird_hf.cli", "train", "--config", str(recipe)]
+        ran = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, ran.stderr[-3000:]
+        folder = tmp_path / str(processes) / "run" / "checkpoint-2"
+        state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+        history = [(entry["loss"], entry["num_tokens"]) for entry in state["log_history"]]
+        found.append((load_file(folder / "model.safetensors"), history))
+    (one, history), (two, other) = found
+    assert [loss for loss, _ in other] == pytest.approx([loss for loss, _ in history], rel=1e-5)
+    torch.testing.assert_close(two, one, atol=2e-6, rtol=1e-4)

@@ -32,8 +32,8 @@ class PackedTrainer(SFTTrainer):
         if self.packed_steps is None:
             return super().get_train_dataloader()
         loader: DataLoader = DataLoader(
-            StepRows(self.train_dataset),  # type: ignore[arg-type]
-            batch_sampler=self.packed_steps,  # type: ignore[arg-type]
+            StepRows(self.train_dataset),
+            batch_sampler=self.packed_steps,
             collate_fn=self.data_collator.collate_step,
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,

@@ -67,7 +67,9 @@ class RowLengths:
         return self.answers[self.starts[row] : self.starts[row + 1]]
 
     def select(self, rows: Sequence[int]) -> RowLengths:
-        return RowLengths.of([(self.prefixes[row], self.turns_of(row), self.answers_of(row)) for row in rows])
+        return RowLengths.of(
+            [(self.prefixes[row], self.turns_of(row).tolist(), self.answers_of(row).tolist()) for row in rows]
+        )
 
     def pairs(self, max_turns: int | None) -> np.ndarray:
         """Question-answer pairs of each row if `max_turns` of its turns are drawn, (N,)."""
@@ -205,7 +207,7 @@ class PackedSteps:
         chosen = np.arange(len(turns))
         if self.max_turns is not None and len(turns) > self.max_turns:
             chosen = draw.permutation(len(turns))[: self.max_turns]
-        parts = split_turns(int(self.lengths.prefixes[row]), turns[chosen], self.max_length)
+        parts = split_turns(int(self.lengths.prefixes[row]), turns[chosen].tolist(), self.max_length)
         for places, length in parts:
             yield Piece(row, tuple(int(chosen[place]) for place in places), length)
 

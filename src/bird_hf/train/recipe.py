@@ -60,6 +60,7 @@ class BirdSFTConfig(SFTConfig):
     )
     images_dir: str | None = field(default=None, metadata={"help": "folder of the images of rows without"})
     text_only: bool = field(default=False, metadata={"help": "train rows without an image on their text"})
+    packing: bool = field(default=False, metadata={"help": "several rows in a sequence"})
     pack_rows: bool = field(default=False, init=False)  # what the recipe says of packing
 
     # The collator prepares images and turns, so TRL must leave the rows as they are.

@@ -64,7 +64,7 @@ def measured_rows(
         len(dataset),
         collator.max_length,
     )
-    return dataset.select(kept), lengths.select(kept)
+    return dataset.select(kept), lengths.select(kept.tolist())
 
 
 def _columns(dataset: Dataset) -> list[str]:

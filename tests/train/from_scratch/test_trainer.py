@@ -220,7 +220,9 @@ def test_each_stage_trains_its_parts(trainer_of, batch_of, new_model, step, part
 
 
 def test_a_vision_stage_needs_images(trainer_of, new_model):
-    trainer = trainer_of(new_model=new_model, stages=STAGES, max_steps=9, detection_loss_weight=1.0)
+    trainer = trainer_of(
+        new_model=new_model, stages=STAGES, max_steps=9, detection_loss_weight=1.0, text_only=True
+    )
     row = trainer.train_dataset[0] | {"image": None}
     with pytest.raises(ValueError, match="a batch has no image to train vision on"):
         trainer.compute_loss(trainer.model.train(), trainer.data_collator([row]))
