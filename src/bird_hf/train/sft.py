@@ -2,32 +2,100 @@
 
 from __future__ import annotations
 
-import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset, load_dataset
-from safetensors import safe_open
-from torch import nn
-from transformers import PreTrainedModel, set_seed
-from transformers.trainer import TRAINING_ARGS_NAME
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import set_seed
+from transformers.trainer_utils import rotate_checkpoints
 from trl import ModelConfig, ScriptArguments, SFTTrainer, get_peft_config, get_quantization_config
 
-from ..hub.modeling_bird import BirdForConditionalGeneration
+from ..checkpoint.load import check_folder, find_checkpoint, load_processor
+from ..hub.modeling_bird import BirdForConditionalGeneration, BirdModel
 from ..hub.processing_bird import BirdProcessor
+from .bad_loss import ROW_NAMES, NamingCollator, keep_batch
+from .checkpoints import WRITE_ERRORS, checkpoint_folder, last_whole_checkpoint, write_manifest
 from .collate import GroundingCollator
 from .label_names import add_label_names
 from .recipe import BirdSFTConfig, Recipe
+from .resuming import FINAL
+from .saving import on_main_process, save_for_use
 
 
 class BirdSFTTrainer(SFTTrainer):
-    """TRL's `SFTTrainer` for batches of `GroundingCollator`; the loss is TRL's."""
+    """TRL's `SFTTrainer` for batches of `GroundingCollator`; the loss is TRL's.
+
+    A checkpoint counts only once it is whole (see `checkpoints`), and a loss that is not finite stops the run.
+    """
 
     args: BirdSFTConfig
     _total_train_tokens: int
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        for module in self.model.modules():
+            if isinstance(module, BirdModel):
+                module.reads_blank_images = self.accelerator.num_processes > 1
+
+    def get_train_dataloader(self) -> Any:
+        collator = self.data_collator
+        self.data_collator = NamingCollator(collator)
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.data_collator = collator
+
+    def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        """TRL's step. Raises ValueError if the loss of any process is not finite, before the weights are changed."""
+        names = inputs.pop(ROW_NAMES, [])
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        is_finite = torch.isfinite(loss).all()
+        if self.accelerator.gather(is_finite.reshape(1)).all():
+            return loss
+        step = self.state.global_step + 1
+        if is_finite:
+            raise ValueError(f"the loss of another process is not finite at step {step}; the run stops")
+        output = Path(self.args.output_dir)
+        folder = keep_batch(output, step, self.accelerator.process_index, loss.item(), inputs, names)
+        raise ValueError(
+            f"the loss is {loss.item()} at step {step} (rows {', '.join(names)}); no weight was changed by it, and the "
+            f"batch is kept in {folder}: docs/train_on_gpus.md says how to open it"
+        )
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """As in `Trainer`, which takes one more step when it resumes from a checkpoint of the last step."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """As in `Trainer`; older checkpoints are removed only once this one is whole.
+
+        Raises ValueError if it cannot be written.
+        """
+        folder = checkpoint_folder(self.args.output_dir, self.state.global_step)
+        failure = f"{folder} cannot be written, and earlier checkpoints stay; make room, then run the same command"
+        on_main_process(self, lambda: shutil.rmtree(folder, ignore_errors=True), failure)
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        except WRITE_ERRORS as error:
+            if self.accelerator.is_main_process:
+                shutil.rmtree(folder, ignore_errors=True)  # what a full disk needs first
+            raise ValueError(f"{failure} ({' '.join(str(error).split())[:200]})") from error
+        finally:
+            self.args.save_total_limit = limit
+        self.accelerator.wait_for_everyone()
+        on_main_process(self, lambda: self._finish_checkpoint(folder), failure)
+
+    def _finish_checkpoint(self, folder: Path) -> None:
+        write_manifest(folder)
+        best = self.state.best_model_checkpoint
+        rotate_checkpoints(self.args.output_dir, self.args.save_total_limit, best, use_mtime=True)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -69,7 +137,7 @@ def build_trainer(
 def load_model(config: ModelConfig) -> tuple[BirdForConditionalGeneration, BirdProcessor]:
     """Load the checkpoint that a recipe names.
 
-    Raises ValueError if it names none, or one that cannot be found.
+    Raises ValueError if it names none, one that cannot be found, or one of another architecture.
     """
     name = config.model_name_or_path
     if not name:
@@ -77,20 +145,24 @@ def load_model(config: ModelConfig) -> tuple[BirdForConditionalGeneration, BirdP
             "the recipe sets neither `model_name_or_path` (a checkpoint) nor `new_model` (sizes of a new model); "
             "set one of them"
         )
-    try:
-        model = BirdForConditionalGeneration.from_pretrained(
-            name,
-            revision=config.model_revision,
-            dtype=config.dtype,
-            attn_implementation=config.attn_implementation,
-            quantization_config=get_quantization_config(config),
-        )
-        return model, BirdProcessor.from_pretrained(name, revision=config.model_revision)
-    except OSError as error:
+    folder = find_checkpoint(name, config.model_revision)
+    if not folder.is_dir():
         raise ValueError(
-            f"model_name_or_path {name} is neither a checkpoint folder nor a hub repository that can be reached; "
-            "`bird quickstart` writes the folder bird, `bird convert` converts Qwen-VL"
-        ) from error
+            f"model_name_or_path {name} is neither a checkpoint folder (there is none of this name here) nor the "
+            "OWNER/NAME of a hub repository; `bird quickstart` writes the folder bird, `bird convert` converts Qwen-VL"
+        )
+    check_folder(folder)
+    model, report = BirdForConditionalGeneration.from_pretrained(
+        folder,
+        dtype=config.dtype,
+        attn_implementation=config.attn_implementation,
+        quantization_config=get_quantization_config(config),
+        output_loading_info=True,
+    )
+    if report["missing_keys"]:
+        count, first = len(report["missing_keys"]), min(report["missing_keys"])
+        raise ValueError(f"{folder}: {count} tensors of the weights are missing, such as {first}; copy it again")
+    return model, load_processor(folder)
 
 
 def load_split(script: ScriptArguments, split: str) -> Dataset:
@@ -103,40 +175,8 @@ def load_split(script: ScriptArguments, split: str) -> Dataset:
 
 
 def train(trainer: BirdSFTTrainer) -> Path:
-    """Train, resuming from the last checkpoint if there is one; returns the folder of the trained model."""
+    """Train, resuming from the last whole checkpoint if there is one; returns the folder of the trained model."""
     output = Path(trainer.args.output_dir)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(output) if output.is_dir() else None)
-    return save_for_use(trainer, output / "final")
-
-
-def save_for_use(trainer: BirdSFTTrainer, folder: Path) -> Path:
-    """Save the trained model in bf16, or its adapter, with the processor, ready for `from_pretrained`.
-
-    `save_model` gathers what ZeRO-3 and FSDP have sharded. Raises ValueError if the saved files hold fewer parameters
-    than the model.
-    """
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    is_sharded = trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled
-    if isinstance(model, PreTrainedModel) and not is_sharded:
-        model.to(torch.bfloat16)
-    vars(model.config).pop("use_cache", None)  # written by the trainer, for training only
-    trainer.save_model(str(folder))
-    if trainer.accelerator.is_main_process:
-        (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # a pickle, which loading does not need
-        _check_saved(folder, model)
-    return folder
-
-
-def _check_saved(folder: Path, model: nn.Module) -> None:
-    is_whole = isinstance(model, PreTrainedModel)
-    trained = [value for value in model.parameters() if is_whole or value.requires_grad]
-    wanted = sum(getattr(value, "ds_numel", value.numel()) for value in trained)  # ds_numel: ZeRO-3's shards
-    saved = 0
-    for path in folder.glob("*.safetensors"):
-        with safe_open(path, framework="pt") as tensors:
-            saved += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
-    if saved < wanted:
-        raise ValueError(
-            f"{folder} holds {saved:,} of {wanted:,} parameters; the last checkpoint beside it holds the rest"
-        )
-    BirdProcessor.from_pretrained(folder)
+    checkpoint = last_whole_checkpoint(output)
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    return save_for_use(trainer, output / FINAL)

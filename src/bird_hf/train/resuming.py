@@ -1,0 +1,112 @@
+"""The recipe of a run, kept in its output folder, so that the run is only ever continued as it was begun."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from ..atomic_writes import write_text
+from .recipe import Recipe
+from .sharding import sharding_of
+
+RECORD = "run.json"
+FINAL = "final"
+# A run may be made longer; its learning rate then follows the longer schedule from there on.
+_MAY_GROW = ("max_steps", "num_train_epochs")
+# Fields, by the start of their names, that change no weight: where and how often is logged, saved and evaluated, and
+# on what devices. The rows of a step and the kind of sharding are compared in their place.
+_FREE = (
+    "accelerator_config attn_implementation average_tokens auto_find cache_image_features dataloader_ dataset_test "
+    "ddp_ debug deepspeed disable_tqdm do_ enable_jit eval_ fsdp global_batch_size gradient_accumulation gradient_check "
+    "greater_is hub_ ignore_data_skip include_ liger load_best log_ logging_ metric_for output_dir packing_report "
+    "parallelism_config per_device_ per_gpu_ prediction_loss project push_to_hub report_to restore_callback "
+    "resume_from run_name save_ skip_memory tf32 torch_compile torch_empty trackio use_cpu use_liger"
+).split()
+
+log = logging.getLogger(__name__)
+
+
+def finished_model(recipe: Recipe) -> Path | None:
+    """The folder of the trained model if the recipe has been run to its end, else None: train, or go on.
+
+    Raises ValueError, naming the fields, if the output folder holds a run of another recipe.
+    """
+    output = Path(recipe.training.output_dir)
+    wanted = _fields_of(recipe)
+    recorded, finished_at = _read(output / RECORD)
+    if recorded is None:
+        return None
+    _refuse_other(output, recorded, wanted)
+    final = output / FINAL
+    is_longer = any(wanted[name] != recorded.get(name, wanted[name]) for name in _MAY_GROW)
+    if finished_at is None or not final.is_dir():
+        return None
+    if is_longer:
+        log.info("%s was finished after %d steps; it goes on, because the recipe is longer", final, finished_at)
+        return None
+    log.info(
+        "%s was finished after %d steps; nothing to do. Raise max_steps or num_train_epochs to go on, or give another "
+        "output_dir",
+        final,
+        finished_at,
+    )
+    return final
+
+
+def record(recipe: Recipe, finished_at: int | None = None) -> None:
+    """Write the recipe into its output folder; `finished_at` is the number of steps of a run that has ended."""
+    output = Path(recipe.training.output_dir)
+    output.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"finished_at": finished_at, "fields": _fields_of(recipe)}, indent=1)
+    write_text(output / RECORD, text + "\n")
+
+
+def _read(path: Path) -> tuple[dict[str, Any] | None, int | None]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return dict(content["fields"]), content["finished_at"]
+    except FileNotFoundError:  # a new run, or one that was started from Python
+        return None, None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); remove it to go on with the run beside it") from error
+
+
+def _fields_of(recipe: Recipe) -> dict[str, Any]:
+    """The fields that decide what a run ends in, as JSON has them."""
+    args = recipe.training
+    found = {
+        item.name: getattr(group, item.name)
+        for group in (recipe.script, recipe.model, args)
+        for item in fields(group)
+        if not item.name.startswith(tuple(_FREE))
+    }
+    found["rows per step"] = args.train_batch_size * args.gradient_accumulation_steps * max(1, args.world_size)
+    found["sharding"] = sharding_of(args)
+    if found["sharding"] != "none":
+        found["processes"] = args.world_size  # each keeps a share of the checkpoint
+    return json.loads(json.dumps(found, default=str))
+
+
+def _refuse_other(output: Path, recorded: dict[str, Any], wanted: dict[str, Any]) -> None:
+    differing = []
+    for name in sorted(recorded.keys() & wanted.keys()):  # a newer version may have fields that an older had not
+        old, new = recorded[name], wanted[name]
+        if old != new and not (name in _MAY_GROW and _is_more(new, old)):
+            differing.append(f"{name} was {_short(old)}, now {_short(new)}")
+    if differing:
+        raise ValueError(
+            f"output_dir {output} holds a run of another recipe ({'; '.join(differing)}); give another output_dir, or "
+            "the recipe of that run to go on with it"
+        )
+
+
+def _is_more(new: float, old: float) -> bool:
+    return new > old > 0  # max_steps -1: by epochs
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
