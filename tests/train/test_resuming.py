@@ -1,4 +1,4 @@
-"""A run goes on from its last whole checkpoint, as it was begun, and is not begun twice; nothing bad is kept as good."""
+"""A run goes on from its last whole checkpoint, as it was begun; what is bad stops it and is not kept as good."""
 
 from __future__ import annotations
 
@@ -55,11 +55,17 @@ def test_a_checkpoint_with_its_manifest_is_whole(checkpoint):
 @pytest.mark.parametrize(
     ("damage", "fault"),
     [
-        (lambda folder: (folder / MANIFEST).unlink(), "manifest.json is missing"),  # killed while it was written
+        (
+            lambda folder: (folder / MANIFEST).unlink(),
+            "manifest.json is missing",
+        ),  # killed while it was written
         (lambda folder: (folder / MANIFEST).write_text("{"), "manifest.json is damaged"),
         (lambda folder: (folder / MANIFEST).write_text("[]"), "manifest.json is damaged"),
         (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors is missing"),
-        (lambda folder: (folder / "global_step2" / "states.pt").write_bytes(b"1"), "states.pt has 1 of 5 bytes"),
+        (
+            lambda folder: (folder / "global_step2" / "states.pt").write_bytes(b"1"),
+            "states.pt has 1 of 5 bytes",
+        ),
         # of the right size, but nothing that opens
         (
             lambda folder: (folder / "model.safetensors").write_bytes(
@@ -93,10 +99,14 @@ def test_a_run_killed_while_a_checkpoint_was_written_goes_on_from_the_one_before
     assert fault_of(killed / "checkpoint-4") is None
 
 
-def test_a_run_killed_before_its_model_was_saved_takes_no_further_step(write_recipe, tmp_path, tiny_checkpoint):
+def test_a_run_killed_before_its_model_was_saved_takes_no_further_step(
+    write_recipe, tmp_path, tiny_checkpoint
+):
     recipe = write_recipe(tmp_path / "run-once", **run_fields(tiny_checkpoint))
     run.build(run.read(["--config", str(recipe)])).train()
-    saved = {name: value.bfloat16() for name, value in weights_in(tmp_path / "run-once/run/checkpoint-4").items()}
+    saved = {
+        name: value.bfloat16() for name, value in weights_in(tmp_path / "run-once/run/checkpoint-4").items()
+    }
     final = run.main(["--config", str(recipe)])
     torch.testing.assert_close(weights_in(final), saved, atol=0, rtol=0)
 
@@ -111,7 +121,9 @@ def test_a_full_disk_at_a_checkpoint_is_one_line_and_earlier_checkpoints_stay(
     output = tmp_path / "full" / "run"
     weights = (output / "checkpoint-2" / "model.safetensors").stat().st_size
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (weights + 1000, hard))  # the optimizer's file is twice as large
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (weights + 1000, hard)
+    )  # the optimizer's file is twice as large
     try:
         with pytest.raises(ValueError, match="checkpoint-4 cannot be written, and earlier") as error:
             run.main(["--config", str(recipe), "--max_steps", "4"])
@@ -139,6 +151,7 @@ def test_a_full_disk_at_a_checkpoint_is_one_line_and_earlier_checkpoints_stay(
 def test_another_recipe_in_the_same_folder_is_refused(write_recipe, tmp_path, tiny_checkpoint, fields, said):
     begun = run.read(["--config", str(write_recipe(tmp_path, **run_fields(tiny_checkpoint)))])
     run.resuming.record(begun)
+    (tmp_path / "run" / "checkpoint-2").mkdir()
     recipe = write_recipe(tmp_path, **run_fields(tiny_checkpoint) | fields)
     with pytest.raises(ValueError, match=f"run holds a run of another recipe .*{said}") as error:
         run.main(["--config", str(recipe)])
@@ -158,7 +171,14 @@ def test_another_recipe_in_the_same_folder_is_refused(write_recipe, tmp_path, ti
 )
 def test_fields_that_change_no_weight_may_differ(write_recipe, tmp_path, tiny_checkpoint, fields):
     run.resuming.record(run.read(["--config", str(write_recipe(tmp_path, **run_fields(tiny_checkpoint)))]))
+    (tmp_path / "run" / "checkpoint-2").mkdir()
     changed = run.read(["--config", str(write_recipe(tmp_path, **run_fields(tiny_checkpoint) | fields))])
+    assert run.resuming.finished_model(changed) is None
+
+
+def test_a_recipe_may_be_changed_before_anything_was_saved(write_recipe, tmp_path, tiny_checkpoint):
+    run.resuming.record(run.read(["--config", str(write_recipe(tmp_path, **run_fields(tiny_checkpoint)))]))
+    changed = run.read(["--config", str(write_recipe(tmp_path, **run_fields(tiny_checkpoint, seed=7)))])
     assert run.resuming.finished_model(changed) is None
 
 
@@ -186,7 +206,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_batch(
 ):
     trainer = trainer_of(model_name_or_path=str(broken_checkpoint), max_steps=3)
     before = {name: value.clone() for name, value in trainer.model.named_parameters()}
-    with pytest.raises(ValueError, match=r"the loss is nan at step 1 \(rows .*bad-batch-1-process-0") as error:
+    with pytest.raises(
+        ValueError, match=r"the loss is nan at step 1 \(rows .*bad-batch-1-process-0"
+    ) as error:
         sft.train(trainer)
     assert "\n" not in str(error.value)
     folder = tmp_path / "run" / "bad-batch-1-process-0"

@@ -1,7 +1,7 @@
-"""Two processes train as one does: the same losses, a whole `final`, and a stopped run that ends like an unbroken one.
+"""Two processes train as one does: the same losses, a whole `final`, and a stopped run ends like an unbroken one.
 
-DDP runs in any environment. ZeRO needs the extra `deepspeed`. Each kind of sharding is one start of two processes, which
-run all recipes of the test in turn, because starting takes longer than training.
+DDP runs in any environment. ZeRO needs the extra `deepspeed`. Each kind of sharding is one start of two processes,
+which run all recipes of the test in turn, because starting takes longer than training.
 """
 
 from __future__ import annotations
@@ -43,7 +43,15 @@ def start(recipes: list[str], expected: int = 0) -> str:
         "DS_ACCELERATOR": "cpu",
         "CUDA_VISIBLE_DEVICES": "",
     }
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(SCRIPT)]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        str(SCRIPT),
+    ]
     done = subprocess.run(
         [*command, *recipes], env=environment, capture_output=True, text=True, timeout=900, check=False
     )
@@ -64,7 +72,9 @@ def some_without_image(four_phantoms, tmp_path) -> str:
     kept = [{**row, "image": row["image"] if index % 2 else None} for index, row in enumerate(rows)]
     folder = tmp_path / "some-without-image"
     folder.mkdir()
-    type(rows).from_list(kept, features=features).cast_column("image", Image()).to_parquet(folder / "train.parquet")
+    type(rows).from_list(kept, features=features).cast_column("image", Image()).to_parquet(
+        folder / "train.parquet"
+    )
     return str(folder)
 
 

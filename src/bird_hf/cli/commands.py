@@ -149,8 +149,11 @@ def train(
     _check_recipe(recipe)
     from ..train.run import main
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    typer.echo(f"trained model: {main(['--config', str(recipe), *context.args])}")
+    is_first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
+    logging.basicConfig(level=logging.INFO if is_first else logging.ERROR, format="%(message)s")
+    final = main(["--config", str(recipe), *context.args])
+    if is_first:
+        typer.echo(f"trained model: {final}")
 
 
 @app.command()

@@ -354,7 +354,7 @@ class BirdModel(BirdPreTrainedModel):
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)  # (B, T, D)
         features = self._read_images(pixel_values, image_features)
-        if features is None and self.reads_blank_images:
+        if features is None and self.reads_blank_images and past_key_values is None:  # not while decoding
             inputs_embeds = inputs_embeds + 0 * self._blank_features().to(inputs_embeds).sum()
         elif features is not None:
             features = features.to(inputs_embeds)  # (N, Q, D)

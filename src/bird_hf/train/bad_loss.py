@@ -39,7 +39,7 @@ def keep_batch(
     """Write a batch into a folder of `output`: its tensors as safetensors, and which rows it came from as JSON."""
     folder = output / f"bad-batch-{step}-process-{process}"
     tensors = {
-        name: value.detach().cpu().contiguous()
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, value in batch.items()
         if isinstance(value, torch.Tensor)
     }

@@ -9,12 +9,25 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 import yaml
 from trl import ModelConfig, ScriptArguments, SFTConfig, TrlParser
+
+from ..extras import missing_extra
+
+# The packages, any of which a logger of `report_to` needs.
+_LOGGERS = {
+    "comet_ml": ("comet_ml",),
+    "mlflow": ("mlflow",),
+    "swanlab": ("swanlab",),
+    "tensorboard": ("tensorboard", "tensorboardX"),
+    "trackio": ("trackio",),
+    "wandb": ("wandb",),
+}
 
 
 @dataclass
@@ -45,6 +58,7 @@ class BirdSFTConfig(SFTConfig):
     }
 
     def __post_init__(self) -> None:
+        _check_packages(self)
         if self.global_batch_size is None:
             super().__post_init__()
             return
@@ -62,6 +76,17 @@ class BirdSFTConfig(SFTConfig):
                 f"one process sees {self.n_gpu} GPUs, and global_batch_size counts processes; start one for each "
                 "with torchrun --nproc_per_node, or show it one GPU with CUDA_VISIBLE_DEVICES"
             )
+
+
+def _check_packages(args: BirdSFTConfig) -> None:
+    """Raises ValueError if a recipe asks for DeepSpeed or a logger that is not installed."""
+    if args.deepspeed and find_spec("deepspeed") is None:
+        raise ValueError(f"the field deepspeed needs DeepSpeed; {missing_extra('deepspeed')}")
+    wanted = args.report_to or []
+    for name in [wanted] if isinstance(wanted, str) else wanted:
+        packages = _LOGGERS.get(name, ())
+        if packages and not any(find_spec(package) for package in packages):
+            raise ValueError(f"report_to: {name} needs pip install {packages[0]}; or set report_to: none")
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from transformers.trainer_utils import sort_checkpoints
+
 from ..atomic_writes import write_text
 from .recipe import Recipe
 from .sharding import sharding_of
@@ -18,13 +20,29 @@ FINAL = "final"
 _MAY_GROW = ("max_steps", "num_train_epochs")
 # Fields, by the start of their names, that change no weight: where and how often is logged, saved and evaluated, and
 # on what devices. The rows of a step and the kind of sharding are compared in their place.
-_FREE = (
-    "accelerator_config attn_implementation average_tokens auto_find cache_image_features dataloader_ dataset_test "
-    "ddp_ debug deepspeed disable_tqdm do_ enable_jit eval_ fsdp global_batch_size gradient_accumulation gradient_check "
-    "greater_is hub_ ignore_data_skip include_ liger load_best log_ logging_ metric_for output_dir packing_report "
-    "parallelism_config per_device_ per_gpu_ prediction_loss project push_to_hub report_to restore_callback "
-    "resume_from run_name save_ skip_memory tf32 torch_compile torch_empty trackio use_cpu use_liger"
-).split()
+_FREE = tuple(
+    name
+    for group in (
+        (
+            "logging_",
+            "log_",
+            "report_to",
+            "run_name",
+            "project",
+            "trackio",
+            "disable_tqdm",
+            "debug",
+            "include_",
+        ),
+        ("save_", "eval_", "do_", "dataset_test", "prediction_loss", "metric_for", "greater_is", "load_best"),
+        ("output_dir", "resume_from", "restore_callback", "ignore_data_skip", "hub_", "push_to_hub"),
+        ("use_cpu", "deepspeed", "fsdp", "ddp_", "accelerator_config", "parallelism_config", "dataloader_"),
+        ("per_device_", "gradient_accumulation", "global_batch_size", "gradient_checkpointing"),
+        ("attn_implementation", "torch_compile", "torch_empty", "tf32", "use_liger", "cache_image_features"),
+        ("skip_memory", "enable_jit"),
+    )
+    for name in group
+)
 
 log = logging.getLogger(__name__)
 
@@ -35,17 +53,19 @@ def finished_model(recipe: Recipe) -> Path | None:
     Raises ValueError, naming the fields, if the output folder holds a run of another recipe.
     """
     output = Path(recipe.training.output_dir)
+    final = output / FINAL
     wanted = _fields_of(recipe)
     recorded, finished_at = _read(output / RECORD)
-    if recorded is None:
+    if recorded is None or not (final.is_dir() or sort_checkpoints(str(output))):  # nothing to go on from
         return None
     _refuse_other(output, recorded, wanted)
-    final = output / FINAL
     is_longer = any(wanted[name] != recorded.get(name, wanted[name]) for name in _MAY_GROW)
     if finished_at is None or not final.is_dir():
         return None
     if is_longer:
-        log.info("%s was finished after %d steps; it goes on, because the recipe is longer", final, finished_at)
+        log.info(
+            "%s was finished after %d steps; it goes on, because the recipe is longer", final, finished_at
+        )
         return None
     log.info(
         "%s was finished after %d steps; nothing to do. Raise max_steps or num_train_epochs to go on, or give another "
@@ -81,9 +101,11 @@ def _fields_of(recipe: Recipe) -> dict[str, Any]:
         item.name: getattr(group, item.name)
         for group in (recipe.script, recipe.model, args)
         for item in fields(group)
-        if not item.name.startswith(tuple(_FREE))
+        if not item.name.startswith(_FREE)
     }
-    found["rows per step"] = args.train_batch_size * args.gradient_accumulation_steps * max(1, args.world_size)
+    found["rows per step"] = (
+        args.train_batch_size * args.gradient_accumulation_steps * max(1, args.world_size)
+    )
     found["sharding"] = sharding_of(args)
     if found["sharding"] != "none":
         found["processes"] = args.world_size  # each keeps a share of the checkpoint
@@ -92,7 +114,9 @@ def _fields_of(recipe: Recipe) -> dict[str, Any]:
 
 def _refuse_other(output: Path, recorded: dict[str, Any], wanted: dict[str, Any]) -> None:
     differing = []
-    for name in sorted(recorded.keys() & wanted.keys()):  # a newer version may have fields that an older had not
+    for name in sorted(
+        recorded.keys() & wanted.keys()
+    ):  # a newer version may have fields that an older had not
         old, new = recorded[name], wanted[name]
         if old != new and not (name in _MAY_GROW and _is_more(new, old)):
             differing.append(f"{name} was {_short(old)}, now {_short(new)}")

@@ -88,26 +88,30 @@ def _gathered(trainer: SFTTrainer, model: nn.Module) -> dict[str, torch.Tensor]:
     if zero_stage(trainer.args) == 3:
         return _gathered_from_zero3(model, dtype, trainer.accelerator.is_main_process)
     if trainer.is_fsdp_enabled:
-        weights = trainer.accelerator.get_state_dict(trainer.model)  # whole, whatever fsdp_state_dict_type says
+        weights = trainer.accelerator.get_state_dict(
+            trainer.model
+        )  # whole, whatever fsdp_state_dict_type says
     else:
-        weights = model.state_dict()
+        weights = model.state_dict() if trainer.accelerator.is_main_process else {}  # ZeRO-2: all have all
     return {name: _on_cpu(value, dtype) for name, value in weights.items()}
 
 
 def _gathered_from_zero3(model: nn.Module, dtype: torch.dtype | None, keep: bool) -> dict[str, torch.Tensor]:
     """Gathers one parameter at a time, so that no GPU ever holds the whole model."""
-    from deepspeed.zero import GatheredParameters
+    import deepspeed
 
     is_whole = isinstance(model, PreTrainedModel)
     weights = {}
     for name, value in model.named_parameters():
         if is_whole or value.requires_grad:
-            with GatheredParameters([value]):
+            with deepspeed.zero.GatheredParameters([value]):
                 if keep:
                     weights[name] = _on_cpu(value, dtype)
     if keep and is_whole:
         persistent = model.state_dict().keys()
-        weights |= {name: _on_cpu(value, dtype) for name, value in model.named_buffers() if name in persistent}
+        weights |= {
+            name: _on_cpu(value, dtype) for name, value in model.named_buffers() if name in persistent
+        }
     return weights
 
 

@@ -78,7 +78,9 @@ class BirdSFTTrainer(SFTTrainer):
         Raises ValueError if it cannot be written.
         """
         folder = checkpoint_folder(self.args.output_dir, self.state.global_step)
-        failure = f"{folder} cannot be written, and earlier checkpoints stay; make room, then run the same command"
+        failure = (
+            f"{folder} cannot be written, and earlier checkpoints stay; make room, then run the same command"
+        )
         on_main_process(self, lambda: shutil.rmtree(folder, ignore_errors=True), failure)
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
@@ -93,6 +95,7 @@ class BirdSFTTrainer(SFTTrainer):
         on_main_process(self, lambda: self._finish_checkpoint(folder), failure)
 
     def _finish_checkpoint(self, folder: Path) -> None:
+        """What the main process does once all others have written their files."""
         write_manifest(folder)
         best = self.state.best_model_checkpoint
         rotate_checkpoints(self.args.output_dir, self.args.save_total_limit, best, use_mtime=True)
@@ -145,11 +148,12 @@ def load_model(config: ModelConfig) -> tuple[BirdForConditionalGeneration, BirdP
             "the recipe sets neither `model_name_or_path` (a checkpoint) nor `new_model` (sizes of a new model); "
             "set one of them"
         )
-    folder = find_checkpoint(name, config.model_revision)
+    is_path = "/" in name and Path(name).parent.is_dir()  # in a folder that exists, so no repository is meant
+    folder = Path(name) if is_path else find_checkpoint(name, config.model_revision)
     if not folder.is_dir():
         raise ValueError(
-            f"model_name_or_path {name} is neither a checkpoint folder (there is none of this name here) nor the "
-            "OWNER/NAME of a hub repository; `bird quickstart` writes the folder bird, `bird convert` converts Qwen-VL"
+            f"model_name_or_path {name} is neither a checkpoint folder (there is none of this name) nor the OWNER/NAME "
+            "of a hub repository; `bird quickstart` writes the folder bird, `bird convert` converts Qwen-VL"
         )
     check_folder(folder)
     model, report = BirdForConditionalGeneration.from_pretrained(
@@ -161,7 +165,9 @@ def load_model(config: ModelConfig) -> tuple[BirdForConditionalGeneration, BirdP
     )
     if report["missing_keys"]:
         count, first = len(report["missing_keys"]), min(report["missing_keys"])
-        raise ValueError(f"{folder}: {count} tensors of the weights are missing, such as {first}; copy it again")
+        raise ValueError(
+            f"{folder}: {count} tensors of the weights are missing, such as {first}; copy it again"
+        )
     return model, load_processor(folder)
 
 
