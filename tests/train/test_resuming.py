@@ -140,7 +140,7 @@ def test_a_full_disk_at_a_checkpoint_is_one_line_and_earlier_checkpoints_stay(
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"learning_rate": 1e-3}, r"learning_rate was 5e-05, now 0\.001"),
+        ({"learning_rate": 1e-3}, r"learning_rate was 2e-05, now 0\.001"),
         ({"dataset_config": "vg"}, "dataset_config was chat, now vg"),
         ({"use_peft": True}, "use_peft was False, now True"),
         ({"max_steps": 3}, "max_steps was 4, now 3"),

@@ -26,23 +26,36 @@ SCRIPT = Path(__file__).with_name("run_in_processes.py")
 needs_deepspeed = pytest.mark.skipif(
     importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed (the extra deepspeed)"
 )
+FSDP = {  # as `accelerate launch --config_file recipes/fsdp.yaml` sets them
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+    "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
+    "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
+}
 KINDS = [
-    pytest.param({}, id="ddp"),
-    pytest.param({"deepspeed": str(ROOT / "recipes" / "zero2.json")}, id="zero2", marks=needs_deepspeed),
-    pytest.param({"deepspeed": str(ROOT / "recipes" / "zero3.json")}, id="zero3", marks=needs_deepspeed),
+    pytest.param({}, {}, id="ddp"),
+    pytest.param({}, FSDP, id="fsdp2"),
+    pytest.param({"deepspeed": str(ROOT / "recipes" / "zero2.json")}, {}, id="zero2", marks=needs_deepspeed),
+    pytest.param({"deepspeed": str(ROOT / "recipes" / "zero3.json")}, {}, id="zero3", marks=needs_deepspeed),
 ]
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_folder")]
 
 
-def start(recipes: list[str], expected: int = 0) -> str:
+def start(recipes: list[str], settings: dict[str, str], expected: int = 0) -> str:
     """Run recipes in two processes; returns what they wrote to stderr."""
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT / "src"),
-        "OMP_NUM_THREADS": "1",
-        "DS_ACCELERATOR": "cpu",
-        "CUDA_VISIBLE_DEVICES": "",
-    }
+    environment = (
+        os.environ
+        | settings
+        | {
+            "PYTHONPATH": str(ROOT / "src"),
+            "OMP_NUM_THREADS": "1",
+            "DS_ACCELERATOR": "cpu",
+            "CUDA_VISIBLE_DEVICES": "",
+        }
+    )
     command = [
         sys.executable,
         "-m",
@@ -78,8 +91,10 @@ def some_without_image(four_phantoms, tmp_path) -> str:
     return str(folder)
 
 
-@pytest.mark.parametrize("sharding", KINDS)
-def test_two_processes_train_as_one(write_recipe, tmp_path, tiny_checkpoint, some_without_image, sharding):
+@pytest.mark.parametrize(("sharding", "settings"), KINDS)
+def test_two_processes_train_as_one(
+    write_recipe, tmp_path, tiny_checkpoint, some_without_image, sharding, settings
+):
     fields = {
         "model_name_or_path": str(tiny_checkpoint),
         "max_steps": 4,
@@ -101,7 +116,7 @@ def test_two_processes_train_as_one(write_recipe, tmp_path, tiny_checkpoint, som
             ("mixed", {"dataset_name": some_without_image, "dataset_config": None}),
         )
     )
-    start([unbroken, f"{stopped}:stop", stopped, mixed])
+    start([unbroken, f"{stopped}:stop", stopped, mixed], settings)
 
     expected = losses_of(tmp_path / "alone" / "run")
     assert len(expected) == 4
@@ -119,7 +134,7 @@ def test_two_processes_train_as_one(write_recipe, tmp_path, tiny_checkpoint, som
 
 def test_a_loss_that_is_not_finite_stops_both_processes(write_recipe, tmp_path, broken_checkpoint):
     fields = {"model_name_or_path": str(broken_checkpoint), "per_device_train_batch_size": 1, "max_steps": 4}
-    said = start([str(write_recipe(tmp_path / "nan", **fields))], expected=2)
+    said = start([str(write_recipe(tmp_path / "nan", **fields))], {}, expected=2)
     assert said.count("refused: the loss") == 2
     assert len(list((tmp_path / "nan" / "run").glob("bad-batch-1-process-*"))) == 2
     assert not (tmp_path / "nan" / "run" / "final").exists()

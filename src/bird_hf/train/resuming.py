@@ -37,7 +37,13 @@ _FREE = tuple(
         ("save_", "eval_", "do_", "dataset_test", "prediction_loss", "metric_for", "greater_is", "load_best"),
         ("output_dir", "resume_from", "restore_callback", "ignore_data_skip", "hub_", "push_to_hub"),
         ("use_cpu", "deepspeed", "fsdp", "ddp_", "accelerator_config", "parallelism_config", "dataloader_"),
-        ("per_device_", "gradient_accumulation", "global_batch_size", "gradient_checkpointing"),
+        (
+            "per_device_",
+            "gradient_accumulation",
+            "activation_",
+            "global_batch_size",
+            "gradient_checkpointing",
+        ),
         ("attn_implementation", "torch_compile", "torch_empty", "tf32", "use_liger", "cache_image_features"),
         ("skip_memory", "enable_jit"),
     )

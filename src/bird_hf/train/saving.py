@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,7 +21,7 @@ from ..hub.configuration_bird import BirdConfig
 from ..hub.modeling_bird import BirdForConditionalGeneration
 from ..hub.processing_bird import BirdProcessor
 from .checkpoints import WRITE_ERRORS
-from .sharding import zero_stage
+from .sharding import models_are_whole, zero_stage
 
 Shape = tuple[int, ...]
 
@@ -42,14 +41,12 @@ def save_for_use(trainer: SFTTrainer, folder: Path) -> Path:
     weights = _gathered(trainer, model) if is_sharded else None
 
     def write() -> None:
-        with replacing_folder(folder) as making:
+        with replacing_folder(folder) as making, models_are_whole(trainer.args):
             if weights is None:
                 trainer.save_model(str(making))
             else:
-                trainer._save(str(making), state_dict=weights)
+                _save_gathered(trainer, model, weights, making)
             (making / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # a pickle, which loading does not need
-            if isinstance(model, PreTrainedModel):
-                _name_dtype(making / "config.json")
             check_saved(making, model, folder)
 
     on_main_process(trainer, write, f"{folder} cannot be written")
@@ -119,18 +116,19 @@ def _on_cpu(value: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
     return value.detach().to("cpu", dtype if value.is_floating_point() else None, copy=True)
 
 
-def _name_dtype(path: Path) -> None:
-    """Write bfloat16 into a configuration: a sharded model is saved in it while it computes in another dtype."""
+def _save_gathered(trainer: SFTTrainer, model: Any, weights: dict[str, torch.Tensor], folder: Path) -> None:
+    """As `trainer.save_model`, of weights that were gathered.
 
-    def renamed(value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        return {
-            key: "bfloat16" if key == "dtype" and inner else renamed(inner) for key, inner in value.items()
-        }
-
-    config = renamed(json.loads(path.read_text(encoding="utf-8")))
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    A whole model is saved by one that is not sharded: FSDP gives a model another class, of which `save_pretrained`
+    would copy the code.
+    """
+    if isinstance(model, PreTrainedModel):
+        with torch.device("meta"):
+            whole = BirdForConditionalGeneration(model.config).to(torch.bfloat16)
+        whole.generation_config = model.generation_config
+        model = whole
+    model.save_pretrained(folder, state_dict=weights)
+    trainer.processing_class.save_pretrained(folder)
 
 
 def check_saved(files: Path, model: nn.Module, folder: Path) -> None:

@@ -23,6 +23,7 @@ from .label_names import add_label_names
 from .recipe import BirdSFTConfig, Recipe
 from .resuming import FINAL
 from .saving import on_main_process, save_for_use
+from .sharding import gather_head
 
 
 class BirdSFTTrainer(SFTTrainer):
@@ -51,6 +52,7 @@ class BirdSFTTrainer(SFTTrainer):
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """TRL's step. Raises ValueError if the loss of any process is not finite, before the weights are changed."""
         names = inputs.pop(ROW_NAMES, [])
+        gather_head(self.accelerator.unwrap_model(model))
         loss = super().training_step(model, inputs, *args, **kwargs)
         is_finite = torch.isfinite(loss).all()
         if self.accelerator.gather(is_finite.reshape(1)).all():
