@@ -34,6 +34,7 @@ FSDP = {  # as `accelerate launch --config_file recipes/fsdp.yaml` sets them
     "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
     "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
 }
+LORA = {"use_peft": True, "lora_r": 4, "lora_target_modules": r".*language_model.*\.(q|k|v|o)_proj"}
 KINDS = [
     pytest.param({}, {}, id="ddp"),
     pytest.param({}, FSDP, id="fsdp2"),
@@ -107,16 +108,17 @@ def test_two_processes_train_as_one(
     }
     alone = write_recipe(tmp_path / "alone", **fields)
     run.main(["--config", str(alone)])
-    unbroken, stopped, mixed = (
+    unbroken, stopped, mixed, adapter = (
         str(write_recipe(tmp_path / name, **fields, **sharding, **data))
         for name, data in (
             ("unbroken", {}),
             ("stopped", {}),
             # one process has an image where the other has none: both must run the same layers
             ("mixed", {"dataset_name": some_without_image, "dataset_config": None}),
+            ("adapter", LORA),
         )
     )
-    start([unbroken, f"{stopped}:stop", stopped, mixed], settings)
+    start([unbroken, f"{stopped}:stop", stopped, mixed, adapter], settings)
 
     expected = losses_of(tmp_path / "alone" / "run")
     assert len(expected) == 4
@@ -130,6 +132,9 @@ def test_two_processes_train_as_one(
     torch.testing.assert_close(one, other, atol=2e-3, rtol=2e-2)  # both are rounded to bf16
     for name in ("unbroken", "mixed"):
         load_checkpoint(tmp_path / name / "run" / "final")
+    trained = load_file(tmp_path / "adapter" / "run" / "final" / "adapter_model.safetensors")
+    assert len(trained) == 2 * 4 * 2  # layers, projections, and two matrices each
+    assert all(value.any() for value in trained.values())
 
 
 def test_a_loss_that_is_not_finite_stops_both_processes(write_recipe, tmp_path, broken_checkpoint):
