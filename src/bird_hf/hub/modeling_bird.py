@@ -323,11 +323,10 @@ class BirdModel(BirdPreTrainedModel):
             )
         return image_features
 
-    def _blank_features(self) -> torch.Tensor:
+    def _blank_features(self, device: torch.device) -> torch.Tensor:
         """Features (1, Q, D) of a blank image."""
-        vision, weight = self.config.vision_config, self.vision_tower.patch_embedding.weight
-        size = (1, vision.num_channels, vision.image_size, vision.image_size)
-        pixels = torch.zeros(size, device=weight.device)
+        vision = self.config.vision_config
+        pixels = torch.zeros(1, vision.num_channels, vision.image_size, vision.image_size, device=device)
         return torch.stack(self.get_image_features(pixels, return_dict=True).pooler_output)
 
     @can_return_tuple
@@ -355,7 +354,8 @@ class BirdModel(BirdPreTrainedModel):
             inputs_embeds = self.get_input_embeddings()(input_ids)  # (B, T, D)
         features = self._read_images(pixel_values, image_features)
         if features is None and self.reads_blank_images and past_key_values is None:  # not while decoding
-            inputs_embeds = inputs_embeds + 0 * self._blank_features().to(inputs_embeds).sum()
+            blank = self._blank_features(inputs_embeds.device)
+            inputs_embeds = inputs_embeds + 0 * blank.to(inputs_embeds).sum()
         elif features is not None:
             features = features.to(inputs_embeds)  # (N, Q, D)
             is_image = self._image_token_mask(input_ids, inputs_embeds)

@@ -33,6 +33,7 @@ class BirdSFTTrainer(SFTTrainer):
     """
 
     args: BirdSFTConfig
+    data_collator: Any
     _total_train_tokens: int
 
     def __init__(self, *args: Any, **kwargs: Any):
