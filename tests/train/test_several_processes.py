@@ -1,7 +1,7 @@
 """Two processes train as one does: the same losses, a whole `final`, and a stopped run ends like an unbroken one.
 
-DDP and FSDP2 run in any environment. ZeRO needs the extra `deepspeed`. Each kind of sharding is one start of two processes,
-which run all recipes of the test in turn, because starting takes longer than training.
+DDP and FSDP2 run in any environment. ZeRO needs the extra `deepspeed`. Each kind of sharding is one start of two
+processes, which run all recipes of the test in turn, because starting takes longer than training.
 """
 
 from __future__ import annotations
