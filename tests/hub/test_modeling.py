@@ -301,6 +301,21 @@ def test_a_bfloat16_model_may_hold_its_positions_in_float32(small):
     assert torch.equal(logits(half, **inputs), expected)
 
 
+def test_a_blank_image_changes_no_logit_and_runs_every_layer_of_vision():
+    """With several processes, one whose batch has no image must run the layers that the others run."""
+    model = BirdForConditionalGeneration(small_config()).eval()
+    inputs = {"input_ids": torch.tensor([[3, 4, 5, 6]])}
+    expected = logits(model, **inputs)
+    model.model.reads_blank_images = True
+    assert torch.equal(logits(model, **inputs), expected)
+    model(**inputs, labels=inputs["input_ids"]).loss.backward()
+    grads = {name: value.grad for name, value in model.named_parameters()}
+    assert all(grad is not None for grad in grads.values())
+    assert not any(
+        grad.any() for name, grad in grads.items() if "language_model" not in name and "head" not in name
+    )
+
+
 def test_a_saved_model_is_the_same_model(small, tmp_path):
     small.save_pretrained(tmp_path)
     inputs = small_inputs(3, 4)

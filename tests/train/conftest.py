@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from safetensors.torch import load_file, save_file
 
 from bird_hf.data.folder.publish import image_cell, publish
 from bird_hf.data.masks import record_of
@@ -118,3 +120,14 @@ def new_model() -> dict[str, Any]:
             "tie_word_embeddings": True,
         },
     }
+
+
+@pytest.fixture(scope="session")
+def broken_checkpoint(tiny_checkpoint, tmp_path_factory) -> Path:
+    """`tiny_checkpoint` with NaN in a weight, so that its loss is NaN."""
+    folder = tmp_path_factory.mktemp("broken") / "bird"
+    shutil.copytree(tiny_checkpoint, folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["model.language_model.norm.weight"].fill_(float("nan"))
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from accelerate.commands.config.config_args import load_config_from_file
 
 from bird_hf.train import run
 from bird_hf.train.recipe import read_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
+LAUNCHERS = {"fsdp"}  # read by `accelerate launch --config_file`
+OWN_RECIPES = [path for path in sorted(RECIPES.glob("*.yaml")) if path.stem not in LAUNCHERS]
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 
@@ -24,7 +27,7 @@ def test_arguments_override_the_recipe(write_recipe, tmp_path, new_model):
     assert (recipe.model.lora_r, recipe.model.lora_alpha) == (4, 3)
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", OWN_RECIPES, ids=lambda path: path.stem)
 def test_recipes_of_the_repository_can_be_read(path, tmp_path):
     recipe = run.read(["--config", str(path), "--output_dir", str(tmp_path), "--use_cpu", "true"])
     assert recipe.script.dataset_name and recipe.script.dataset_config == "chat"
@@ -91,6 +94,26 @@ def test_a_value_of_the_wrong_type_is_one_line(write_recipe, tmp_path):
     with pytest.raises(ValueError, match=r"argument --max_steps.*: invalid int value: 'many'") as error:
         run.read(["--config", str(path), "--max_steps", "many"])
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"deepspeed": "zero2.json"}, r"deepspeed needs DeepSpeed; .*pip install -e \".\[deepspeed\]\""),
+        ({"report_to": "wandb"}, "report_to: wandb needs pip install wandb"),
+        ({"report_to": "tensorboard"}, "report_to: tensorboard needs pip install tensorboard"),
+    ],
+)
+def test_what_is_not_installed_is_named_with_its_remedy(write_recipe, tmp_path, monkeypatch, fields, said):
+    monkeypatch.setattr("bird_hf.train.recipe.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=said) as error:
+        run.read(["--config", str(write_recipe(tmp_path, **fields))])
+    assert "\n" not in str(error.value)
+
+
+def test_the_configuration_of_fsdp_is_one_that_accelerate_reads():
+    config = load_config_from_file(str(RECIPES / "fsdp.yaml"))
+    assert config.distributed_type == "FSDP" and config.fsdp_config["fsdp_version"] == 2
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from copy import copy
 from pathlib import Path
 
@@ -154,6 +155,38 @@ def test_a_checkpoint_or_a_dataset_that_is_missing_is_one_line(trainer_of):
     assert "\n" not in str(error.value)
     with pytest.raises(ValueError, match="sets no dataset_name"):
         trainer_of(model_name_or_path="nowhere", dataset_name=None)
+
+
+def _without(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.language_model.norm.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _of_another_kind(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "llava"}))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_of_another_kind, "contains a model of type 'llava', not 'bird'"),
+        (_without, r"1 tensors of the weights are missing, such as model\.language_model\.norm\.weight"),
+        (lambda folder: (folder / "config.json").unlink(), "is not a checkpoint: it has no config.json"),
+        # a path in a folder that exists is not looked for on the hub
+        (shutil.rmtree, r"bird is neither a checkpoint folder \(there is none of this name\)"),
+    ],
+)
+def test_a_checkpoint_that_is_not_one_of_bird_is_one_line(
+    trainer_of, tmp_path, tiny_checkpoint, change, said
+):
+    folder = tmp_path / "models" / "bird"
+    shutil.copytree(tiny_checkpoint, folder)
+    change(folder)
+    with pytest.raises(ValueError, match=said) as error:
+        trainer_of(model_name_or_path=str(folder))
+    assert "\n" not in str(error.value)
 
 
 # --- a run ----------------------------------------------------------------------------------------------------

@@ -24,8 +24,8 @@ _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")  # OWNER/NAME on the hub
 _HUB_FILES = ["*.json", "*.jinja", "*.txt", "*.safetensors", "LICENSE*", "NOTICE*"]
 
 
-def find_checkpoint(name: str | os.PathLike[str]) -> Path:
-    """The folder of a checkpoint: `name` itself, or the download of a hub repository OWNER/NAME.
+def find_checkpoint(name: str | os.PathLike[str], revision: str | None = None) -> Path:
+    """The folder of a checkpoint: `name` itself, or the download of a hub repository OWNER/NAME at a revision.
 
     Raises ValueError if a repository can neither be downloaded nor found in the cache. A name that is neither a
     folder nor OWNER/NAME is returned as it is: `load_checkpoint` reports it.
@@ -35,7 +35,7 @@ def find_checkpoint(name: str | os.PathLike[str]) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(os.fspath(name), allow_patterns=_HUB_FILES))
+        return Path(snapshot_download(os.fspath(name), revision=revision, allow_patterns=_HUB_FILES))
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(

@@ -173,8 +173,11 @@ def train(
         raise ValueError(f"--{next(iter(hardware), 'json')} is for --plan; give that too, or leave it out")
     from ..train.run import main
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    typer.echo(f"trained model: {main(arguments)}")
+    is_first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
+    logging.basicConfig(level=logging.INFO if is_first else logging.ERROR, format="%(message)s")
+    final = main(arguments)
+    if is_first:
+        typer.echo(f"trained model: {final}")
 
 
 @app.command()

@@ -266,6 +266,9 @@ class BirdModel(BirdPreTrainedModel):
 
     _auto_class = "AutoModel"
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = ["lm_head.weight"]
+    # With several processes, a batch without an image computes a blank one, with weight 0: ZeRO-3, FSDP and DDP wait
+    # until every process has run the same layers.
+    reads_blank_images = False
 
     def __init__(self, config: BirdConfig):
         super().__init__(config)
@@ -331,6 +334,12 @@ class BirdModel(BirdPreTrainedModel):
             )
         return image_features
 
+    def _blank_features(self, device: torch.device) -> torch.Tensor:
+        """Features (1, Q, D) of a blank image."""
+        vision = self.config.vision_config
+        pixels = torch.zeros(1, vision.num_channels, vision.image_size, vision.image_size, device=device)
+        return torch.stack(self.get_image_features(pixels, return_dict=True).pooler_output)
+
     @can_return_tuple
     def forward(
         self,
@@ -365,7 +374,10 @@ class BirdModel(BirdPreTrainedModel):
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)  # (B, T, D)
         features = self._read_images(pixel_values, image_features)
-        if features is not None:
+        if features is None and self.reads_blank_images and past_key_values is None:  # not while decoding
+            blank = self._blank_features(inputs_embeds.device)
+            inputs_embeds = inputs_embeds + 0 * blank.to(inputs_embeds).sum()
+        elif features is not None:
             features = features.to(inputs_embeds)  # (N, Q, D)
             is_image = self._image_token_mask(input_ids, inputs_embeds)
             _check_image_tokens(is_image.sum(), len(features), self.config)

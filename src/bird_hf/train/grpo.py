@@ -21,6 +21,7 @@ from ..hub.processing_bird import refuse_control_tokens
 from .recipe import BirdSFTConfig, Recipe
 from .rewards import box_reward
 from .sft import load_model
+from .whole_checkpoints import WholeCheckpoints
 
 _TURN_COLUMNS = ("messages", "objects", "forms", "task", "independent", "image_id")
 _ROWS_PER_BATCH = 1000
@@ -41,7 +42,7 @@ class BirdGRPOConfig(GRPOConfig):
     OLD_FIELDS: ClassVar[dict[str, str | None]] = BirdSFTConfig.OLD_FIELDS
 
 
-class BirdGRPOTrainer(GRPOTrainer):
+class BirdGRPOTrainer(WholeCheckpoints, GRPOTrainer):
     """TRL's `GRPOTrainer`, which samples from the policy itself: see `sampling_from_policy`."""
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:

@@ -9,13 +9,13 @@ import torch
 from accelerate.utils import DistributedType
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback
-from trl import SFTTrainer
 
+from .bad_loss import CheckedLossTrainer, NamingCollator
 from .packing import PackedSteps, RowLengths, StepRows
 from .recipe import BirdSFTConfig
 
 
-class PackedTrainer(SFTTrainer):
+class PackedTrainer(CheckedLossTrainer):
     """`SFTTrainer` whose batch is a whole step: a list of micro-batches, as many on every process.
 
     Their losses are sums over tokens, divided by the tokens of the step over all processes, so that the step is that of
@@ -34,7 +34,7 @@ class PackedTrainer(SFTTrainer):
         loader: DataLoader = DataLoader(
             StepRows(self.train_dataset),
             batch_sampler=self.packed_steps,
-            collate_fn=self.data_collator.collate_step,
+            collate_fn=NamingCollator(self.data_collator).collate_step,
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
             persistent_workers=self.args.dataloader_persistent_workers,

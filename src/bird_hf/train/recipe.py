@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, NoReturn, TypeVar
@@ -19,12 +20,24 @@ import yaml
 from transformers import TrainingArguments
 from trl import ModelConfig, ScriptArguments, SFTConfig, TrlParser
 
+from ..extras import missing_extra
 from .collate import DROP, ERROR, SPLIT
 from .packing import PAIRS, ROWS
 
 TOO_LONG = [ERROR, SPLIT, DROP]
 
 log = logging.getLogger(__name__)
+
+
+# The packages, any of which a logger of `report_to` needs.
+_LOGGERS = {
+    "comet_ml": ("comet_ml",),
+    "mlflow": ("mlflow",),
+    "swanlab": ("swanlab",),
+    "tensorboard": ("tensorboard", "tensorboardX"),
+    "trackio": ("trackio",),
+    "wandb": ("wandb",),
+}
 
 Config = TypeVar("Config", bound=TrainingArguments)
 
@@ -76,6 +89,7 @@ class BirdSFTConfig(SFTConfig):
     }
 
     def __post_init__(self) -> None:
+        _check_packages(self)
         # TRL's packing, which is for text only, stays off.
         self.pack_rows, self.packing = self.packing, False
         processes = int(os.environ.get("WORLD_SIZE", "1"))  # set by torchrun, accelerate and deepspeed
@@ -118,6 +132,17 @@ class BirdSFTConfig(SFTConfig):
             f"gradient_accumulation_steps {self.gradient_accumulation_steps} and global_batch_size "
             f"{self.global_batch_size} contradict each other; set one of them"
         )
+
+
+def _check_packages(args: BirdSFTConfig) -> None:
+    """Raises ValueError if a recipe asks for DeepSpeed or a logger that is not installed."""
+    if args.deepspeed and find_spec("deepspeed") is None:
+        raise ValueError(f"the field deepspeed needs DeepSpeed; {missing_extra('deepspeed')}")
+    wanted = args.report_to or []
+    for name in [wanted] if isinstance(wanted, str) else wanted:
+        packages = _LOGGERS.get(name, ())
+        if packages and not any(find_spec(package) for package in packages):
+            raise ValueError(f"report_to: {name} needs pip install {packages[0]}; or set report_to: none")
 
 
 @dataclass(frozen=True)

@@ -8,20 +8,31 @@ from typing import Any
 
 from transformers import Trainer, TrainingArguments
 
-from . import grpo, sft
+from . import grpo, resuming, sft
 from .from_scratch import cpu_attention
 from .from_scratch import trainer as from_scratch
 from .from_scratch.config import OWN_FIELDS, FromScratchConfig
 from .recipe import BirdSFTConfig, Recipe, field_names, method_of, read_recipe
 from .sft import load_split
+from .sharding import start_deepspeed_on_cpus
 
 
 def main(arguments: Sequence[str]) -> Path:
     """Run `--config recipes/NAME.yaml [--field value ...]`; returns the folder of the trained model.
 
-    A run that was stopped resumes from its last checkpoint.
+    A run that was stopped resumes from its last whole checkpoint; one that has ended is left as it is.
+    Raises ValueError if output_dir holds a run of another recipe.
     """
-    return sft.train(build(read(arguments)))
+    recipe = read(arguments)
+    if (final := resuming.finished_model(recipe)) is not None:
+        return final
+    trainer = build(recipe)
+    if trainer.accelerator.is_main_process:
+        resuming.record(recipe)
+    final = sft.train(trainer)
+    if trainer.accelerator.is_main_process:
+        resuming.record(recipe, finished_at=trainer.state.global_step)
+    return final
 
 
 def read(arguments: Sequence[str]) -> Recipe:
@@ -38,6 +49,7 @@ def build(recipe: Recipe, callbacks: Sequence[Any] = ()) -> Trainer:
     """The trainer of a recipe, with its data."""
     cpu_attention.register()  # for fine-tuning on a CPU too
     script, args = recipe.script, recipe.training
+    start_deepspeed_on_cpus(args)
     if isinstance(args, FromScratchConfig):
         from_scratch.render_missing(script, args)
     rows = load_split(script, script.dataset_train_split)

@@ -2,37 +2,45 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from datasets import Dataset, IterableDataset, load_dataset
-from safetensors import safe_open
-from torch import nn
-from transformers import PreTrainedModel, Trainer, set_seed
-from transformers.trainer import TRAINING_ARGS_NAME
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import Trainer, set_seed
 from trl import ModelConfig, ScriptArguments, get_peft_config, get_quantization_config
 
-from ..hub.modeling_bird import BirdForConditionalGeneration
+from ..checkpoint.load import check_folder, find_checkpoint, load_processor
+from ..hub.modeling_bird import BirdForConditionalGeneration, BirdModel
 from ..hub.packed_attention import BLOCK
 from ..hub.processing_bird import BirdProcessor
+from .checkpoints import last_whole_checkpoint
 from .collate import IGNORED, GroundingCollator
 from .label_names import add_label_names
 from .packed_trainer import PackedTrainer, packed_steps
 from .packing import PackedSteps
 from .recipe import BirdSFTConfig, Recipe
+from .resuming import FINAL
 from .row_lengths import measured_rows
+from .saving import save_for_use
+from .whole_checkpoints import WholeCheckpoints
 
 
-class BirdSFTTrainer(PackedTrainer):
-    """TRL's `SFTTrainer` for batches of `GroundingCollator`; the loss is TRL's."""
+class BirdSFTTrainer(WholeCheckpoints, PackedTrainer):
+    """TRL's `SFTTrainer` for batches of `GroundingCollator`; the loss is TRL's.
+
+    A checkpoint counts only once it is whole (see `checkpoints`), and a loss that is not finite stops the run.
+    """
 
     args: BirdSFTConfig
     _total_train_tokens: int
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        for module in self.model.modules():
+            if isinstance(module, BirdModel):
+                module.reads_blank_images = self.accelerator.num_processes > 1
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -122,7 +130,7 @@ def load_model(
 ) -> tuple[BirdForConditionalGeneration, BirdProcessor]:
     """Load the checkpoint that a recipe names.
 
-    Raises ValueError if it names none, or one that cannot be found.
+    Raises ValueError if it names none, one that cannot be found, or one of another architecture.
     """
     name = config.model_name_or_path
     if not name:
@@ -130,20 +138,27 @@ def load_model(
             "the recipe sets neither `model_name_or_path` (a checkpoint) nor `new_model` (sizes of a new model); "
             "set one of them"
         )
-    try:
-        model = BirdForConditionalGeneration.from_pretrained(
-            name,
-            revision=config.model_revision,
-            dtype=config.dtype,
-            attn_implementation=attention or config.attn_implementation,
-            quantization_config=get_quantization_config(config),
-        )
-        return model, BirdProcessor.from_pretrained(name, revision=config.model_revision)
-    except OSError as error:
+    is_path = "/" in name and Path(name).parent.is_dir()  # in a folder that exists, so no repository is meant
+    folder = Path(name) if is_path else find_checkpoint(name, config.model_revision)
+    if not folder.is_dir():
         raise ValueError(
-            f"model_name_or_path {name} is neither a checkpoint folder nor a hub repository that can be reached; "
-            "`bird quickstart` writes the folder bird, `bird convert` converts Qwen-VL"
-        ) from error
+            f"model_name_or_path {name} is neither a checkpoint folder (there is none of this name) nor the OWNER/NAME "
+            "of a hub repository; `bird quickstart` writes the folder bird, `bird convert` converts Qwen-VL"
+        )
+    check_folder(folder)
+    model, report = BirdForConditionalGeneration.from_pretrained(
+        folder,
+        dtype=config.dtype,
+        attn_implementation=attention or config.attn_implementation,
+        quantization_config=get_quantization_config(config),
+        output_loading_info=True,
+    )
+    if report["missing_keys"]:
+        count, first = len(report["missing_keys"]), min(report["missing_keys"])
+        raise ValueError(
+            f"{folder}: {count} tensors of the weights are missing, such as {first}; copy it again"
+        )
+    return model, load_processor(folder)
 
 
 def load_split(script: ScriptArguments, split: str) -> Dataset:
@@ -156,40 +171,8 @@ def load_split(script: ScriptArguments, split: str) -> Dataset:
 
 
 def train(trainer: Trainer) -> Path:
-    """Train, resuming from the last checkpoint if there is one; returns the folder of the trained model."""
+    """Train, resuming from the last whole checkpoint if there is one; returns the folder of the trained model."""
     output = Path(trainer.args.output_dir)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(output) if output.is_dir() else None)
-    return save_for_use(trainer, output / "final")
-
-
-def save_for_use(trainer: Trainer, folder: Path) -> Path:
-    """Save the trained model in bf16, or its adapter, with the processor, ready for `from_pretrained`.
-
-    `save_model` gathers what ZeRO-3 and FSDP have sharded. Raises ValueError if the saved files hold fewer parameters
-    than the model.
-    """
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    is_sharded = trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled
-    if isinstance(model, PreTrainedModel) and not is_sharded:
-        model.to(torch.bfloat16)
-    vars(model.config).pop("use_cache", None)  # written by the trainer, for training only
-    trainer.save_model(str(folder))
-    if trainer.accelerator.is_main_process:
-        (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # a pickle, which loading does not need
-        _check_saved(folder, model)
-    return folder
-
-
-def _check_saved(folder: Path, model: nn.Module) -> None:
-    is_whole = isinstance(model, PreTrainedModel)
-    trained = [value for value in model.parameters() if is_whole or value.requires_grad]
-    wanted = sum(getattr(value, "ds_numel", value.numel()) for value in trained)  # ds_numel: ZeRO-3's shards
-    saved = 0
-    for path in folder.glob("*.safetensors"):
-        with safe_open(path, framework="pt") as tensors:
-            saved += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
-    if saved < wanted:
-        raise ValueError(
-            f"{folder} holds {saved:,} of {wanted:,} parameters; the last checkpoint beside it holds the rest"
-        )
-    BirdProcessor.from_pretrained(folder)
+    checkpoint = last_whole_checkpoint(output)
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    return save_for_use(trainer, output / FINAL)

@@ -218,12 +218,10 @@ class FromScratchTrainer(BirdSFTTrainer):
         parameters = [*model.parameters(), *self._head_parameters().values()]
         return self.accelerator.clip_grad_norm_(parameters, self.args.max_grad_norm)
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+    def _finish_checkpoint(self, folder: Path) -> None:
         if self.detection_head is not None:
-            folder = Path(self.args.output_dir, f"checkpoint-{self.state.global_step}")
-            folder.mkdir(parents=True, exist_ok=True)
             save_file(self.detection_head.state_dict(), folder / _HEAD_FILE)
-        super()._save_checkpoint(model, trial)
+        super()._finish_checkpoint(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
