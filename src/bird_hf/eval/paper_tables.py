@@ -13,16 +13,16 @@ from ..data.records import Modality
 from ..markdown import Cell, Part, Table
 from .percent import BELOW, below_text, percent
 from .published import TASKS, Average, Published
-from .tables import METRICS, MODALITY_HEADINGS, mean_cell
+from .tables import METRICS, MODALITY_HEADINGS
 
 Reports = Mapping[str, Mapping[str, Any]]  # of runs, by name
 
 _PUBLISHED = "published"
 _YES, _NO = "yes", "no"
 _NOTE_1 = (
-    "Percent. A row of a run is over images of one kind. Its task scores are means over modalities, whose number is in "
-    "brackets; its average is over the tasks that have a score. Rows marked as published are printed in the paper, for "
-    "its own test set, and were not measured here."
+    "Percent. A row of a run is over images of one kind. Its task scores are means over the modalities that have one; "
+    "its average is over the tasks that have a score. Rows marked as published are printed in the paper, for its own "
+    "test set, and were not measured here."
 )
 _NOTE_RULES = (
     "The published figures follow the rules of the paper's scripts; those of the runs the strict rules. They are not "
@@ -52,7 +52,7 @@ def table_1(reports: Reports, published: Published, rules: str) -> list[Part]:
         for source, rows in report["sources"].items():
             tasks = {task: rows[task] for task in TASKS if task in rows}
             if tasks:
-                cells = [mean_cell(rows[task]) if task in rows else "-" for task in TASKS]
+                cells = [_mean_cell(rows[task]) if task in rows else "-" for task in TASKS]
                 answers = sum(row["questions"] for row in tasks.values())
                 lines.append([name, source, *cells, percent(average_of(rows)), answers])
         if "llava_med" in report:
@@ -66,6 +66,11 @@ def table_1(reports: Reports, published: Published, rules: str) -> list[Part]:
         notes.append("RC of the runs is scene_graph_f1, another measure than the paper's SPICE.")
     header = ["model", "images", *heads, "average", "answers"]
     return [*notes, Table(header, lines, BELOW, marked)]
+
+
+def _mean_cell(row: Mapping[str, Any]) -> Cell:
+    interval = below_text(row["interval"]["mean"], row["cases"]["total"]) if row["n_modalities"] else ""
+    return Cell(percent(row["mean"]), below=interval)
 
 
 def _llava_med_cells(scored: Mapping[str, Any]) -> list[object]:

@@ -287,7 +287,7 @@ def _table(rows: Mapping[str, Any], kinds: Sequence[str], heading: str) -> Table
     for kind, row in chosen.items():
         cells = [_cell(row, modality) for modality in Modality]
         rates = [f"{100 * row[rate]:.2f} ({row['questions']})" for rate in shown]
-        lines.append([_LABELS[kind], row["metric"], *cells, mean_cell(row), *rates])
+        lines.append([_LABELS[kind], row["metric"], *cells, _mean_cell(row), *rates])
     rate_heads = (rate.removesuffix("_rate") for rate in shown)
     return Table([heading, "metric", *MODALITY_HEADINGS.values(), "mean", *rate_heads], lines, BELOW)
 
@@ -301,8 +301,7 @@ def _cell(row: Mapping[str, Any], modality: str) -> Cell | str:
     return score_cell(cell["score"], cell["n"], interval, cases)
 
 
-def mean_cell(row: Mapping[str, Any]) -> Cell | str:
-    """The mean of a row over its modalities, with their number."""
+def _mean_cell(row: Mapping[str, Any]) -> Cell | str:
     if not row["n_modalities"]:
         return "-"
     interval, cases = row.get("interval", {}).get("mean"), row.get("cases", {}).get("total")
