@@ -104,8 +104,8 @@ class TestRuns:
     def test_every_score_has_its_interval_and_cases(self, run):
         _, text = write_report([run])
         lines = text.splitlines()
-        (place,) = (number for number, line in enumerate(lines) if line.startswith("| VG | Recall@0.5 |"))
-        assert re.match(r"\| 95 % interval; cases \|  \| \d+\.\d\d to \d+\.\d\d; 6 \|", lines[place + 1])
+        place = next(number for number, line in enumerate(lines) if line.startswith("| VG | Recall@0.5 |"))
+        assert re.match(r"\| 95 % interval; cases \|  \| \d+\.\d\d–\d+\.\d\d; 6 cases \|", lines[place + 1])
 
     def test_a_file_needs_a_task(self, tmp_path):
         write_predictions(tmp_path / "mine.jsonl", [replace(each, task="") for each in answers(LIVER)])

@@ -16,12 +16,13 @@ def percent(value: float | None) -> str:
 
 def interval_text(interval: Sequence[float] | None) -> str:
     """An interval of fractions in percent; empty if there is none."""
-    return "" if interval is None else f"{percent(interval[0])} to {percent(interval[1])}"
+    return "" if interval is None else f"{percent(interval[0])}–{percent(interval[1])}"
 
 
 def below_text(interval: Sequence[float] | None, cases: int | None) -> str:
     """What stands below a score: its interval and the number of cases."""
-    parts = [interval_text(interval), "" if cases is None else f"{cases:,}"]
+    number = "" if cases is None else f"{cases:,} case{'' if cases == 1 else 's'}"
+    parts = [interval_text(interval), number]
     return "; ".join(part for part in parts if part)
 
 

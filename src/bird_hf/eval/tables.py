@@ -286,7 +286,7 @@ def _table(rows: Mapping[str, Any], kinds: Sequence[str], heading: str) -> Table
     lines = []
     for kind, row in chosen.items():
         cells = [_cell(row, modality) for modality in Modality]
-        rates = [f"{100 * row[rate]:.2f} ({row['questions']})" for rate in shown]
+        rates = [score_cell(row[rate], row["questions"]) for rate in shown]
         lines.append([_LABELS[kind], row["metric"], *cells, _mean_cell(row), *rates])
     rate_heads = (rate.removesuffix("_rate") for rate in shown)
     return Table([heading, "metric", *MODALITY_HEADINGS.values(), "mean", *rate_heads], lines, BELOW)

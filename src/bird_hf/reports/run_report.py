@@ -153,8 +153,8 @@ def _body(name: str, report: RunReport, several: bool) -> list[Section]:
     """The sections of a run; headings are a level lower if there are several runs."""
     level = 3 if several else 2
     sections = run_sections(report.found, level)
-    if several:
-        sections = [Section(name, sections[0].parts, 2), *sections[1:]]
+    title = name if several else "Task by modality (Table 3)"
+    sections = [Section(title, sections[0].parts, 2), *sections[1:]]
     for source, scored in report.found["strict"].items():
         parts: list[Part] = [_STRICT_NOTE]
         for each in scored.values():
