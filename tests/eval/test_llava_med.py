@@ -153,7 +153,9 @@ def test_images_are_plain_files_of_their_folder(tmp_path):
 @pytest.mark.slow
 def test_answers_are_scored_as_one_set_by_domain_and_by_type(file, tmp_path):
     questions = read_llava_med(file)
-    answers = [{"question_id": each.id, "text": each.annotation if each.id else "A cat."} for each in questions]
+    answers = [
+        {"question_id": each.id, "text": each.annotation if each.id else "A cat."} for each in questions
+    ]
     answered = with_answers(questions, write_lines(tmp_path / "answers.jsonl", answers))
     scored = score_llava_med(answered)
     assert (scored["all"]["n"], scored["all"]["cases"]) == (6, 3)

@@ -28,10 +28,11 @@ ABSENT = "There is no liver in this image."
 
 
 def answers(*responses, task="vg", annotation=LIVER, prefix="ct"):
+    asked = "Where is the liver?"
     return [
-        Prediction(number, f"{prefix}_{number}.png", "Where is the liver?", annotation, response, task, False, None, f"case {number}")
-        for number, response in enumerate(responses)
-    ]  # fmt: skip
+        Prediction(n, f"{prefix}_{n}.png", asked, annotation, response, task, False, None, f"case {n}")
+        for n, response in enumerate(responses)
+    ]
 
 
 @pytest.fixture
@@ -200,7 +201,8 @@ class TestScale:
         assert report["data_scale"] == {"run": 20_000, "larger": 40_000}
         assert "| 20,000 | run | these runs, real | 66.67 | 50.00 | - | - | 58.33 |" in text
         assert (
-            "| 240,000 | BiRD-Med-GRIT-270k | BiRD, published | 53.92 | 65.33 | 55.23 | 52.17 | 56.66 |" in text
+            "| 240,000 | BiRD-Med-GRIT-270k | BiRD, published | 53.92 | 65.33 | 55.23 | 52.17 | 56.66 |"
+            in text
         )
         assert "![Scores by the number of dialogue turns](data_scale.svg)" in text
         svg = (tmp_path / "out" / "data_scale.svg").read_text("utf-8")
@@ -230,7 +232,9 @@ class TestHostileText:
         assert "{{ 7 * 7 }}" in page and "&lt;script&gt;" in page
         cells = [line for line in text.splitlines() if line.startswith("|")]
         assert all("<script" not in line.replace("\\<", "") for line in cells)
-        assert len({line.count(" | ") for line in cells if "ct\\_" in line and line.startswith("| worst")}) == 1
+        assert (
+            len({line.count(" | ") for line in cells if "ct\\_" in line and line.startswith("| worst")}) == 1
+        )
 
     def test_a_text_of_ten_megabytes_is_one_line(self, tmp_path, bird_report):
         write_predictions(tmp_path / "vg.jsonl", answers(LIVER + "x" * 10_000_000))

@@ -97,7 +97,7 @@ def _grounding(scored: Mapping[str, Any]) -> list[Part]:
     for heading, groups in (("modality", "modalities"), ("label", "labels"), ("size of the box", "sizes")):
         lines = [[name, *_summary(row)] for name, row in found[groups].items() if row["recall@0.5"]["n"]]
         if heading == "label" and len(lines) > _SHOWN_LABELS:
-            parts.append(f"{len(lines)} labels: give --json for their rows")
+            parts.append(f"{len(lines)} labels: their rows are in the JSON only")
         elif lines:
             parts.append(Table([heading, *(_MEASURES[name] for name in _BOXES), *_COUNTED], lines))
     parts.append(_NOTE)
