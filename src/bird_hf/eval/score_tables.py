@@ -57,8 +57,7 @@ def tables_of_scores(scored: Mapping[str, Any]) -> list[Part]:
         lines.append(line(Markup(modality), row, counts, intervals["modalities"].get(modality)))
     counted = ["answers", "cases", f"95 % interval of {main}" if main else "95 % interval"]
     header = [f"{scored['task']}, {scored['rules']} rules", *map(Markup, names), *counted]
-    parts = [Table(header, lines), _note(scored)]
-    return [*parts, *(_grounding(scored) if "grounding" in scored else [])]
+    return [Table(header, lines), _note(scored), *(_grounding(scored) if "grounding" in scored else [])]
 
 
 def _note(scored: Mapping[str, Any]) -> list[str]:

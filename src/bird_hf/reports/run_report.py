@@ -179,7 +179,7 @@ def _markdown(
     for name, sections in bodies.items():
         blocks.append(render(sections))
         if shown := reports[name].shown:
-            parts = [examples_note(choices.data is not None), examples_table(shown)]
+            parts: list[Part] = [examples_note(choices.data is not None), examples_table(shown)]
             blocks.append(render([Section("Worst, median and best answers", parts, level)]))
     return "\n".join([*blocks, render(last)])
 

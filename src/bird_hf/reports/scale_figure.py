@@ -33,7 +33,7 @@ def scale_svg(series: Sequence[Series]) -> str:
             for number, each in enumerate(series):
                 colour = _PAPER_COLOUR if each.is_published else _COLOURS[number % len(_COLOURS)]
                 _draw(axes, each, measure, colour)
-            _finish(axes, measure)
+            _finish(axes, measure, sorted({point.turns for each in series for point in each.points}))
         handles, labels = panels[-1].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, labelcolor=_INK)
         stream = io.StringIO()
@@ -65,12 +65,11 @@ def _end(point: Point, measure: str, end: int) -> float:
     return point.intervals[measure][end]
 
 
-def _finish(axes: Axes, measure: str) -> None:
+def _finish(axes: Axes, measure: str, ticks: Sequence[int]) -> None:
     title = "average" if measure == AVERAGE else f"{measure.upper()}, {METRICS[measure]}"
     axes.set_title(title, color=_INK, fontsize=9)
     axes.set_xscale("log")
     axes.set_ylim(0, 100)
-    ticks = sorted({int(x) for line in axes.get_lines() for x in line.get_xdata()})
     axes.set_xticks(ticks, [_short(tick) for tick in ticks], rotation=45)
     axes.minorticks_off()
     axes.tick_params(colors=_INK, length=0)
