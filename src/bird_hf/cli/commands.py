@@ -184,6 +184,28 @@ def predict(
         raise ValueError(f"--out {out}: the folder {out.parent} does not exist; create it first")
     if (task == "llava_med") != (images is not None):
         raise ValueError("--task llava_med needs --images, the folder of the images; other tasks have none")
+    if images is None:
+        _predict_rows(model, data, task, out, split, batch_size, limit, dtype, load_in_4bit)
+        return
+    from ..eval.predict import failed, is_main_process, load_for_prediction, predict_llava_med
+
+    loaded = load_for_prediction(model, dtype, load_in_4bit)
+    new = predict_llava_med(loaded, data, images, out, batch_size, limit)
+    if is_main_process():
+        typer.echo(f"{out}: {new} new answers{failed(out)}")
+
+
+def _predict_rows(
+    model: Path,
+    data: Path,
+    task: str,
+    out: Path,
+    split: str,
+    batch_size: int,
+    limit: int | None,
+    dtype: str | None,
+    load_in_4bit: bool,
+) -> None:
     from ..data.folder.publish import open_folder
     from ..eval.predict import failed, is_main_process, load_for_prediction, predict_dataset, predict_run
 
@@ -191,14 +213,6 @@ def predict(
         counts = predict_run(model, data, out, split, batch_size, limit, dtype, load_in_4bit)
         if is_main_process():
             typer.echo(f"{out}: answers to " + ", ".join(f"{count} {kind}" for kind, count in counts.items()))
-        return
-    if images is not None:
-        from ..eval.predict import predict_llava_med
-
-        loaded = load_for_prediction(model, dtype, load_in_4bit)
-        new = predict_llava_med(loaded, data, images, out, batch_size, limit)
-        if is_main_process():
-            typer.echo(f"{out}: {new} new answers{failed(out)}")
         return
     rows = open_folder(data, task, split)
     rows = rows.select(range(min(limit, len(rows)))) if limit else rows
