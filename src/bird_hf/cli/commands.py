@@ -17,7 +17,15 @@ from ..progress import silence_bars_in_files
 from ..repository_folders import find_recipe
 from .ask import ask
 from .data import OutFolder, data_app
-from .options import ModelOption, RcMeasureOption
+from .options import (
+    FirstModel,
+    ModelOption,
+    RcMeasureOption,
+    ReportData,
+    ReportFolder,
+    RunsArgument,
+    ScaleOption,
+)
 from .setup import setup_app
 
 if TYPE_CHECKING:
@@ -282,29 +290,13 @@ def _answers_of(
 
 @app.command()
 def report(
-    runs: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            help="Runs: folders of prediction files, folders of such folders, or prediction files."
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the report; by default RUN, or ./report for several runs or a file."),
-    ] = None,
-    model: Annotated[
-        Path | None, typer.Option(help="Checkpoint folder or OWNER/NAME on the hub, to predict first.")
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(help="Med-GRIT folder of the questions: adds pictures, cases, a baseline, sides."),
-    ] = None,
+    runs: RunsArgument = None,
+    out: ReportFolder = None,
+    model: FirstModel = None,
+    data: ReportData = None,
     split: Annotated[str, typer.Option(help="train or test.")] = "test",
     rules: Annotated[str, typer.Option(help="paper (those of its scripts) or strict.")] = "paper",
-    scale: Annotated[
-        list[str] | None,
-        typer.Option(help="TURNS=RUN, such as 20k=runs/small, repeated: draws scores by amount of data."),
-    ] = None,
+    scale: ScaleOption = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions per batch.")] = 32,
     rc_measure: RcMeasureOption = "spice",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
