@@ -15,7 +15,7 @@ from pathlib import Path
 from bird_hf.atomic_writes import write_text
 from bird_hf.checkpoint.model_card import read_origin, write_card
 from bird_hf.eval.run import weights_sha256
-from bird_hf.eval.tables import results_of, write_reports
+from bird_hf.eval.tables import report_run, results_of
 from bird_hf.sample import embedded_checkpoint
 
 ROOT = Path(__file__).parents[1]
@@ -32,8 +32,7 @@ def measure(checkpoint: Path) -> None:
     run.mkdir(parents=True, exist_ok=True)
     write_sample(runs / "med-grit")
     predict_run(checkpoint, runs / "med-grit", run)
-    report, _ = write_reports(run)
-    write_text(REPORT, json.dumps(report, indent=1) + "\n")
+    write_text(REPORT, json.dumps(report_run(run), indent=1) + "\n")
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from bird_hf import cli
 from bird_hf.data.folder.publish import image_cell, open_folder, publish
@@ -248,3 +249,38 @@ def test_one_command_predicts_and_reports(bird, tiny_checkpoint, data, tmp_path)
     assert (
         text.index("## Phantoms") < text.index("## Checks beyond the paper") < text.index("| VG, CAPITALS |")
     )
+
+
+class TestLlavaMed:
+    """LLaVA-Med's questions (llava_med.py), whose images lie in a folder."""
+
+    @pytest.fixture
+    def words(self, tmp_path, tiny_checkpoint):
+        figures = [f"1{number}_F1.jpg" for number in range(2)]
+        (tmp_path / "images").mkdir()
+        Image.new("RGB", (32, 24), "white").save(tmp_path / "images" / figures[0])  # the other is missing
+        rows = [
+            {
+                "question_id": number,
+                "image": name,
+                "text": "What is shown?\n<image>",
+                "gpt4_answer": "A cell.",
+            }
+            for number, name in enumerate(figures)
+        ]
+        (tmp_path / "qa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return ["predict", "--model", tiny_checkpoint, "--task", "llava_med", "--data", tmp_path / "qa.jsonl"]
+
+    def test_a_missing_image_costs_its_row_only(self, bird, words, tmp_path):
+        out = tmp_path / "llava_med.jsonl"
+        said = bird(*words, "--images", tmp_path / "images", "--out", out)
+        assert "2 new answers; the model failed on 1 (id 1)" in said
+        first, second = read_predictions(out, "llava_med")
+        assert first.error is None and first.question == "What is shown?"
+        assert "cannot be opened" in second.error and second.facts["question_id"] == 1
+
+    def test_images_go_with_these_questions_only(self, run_bird, words, tmp_path):
+        out = ["--out", tmp_path / "out.jsonl"]
+        assert "--task llava_med needs --images" in run_bird(*words, *out).err
+        words[words.index("llava_med")] = "vg"
+        assert "other tasks have none" in run_bird(*words, *out, "--images", tmp_path / "images").err

@@ -15,7 +15,8 @@ from bird_hf.eval.predictions import Prediction, read_predictions, write_predict
 from bird_hf.eval.run import Run, begin_run
 from bird_hf.eval.score import score_predictions
 from bird_hf.eval.score_tables import table_of_scores
-from bird_hf.eval.tables import report_run, write_reports
+from bird_hf.eval.tables import report_run
+from bird_hf.reports.run_report import Choices, write_report
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "scores"
 BOXED = "<ref>liver</ref><box>(100,100),(400,300)</box>"
@@ -67,6 +68,14 @@ def test_real_images_and_phantoms_are_rows_apart_each_with_its_n(run):
         "questions": 3,
         "malformed_rate": 0.0,
         "unreadable_rate": 1 / 3,  # a corner is no box
+        # One case has no interval, and neither has a mean over it.
+        "interval": {"mean": None, "modalities": {"ct": [0.0, 1.0], "mr": None}},
+        "cases": {
+            "unit": "image",
+            "total": 3,
+            "modalities": {"ct": 2, "mr": 1},
+            "answers": {"ct": 2, "mr": 1},
+        },
     }
     assert sources["phantom"]["vg"]["modalities"] == {"ct": {"score": 0.0, "n": 1}}
     assert sources["phantom"]["vg"]["mean"] == 0.0
@@ -82,7 +91,7 @@ def test_malformed_answers_are_counted_by_task_and_source(run):
 
 
 def test_captions_without_their_measure_are_counted_and_it_is_said_why(run):
-    report, text = write_reports(run)
+    report, text = write_report([run])
     row = report["sources"]["real"]["rc"]
     assert row["modalities"] == {"ct": {"score": None, "n": 1}}
     assert (row["mean"], row["n_modalities"]) == (None, 0)
@@ -94,7 +103,7 @@ def test_captions_without_their_measure_are_counted_and_it_is_said_why(run):
 
 
 def test_captions_are_scored_by_the_measure_that_is_asked_for(run):
-    report, text = write_reports(run, rc_measure="scene_graph_f1")
+    report, text = write_report([run], choices=Choices(rc_measure="scene_graph_f1"))
     row = report["sources"]["real"]["rc"]
     assert row["metric"] == report["rc_measure"] == "scene_graph_f1"
     assert row["modalities"]["ct"]["n"] == 1
@@ -117,7 +126,7 @@ def test_strict_rules_go_through_to_the_scores(run):
 
 
 def test_both_files_are_written_and_say_which_weights(run):
-    report, text = write_reports(run)
+    report, text = write_report([run])
     assert json.loads((run / "report.json").read_text()) == report
     assert (run / "report.md").read_text() == text
     assert report["weights_sha256"] == "ab12" and "`ab12`" in text
@@ -125,7 +134,7 @@ def test_both_files_are_written_and_say_which_weights(run):
 
 
 def test_the_table_has_the_papers_columns_in_percent(run):
-    text = write_reports(run)[1]
+    text = write_report([run])[1]
     columns = "CT | MR | X-ray | PET | Endoscopy | Dermoscopy | Fundus | Ultrasound | mean | malformed"
     assert f"| task | metric | {columns} |" in text
     assert (
@@ -138,7 +147,7 @@ def test_the_table_has_the_papers_columns_in_percent(run):
 def test_files_of_the_original_are_a_run_and_score_as_they_do_alone(tmp_path):
     for task in ("vg", "roc"):
         shutil.copy(GOLDEN / f"{task}.jsonl", tmp_path)
-    report, text = write_reports(tmp_path)
+    report, text = write_report([tmp_path])
     for task in ("vg", "roc"):
         alone = score_predictions(read_predictions(GOLDEN / f"{task}.jsonl", task), task)
         row = report["sources"]["unmarked"][task]
@@ -151,7 +160,7 @@ def test_files_of_the_original_are_a_run_and_score_as_they_do_alone(tmp_path):
 
 def test_several_runs_are_a_line_each_and_have_reports_of_their_own(run, tmp_path):
     shutil.copytree(run, tmp_path / "larger")
-    report, text = write_reports(tmp_path)
+    report, text = write_report([tmp_path])
     assert list(report["runs"]) == ["larger", "run"]
     assert "| run | real | 75.00 | 100.00 | - | - | 87.50 |" in text
     assert "| larger | phantom | 0.00 | 100.00 | - | - | 50.00 |" in text

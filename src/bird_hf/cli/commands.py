@@ -18,7 +18,15 @@ from ..repository_folders import find_recipe
 from .ask import ask
 from .data import OutFolder, data_app
 from .dialects import dialects
-from .options import ModelOption, RcMeasureOption
+from .options import (
+    FirstModel,
+    ModelOption,
+    RcMeasureOption,
+    ReportData,
+    ReportFolder,
+    RunsArgument,
+    ScaleOption,
+)
 from .plan import DevicesOption, MemoryOption, TflopsOption, UtilisationOption, planned
 from .probe import probe
 from .setup import setup_app
@@ -183,8 +191,12 @@ def train(
 @app.command()
 def predict(
     model: ModelOption,
-    data: Annotated[Path, typer.Option(help="Med-GRIT folder.")],
-    task: Annotated[str, typer.Option(help="vg, roc, rc, mia; or all, into one folder.")],
+    data: Annotated[
+        Path, typer.Option(help="Med-GRIT folder; for llava_med the file llava_med_eval_qa50_qa.jsonl.")
+    ],
+    task: Annotated[
+        str, typer.Option(help="vg, roc, rc, mia; all, into one folder; or llava_med, LLaVA-Med's questions.")
+    ],
     out: Annotated[Path, typer.Option(help="The prediction file to write (JSON lines); for all, a folder.")],
     split: Annotated[str, typer.Option(help="train or test.")] = "test",
     batch_size: Annotated[int, typer.Option(min=1, help="Questions per batch.")] = 32,
@@ -195,6 +207,7 @@ def predict(
     load_in_4bit: Annotated[
         bool, typer.Option("--load-in-4bit", help="Quantise the weights to 4 bits (bitsandbytes).")
     ] = False,
+    images: Annotated[Path | None, typer.Option(help="For llava_med: the folder of the images.")] = None,
 ) -> None:
     """Answer every question of a split into a file, one line each. A stopped run can be continued.
 
@@ -204,6 +217,30 @@ def predict(
         raise ValueError("chat rows hold several questions; give --task vg, roc, rc, mia or all")
     if not out.parent.is_dir():
         raise ValueError(f"--out {out}: the folder {out.parent} does not exist; create it first")
+    if (task == "llava_med") != (images is not None):
+        raise ValueError("--task llava_med needs --images, the folder of the images; other tasks have none")
+    if images is None:
+        _predict_rows(model, data, task, out, split, batch_size, limit, dtype, load_in_4bit)
+        return
+    from ..eval.predict import failed, is_main_process, load_for_prediction, predict_llava_med
+
+    loaded = load_for_prediction(model, dtype, load_in_4bit)
+    new = predict_llava_med(loaded, data, images, out, batch_size, limit)
+    if is_main_process():
+        typer.echo(f"{out}: {new} new answers{failed(out)}")
+
+
+def _predict_rows(
+    model: Path,
+    data: Path,
+    task: str,
+    out: Path,
+    split: str,
+    batch_size: int,
+    limit: int | None,
+    dtype: str | None,
+    load_in_4bit: bool,
+) -> None:
     from ..data.folder.publish import open_folder
     from ..eval.predict import failed, is_main_process, load_for_prediction, predict_dataset, predict_run
 
@@ -280,27 +317,37 @@ def _answers_of(
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(help="Folder of prediction files, or folder of such folders.")],
-    model: Annotated[
-        Path | None, typer.Option(help="Checkpoint folder or OWNER/NAME on the hub, to predict first.")
-    ] = None,
-    data: Annotated[Path | None, typer.Option(help="Med-GRIT folder, to predict first.")] = None,
+    runs: RunsArgument = None,
+    out: ReportFolder = None,
+    model: FirstModel = None,
+    data: ReportData = None,
     split: Annotated[str, typer.Option(help="train or test.")] = "test",
     rules: Annotated[str, typer.Option(help="paper (those of its scripts) or strict.")] = "paper",
+    scale: ScaleOption = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Questions per batch.")] = 32,
     rc_measure: RcMeasureOption = "spice",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Write the paper's Tables 3 and 1 from a folder of predictions; with --model and --data, predict first."""
-    from ..eval.tables import write_reports
+    """Write the paper's tables for runs, beside its own figures: report.md, report.json and report.html.
 
-    if (model is None) != (data is None):
-        raise ValueError("--model and --data go together: give both to predict, or neither")
-    if model is not None and data is not None:
+    With --model and --data, predict into RUN first.
+
+    Examples: `bird report runs/bird --model bird --data med-grit`; `bird report runs/a runs/b --data med-grit --out
+    both`; `bird report --scale 20k=runs/20k --scale 40k=runs/40k --out study`.
+    """
+    from ..reports.run_report import Choices, write_report
+
+    paths = runs or []
+    if model is not None:
+        if data is None:
+            raise ValueError("--model and --data go together: give both to predict")
+        if len(paths) != 1 or scale:
+            raise ValueError("--model predicts into one run; give one RUN and no --scale")
         from ..eval.predict import predict_run
 
-        predict_run(model, data, run, split, batch_size)
-    found, text = write_reports(run, rules, rc_measure)
+        predict_run(model, data, paths[0], split, batch_size)
+    choices = Choices(rules, rc_measure, data, split)
+    found, text = write_report(paths, out, choices, scale or [])
     typer.echo(json.dumps(found) if as_json else text)
 
 

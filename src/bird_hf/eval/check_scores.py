@@ -9,7 +9,7 @@ from ..data.records import Axis, Task
 from ..data.teachers.positions import describes
 from ..hub.boxes import Box
 from ..hub.grounding import read
-from ..markdown import table
+from ..markdown import Table
 from . import recall
 from .checks import Check
 from .paper_rules import clean_response
@@ -155,10 +155,15 @@ def _text(prediction: Prediction) -> str:
 
 
 def table_of_checks(rows: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
-    """The result of `score_checks` as a Markdown table in percent, with n in brackets."""
+    """The result of `score_checks` as a Markdown table."""
+    return str(checks_table(rows))
+
+
+def checks_table(rows: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
+    """The result of `score_checks` in percent, with n in brackets."""
     sources = [source for source in _SOURCES if any(source in row for row in rows.values())]
     lines = [[name, *(_cell(row.get(source)) for source in sources)] for name, row in rows.items()]
-    return table(["check", *(_HEADINGS[source] for source in sources)], lines)
+    return Table(["check", *(_HEADINGS[source] for source in sources)], lines)
 
 
 def _cell(cell: Mapping[str, Any] | None) -> str:

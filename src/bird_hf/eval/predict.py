@@ -5,12 +5,12 @@ from __future__ import annotations
 import glob
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from PIL import Image
 
@@ -22,8 +22,10 @@ from ..progress import progress_bar
 from ..questions import Query
 from .checks import CHECKS, checks_of_rows
 from .hallucination import missing_objects
+from .llava_med import FolderImages, read_llava_med
 from .predictions import Prediction, finished, write_predictions
 from .run import Run, begin_run, prediction_file, weights_sha256
+from .split_images import MissingPixelsError, SplitImages
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -35,6 +37,12 @@ _IMAGE_COLUMNS = [
     "image_id", "image_wh", "modality", "region", "axis", "dataset", "case_id", "task", "objects", "synthetic",
     "teacher",
 ]  # fmt: skip
+
+
+class _Images(Protocol):
+    """Images by file name."""
+
+    def __getitem__(self, name: str) -> Image.Image: ...
 
 
 def load_for_prediction(
@@ -65,7 +73,22 @@ def predict_dataset(model: GroundingModel, dataset: Dataset, out: Path, batch_si
     Answers are appended as they come, so a stopped run continues. Raises ValueError if `out` holds answers to other
     questions, or if the model fails on every question.
     """
-    return _answer(model, _questions_of(dataset), _Images([dataset]), out, batch_size)
+    return _answer(model, _questions_of(dataset), SplitImages([dataset]), out, batch_size)
+
+
+def predict_llava_med(
+    model: GroundingModel,
+    questions: Path,
+    images: Path,
+    out: Path,
+    batch_size: int = 32,
+    limit: int | None = None,
+) -> int:
+    """Answer LLaVA-Med's questions (llava_med.py) into a prediction file; returns the number of new answers.
+
+    images: the folder of their images. Raises ValueError as `read_llava_med` and `predict_dataset` do.
+    """
+    return _answer(model, read_llava_med(questions)[:limit], FolderImages(images), out, batch_size)
 
 
 def predict_run(
@@ -99,7 +122,7 @@ def predict_run(
     folder = find_checkpoint(checkpoint)
     model = load_for_prediction(folder, dtype, load_in_4bit)
     begin_run(out, Run(checkpoint.resolve().name, weights_sha256(folder), data.resolve().name, split, counts))
-    images = _Images(tasks.values())
+    images = SplitImages(tasks.values())
     for kind, asked in questions.items():
         _answer(model, asked, images, prediction_file(out, kind), batch_size)
     return counts
@@ -118,29 +141,6 @@ def failed(out: Path) -> str:
         return ""
     shown = ", ".join(map(str, rows[:_SHOWN])) + (", ..." if len(rows) > _SHOWN else "")
     return f"; the model failed on {len(rows)} (id {shown}), whose lines hold the error; run it again to ask them again"
-
-
-class MissingPixelsError(ValueError):
-    """A row has no image: its data must be joined with the images first."""
-
-
-class _Images:
-    """The images of datasets by file name; each is decoded when it is asked for."""
-
-    def __init__(self, datasets: Iterable[Dataset]) -> None:
-        self._places: dict[str, tuple[Dataset, int]] = {}
-        for dataset in datasets:
-            for number, image_id in enumerate(dataset["image_id"]):
-                self._places.setdefault(f"{image_id}.png", (dataset, number))
-
-    def __getitem__(self, name: str) -> Image.Image:
-        dataset, number = self._places[name]
-        image = dataset[number]["image"]
-        if image is None:
-            raise MissingPixelsError(
-                f"{name}: the row has no pixels; join the data with your copy of the images first"
-            )
-        return image
 
 
 def _questions_of(dataset: Dataset) -> list[Prediction]:

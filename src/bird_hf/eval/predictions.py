@@ -19,6 +19,9 @@ from ..data.records import Modality
 
 Item = TypeVar("Item")
 
+LLAVA_MED = (
+    "llava_med"  # the task of answers to LLaVA-Med's questions (llava_med.py), whose images name no modality
+)
 _SHOWN = 5  # ids that an error lists
 _MAX_CHARS = 1_000_000  # of a text in a prediction file
 _MAX_IMAGE_CHARS = 1000
@@ -87,6 +90,15 @@ def read_predictions(path: Path, task: str) -> list[Prediction]:
     return sorted((each for _, each in numbered), key=lambda prediction: prediction.id)
 
 
+def named_task(path: Path) -> str:
+    """The task that the first line of a prediction file names; "" if it names none or cannot be read."""
+    try:
+        _, first = next(_read_lines(path))
+    except (StopIteration, ValueError):
+        return ""
+    return first.task
+
+
 def finished(path: Path, expected: Sequence[Prediction], keep_failed: bool = False) -> dict[int, Prediction]:
     """The answers that an interrupted run has already written, by id.
 
@@ -117,23 +129,39 @@ def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
 
 def _read_lines(path: Path, last_may_be_cut: bool = False) -> Iterator[tuple[int, Prediction]]:
     """The predictions of a file with the numbers of their lines, from 1."""
+    lines = numbered_lines(path)
+    for number, line in lines:
+        try:
+            prediction = _prediction(read_json(line))
+        except (ValueError, TypeError, RecursionError) as error:
+            if last_may_be_cut and number == lines[-1][0]:
+                return
+            raise ValueError(f"{path}, line {number}: {error}") from error
+        yield number, prediction
+
+
+def numbered_lines(path: Path) -> list[tuple[int, str]]:
+    """The lines of a file of JSON lines that are not empty, with their numbers from 1.
+
+    Raises ValueError if it is not UTF-8.
+    """
     # Not splitlines: it also splits at characters that an answer may hold.
     try:
         lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path} is not a text file ({error}); a prediction file is JSON lines in UTF-8"
-        ) from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            prediction = _prediction(json.loads(line, parse_constant=_refuse_constant))
-        except (ValueError, TypeError, RecursionError) as error:
-            if last_may_be_cut and number == len(lines):
-                return
-            raise ValueError(f"{path}, line {number}: {error}") from error
-        yield number, prediction
+        raise ValueError(f"{path} is not a text file ({error}); it must be JSON lines in UTF-8") from error
+    return [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+
+
+def read_json(line: str) -> Any:
+    """The JSON value of a line. Raises ValueError if it is none; NaN and infinity are none."""
+    return json.loads(line, parse_constant=_refuse_constant)
+
+
+def check_length(name: str, text: str, limit: int = _MAX_CHARS) -> None:
+    """Raises ValueError if a text is longer than the limit."""
+    if len(text) > limit:
+        raise ValueError(f"{name} has {len(text):,} characters; the limit is {limit:,}")
 
 
 def _refuse_constant(name: str) -> None:
@@ -150,9 +178,7 @@ def _prediction(row: Any) -> Prediction:
             "id must be a whole number; image, question, annotation and response must be strings"
         )
     for name in _TEXTS:
-        limit = _MAX_IMAGE_CHARS if name == "image" else _MAX_CHARS
-        if len(row[name]) > limit:
-            raise ValueError(f"{name} has {len(row[name]):,} characters; the limit is {limit:,}")
+        check_length(name, row[name], _MAX_IMAGE_CHARS if name == "image" else _MAX_CHARS)
     if row.get("synthetic") not in (None, True, False):
         raise ValueError("synthetic must be true or false")
     if not isinstance(row.get("facts"), dict | None):
@@ -168,7 +194,8 @@ def _prediction(row: Any) -> Prediction:
         error=row.get("error"),
         **{name: row[name] for name in _TEXTS},
     )
-    assert prediction.modality  # raises ValueError if the name of the image has none
+    if prediction.task != LLAVA_MED:
+        assert prediction.modality  # raises ValueError if the name of the image has none
     return prediction
 
 

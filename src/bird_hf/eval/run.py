@@ -2,17 +2,17 @@
 
     RUN_DIR/run.json         {"model": "bird", "weights_sha256": "...", "data": "med-grit", "split": "test", ...}
     RUN_DIR/vg.jsonl         one prediction file per task, and `absent.jsonl` and `foreign.jsonl` (hallucination.py),
-                             and `checks.jsonl` (checks.py)
-    RUN_DIR/report.md        the tables made from them, and report.json (tables.py)
+                             and `checks.jsonl` (checks.py); also `llava_med.jsonl` (llava_med.py)
+    RUN_DIR/report.md        the tables made from them, and report.json and report.html (reports/run_report.py)
 
-A folder of prediction files without run.json is a run of an unknown model.
+A folder of prediction files without run.json is a run of an unknown model, and so is a single prediction file.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,10 +20,10 @@ from ..atomic_writes import write_text
 from ..data.records import SINGLE_TASKS
 from .checks import CHECKS
 from .hallucination import Missing
-from .predictions import Prediction, read_predictions
+from .predictions import LLAVA_MED, Prediction, named_task, read_predictions
 
 RUN_FILE = "run.json"
-KINDS = (*(kind.value for kind in (*SINGLE_TASKS, *Missing)), CHECKS)  # one prediction file each
+KINDS = (*(kind.value for kind in (*SINGLE_TASKS, *Missing)), CHECKS, LLAVA_MED)  # one prediction file each
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,46 @@ def read_run(folder: Path) -> Run | None:
     return run
 
 
+def is_run(path: Path) -> bool:
+    """Whether a path is a prediction file, or a folder that holds one."""
+    return path.is_file() or any(prediction_file(path, kind).is_file() for kind in KINDS)
+
+
+def find_runs(paths: Sequence[Path]) -> dict[str, Path]:
+    """The runs at paths by a name: prediction files, folders of them, or folders of such folders.
+
+    Runs of the same name are told apart by their folders, then by numbers.
+    Raises ValueError if a path does not exist or is given twice.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise ValueError(
+                f"{path}: no such folder; give --model and --data as well to make predictions there"
+            )
+        inside = (
+            [] if is_run(path) else sorted(each for each in path.iterdir() if each.is_dir() and is_run(each))
+        )
+        found += inside or [path]
+    places = [path.resolve() for path in found]
+    if twice := [path for path, place in zip(found, places, strict=True) if places.count(place) > 1]:
+        raise ValueError(f"{twice[0]} is given twice; name each run once")
+    names = [place.stem if place.is_file() else place.name for place in places]
+    if len(set(names)) < len(names):
+        names = [f"{place.parent.name}/{name}" for place, name in zip(places, names, strict=True)]
+    if len(set(names)) < len(names):
+        names = [f"{number} {name}" for number, name in enumerate(names, start=1)]
+    return dict(zip(names, found, strict=True))
+
+
 def read_answers(folder: Path) -> dict[str, list[Prediction]]:
     """All answers of a run by kind of prediction file.
 
     Raises ValueError, in one line, if there are none, a file cannot be read, or the run is not finished.
     """
+    if folder.is_file():
+        kind = _kind_of(folder)
+        return {kind: read_predictions(folder, kind)}
     run = read_run(folder)
     wanted = [
         kind for kind in KINDS if (run and kind in run.questions) or prediction_file(folder, kind).exists()
@@ -99,9 +134,19 @@ def read_answers(folder: Path) -> dict[str, list[Prediction]]:
     for kind in wanted:
         path = prediction_file(folder, kind)
         answers[kind] = read_predictions(path, kind) if path.exists() else []
-        if run and len(answers[kind]) != run.questions.get(kind, 0):
+        if run and kind != LLAVA_MED and len(answers[kind]) != run.questions.get(kind, 0):
             raise ValueError(
                 f"{path} has {len(answers[kind])} answers to {run.questions.get(kind, 0)} questions; "
                 "give --model and --data again to finish the run"
             )
     return answers
+
+
+def _kind_of(file: Path) -> str:
+    """The kind of a prediction file: the task that its first line names, else its name ("vg.jsonl")."""
+    kind = named_task(file) or file.stem
+    if kind not in KINDS:
+        raise ValueError(
+            f"{file} does not name its task; call it {', '.join(KINDS[:4])}.jsonl, or one of them"
+        )
+    return kind

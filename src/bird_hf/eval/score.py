@@ -136,7 +136,7 @@ def _text_tables(predictions: Sequence[Prediction], rules: str) -> tuple[Any, An
     """The same for texts, which have several measures."""
     responses, references = [each.response for each in predictions], [each.annotation for each in predictions]
     of_each = [each.modality for each in predictions]
-    found = text_scores(by_modality(_compared(references, responses, rules), of_each))
+    found = text_scores(by_modality(compared_texts(references, responses, rules), of_each))
     cases = by_modality(cases_of(predictions)[0], of_each)
     drawn = {name: scores.draws(cases[name]) for name, scores in found.items()}
     draws = {
@@ -252,7 +252,7 @@ def score_texts(
     """
     check_rules(rules)
     check_texts(predictions, references)
-    pairs = _compared(references, predictions, rules)
+    pairs = compared_texts(references, predictions, rules)
     groups = {} if modalities is None else by_modality(pairs, modalities)
     found = text_scores({**groups, _ALL: pairs})
     scored = text_row(found.pop(_ALL)) | {"total": len(pairs)}
@@ -276,7 +276,7 @@ def score_captions(
     """
     check_rules(rules)
     check_texts(predictions, references)
-    pairs = _compared(references, predictions, rules)
+    pairs = compared_texts(references, predictions, rules)
     names = None if modalities is None else list(modalities)
     if names is not None:
         by_modality(pairs, names)  # raises before Java starts
@@ -298,7 +298,7 @@ def score_each_caption(
 ) -> list[float]:
     """RC: the score of each answer, by one start of the measure's program."""
     responses = [each.response for each in predictions]
-    pairs = _compared([each.annotation for each in predictions], responses, rules)
+    pairs = compared_texts([each.annotation for each in predictions], responses, rules)
     return caption_scores(pairs, measure, rules == "strict")
 
 
@@ -319,7 +319,7 @@ def malformed_rate(predictions: Sequence[Prediction]) -> float:
     return sum(not MALFORMED.isdisjoint(answer.issues) for answer in answers) / len(predictions)
 
 
-def _compared(references: Sequence[str], responses: Sequence[str], rules: str) -> list[tuple[str, str]]:
+def compared_texts(references: Sequence[str], responses: Sequence[str], rules: str) -> list[tuple[str, str]]:
     """Pairs (reference, cleaned response) whose words are compared.
 
     Strict rules remove tags and boxes first; an unreadable response has no words.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..markdown import Markup, table
+from ..markdown import Markup, Part, Table, rendered
 
 _MEASURES = {
     "recall@0.25": "Recall@0.25",
@@ -31,7 +31,12 @@ _COUNTED = ["n", "cases", "95 % interval"]
 
 
 def table_of_scores(scored: Mapping[str, Any]) -> str:
-    """The result of `score_predictions` as Markdown: the mean, a line per modality, outcomes, and strict VG."""
+    """The result of `score_predictions` as Markdown."""
+    return "\n\n".join(map(rendered, tables_of_scores(scored)))
+
+
+def tables_of_scores(scored: Mapping[str, Any]) -> list[Part]:
+    """The result of `score_predictions`: the mean, a line per modality, outcomes, and strict VG."""
     names = list(next(iter(scored["modalities"].values()), {}))
     texts = isinstance(scored["mean"], dict)
     main = next((name for name in _INTERVAL_OF_TEXTS if name in names), *names[:1]) if texts else ""
@@ -52,11 +57,10 @@ def table_of_scores(scored: Mapping[str, Any]) -> str:
         lines.append(line(Markup(modality), row, counts, intervals["modalities"].get(modality)))
     counted = ["answers", "cases", f"95 % interval of {main}" if main else "95 % interval"]
     header = [f"{scored['task']}, {scored['rules']} rules", *map(Markup, names), *counted]
-    parts = [table(header, lines), _note(scored)]
-    return "\n\n".join([*parts, *(_grounding(scored) if "grounding" in scored else [])])
+    return [Table(header, lines), _note(scored), *(_grounding(scored) if "grounding" in scored else [])]
 
 
-def _note(scored: Mapping[str, Any]) -> str:
+def _note(scored: Mapping[str, Any]) -> list[str]:
     kinds = scored["outcomes"]
     unit = scored["cases"]["unit"]
     lines = [
@@ -75,10 +79,10 @@ def _note(scored: Mapping[str, Any]) -> str:
         lines.insert(1, f"questions on which the model failed: {scored['errors']:,}")
     if "baseline" in scored:
         lines.append("baseline: the mean training box of the label, else the middle of the image")
-    return "\n".join(f"- {line}" for line in lines)
+    return lines
 
 
-def _grounding(scored: Mapping[str, Any]) -> list[str]:
+def _grounding(scored: Mapping[str, Any]) -> list[Part]:
     found, guess = scored["grounding"], scored.get("baseline", {}).get("grounding")
     rows = found["all"]
     lines = [[_MEASURES[name], *_cells(rows[name])] for name in _present(rows)]
@@ -88,13 +92,13 @@ def _grounding(scored: Mapping[str, Any]) -> list[str]:
         lines = [
             [*line, _number(guess[name]["score"])] for line, name in zip(lines, _present(rows), strict=True)
         ]
-    parts = [table(["all answers", "score", *_COUNTED, *(["baseline"] if guess else [])], lines)]
+    parts: list[Part] = [Table(["all answers", "score", *_COUNTED, *(["baseline"] if guess else [])], lines)]
     for heading, groups in (("modality", "modalities"), ("label", "labels"), ("size of the box", "sizes")):
         lines = [[name, *_summary(row)] for name, row in found[groups].items() if row["recall@0.5"]["n"]]
         if heading == "label" and len(lines) > _SHOWN_LABELS:
-            parts.append(f"{len(lines)} labels: give --json for their rows")
+            parts.append(f"{len(lines)} labels: their rows are in the JSON only")
         elif lines:
-            parts.append(table([heading, *(_MEASURES[name] for name in _BOXES), *_COUNTED], lines))
+            parts.append(Table([heading, *(_MEASURES[name] for name in _BOXES), *_COUNTED], lines))
     parts.append(_NOTE)
     return parts
 
@@ -142,7 +146,7 @@ def table_of_comparison(compared: Mapping[str, Any], names: Sequence[str]) -> st
         f"- unreadable answers: {rates}\n"
         f"- n: {first['n']:,} answers each; intervals: bootstrap over {unit}s, 2,000 draws"
     )
-    return f"{table(header, lines)}\n\n{note}"
+    return f"{Table(header, lines)}\n\n{note}"
 
 
 def _differing(row: Mapping[str, Any]) -> Sequence[Markup]:

@@ -1,8 +1,8 @@
-"""Tables of scores: of one prediction file, of a run (the paper's Table 3), and of several runs (Table 1).
+"""The scores of a run and their tables: real images and phantoms apart, task by modality (the paper's Table 3).
 
-The report of a run shows real images and phantoms separately, task by modality, and how often the model gives a box for
-an object that is not in the image (BiRD 5, Fig. 4). Below are the checks beyond the paper (checks.py). A folder of
-several runs also gets one line per run with the mean of each task.
+Below each table stands how often the model gives a box for an object that is not in the image (BiRD 5, Fig. 4), and
+then the answers to LLaVA-Med's questions (llava_med.py) and the checks beyond the paper (checks.py). Tables of several
+runs are in paper_tables.py.
 """
 
 from __future__ import annotations
@@ -12,22 +12,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..atomic_writes import write_text
 from ..data.records import SINGLE_TASKS, Modality, Task
-from ..markdown import table
-from . import recall
+from ..markdown import Cell, Part, Section, Table, code, plain, render
 from .captions import MEASURES, check_measure
-from .check_scores import CHECKS_NOTE, score_checks, table_of_checks
+from .check_scores import CHECKS_NOTE, checks_table, score_checks
 from .checks import CHECKS
 from .hallucination import Missing
+from .intervals import SCORE, cases_of, draw_ratios, intervals_of
+from .llava_med import LLAVA_MED_NOTE, llava_med_table, score_llava_med
 from .outcomes import Outcome, outcomes
-from .predictions import Prediction, by_modality
-from .run import KINDS, prediction_file, read_answers, read_run, weights_sha256
-from .score import malformed_rate, recall_rule, score_each_caption, score_predictions
+from .percent import BELOW, score_cell
+from .predictions import LLAVA_MED, Prediction, by_modality
+from .run import Run, read_answers, read_run, weights_sha256
+from .score import check_rules, malformed_rate, recall_rule, score_each_caption, score_predictions
 
 # By `Prediction.synthetic`, which files of the original scripts do not have.
 _SOURCES = {False: "real", True: "phantom", None: "unmarked"}
-_HEADINGS = {
+HEADINGS = {
     "real": "Real images",
     "phantom": "Phantoms (drawn pictures: no medical evidence)",
     "unmarked": "Images that the files mark neither as real nor as phantoms",
@@ -40,7 +41,7 @@ METRICS = {
     "absent": "boxed",
     "foreign": "boxed",
 }
-_MODALITY_HEADINGS = {
+MODALITY_HEADINGS = {
     Modality.CT: "CT", Modality.MR: "MR", Modality.X_RAY: "X-ray", Modality.PET: "PET",
     Modality.ENDOSCOPY: "Endoscopy", Modality.DERMOSCOPY: "Dermoscopy",
     Modality.FUNDUS: "Fundus", Modality.ULTRASOUND: "Ultrasound",
@@ -55,33 +56,55 @@ _LABELS = {
 
 
 def report_run(folder: Path, rules: str = "paper", rc_measure: str = "spice") -> dict[str, Any]:
-    """A run's scores as fractions, by source (real, phantom), task and modality, each with its n.
+    """The scores of a run, a folder or a file, as `report_answers` gives them.
 
-    n is the number of reference boxes for VG and of questions otherwise; `score` is None for RC
-    if its measure cannot be computed, and `rc_not_scored` says why. `checks` holds the rows of `score_checks`, if the
-    run has checks.
     Raises ValueError, in one line, if predictions are missing, damaged or not of this run.
     """
-    answers = read_answers(folder)
-    run = read_run(folder)
-    checks = answers.pop(CHECKS, [])
+    return report_answers(read_answers(folder), read_run(folder), rules, rc_measure)
+
+
+def report_answers(
+    answers: Mapping[str, Sequence[Prediction]],
+    run: Run | None,
+    rules: str = "paper",
+    rc_measure: str = "spice",
+) -> dict[str, Any]:
+    """The scores of answers by kind as fractions, by source (real, phantom), task and modality, each with its n.
+
+    n is the number of reference boxes for VG and of questions otherwise; `score` is None for RC
+    if its measure cannot be computed, and `rc_not_scored` says why. `interval` and `cases` of a row are those of
+    `intervals_of`. `checks` holds the rows of `score_checks`, if there are checks, and `llava_med` the scores of
+    answers to LLaVA-Med's questions.
+    """
+    check_rules(rules)
     captions, why_not = _caption_scores(answers.get(Task.REFERRING_CAPTION, []), rules, rc_measure)
     sources: dict[str, dict[str, Any]] = {}
     for kind, predictions in answers.items():
-        for synthetic, source in _SOURCES.items():
-            if chosen := [each for each in predictions if each.synthetic is synthetic]:
-                row = _row(kind, chosen, rules, captions)
-                if kind == Task.REFERRING_CAPTION and rc_measure != "spice":
-                    row["metric"] = rc_measure
-                sources.setdefault(source, {})[kind] = row
+        if kind in (CHECKS, LLAVA_MED):
+            continue
+        for source, chosen in by_source(predictions).items():
+            row = _row(kind, chosen, rules, captions)
+            if kind == Task.REFERRING_CAPTION and rc_measure != "spice":
+                row["metric"] = rc_measure
+            sources.setdefault(source, {})[kind] = row
     return {
         **{name: getattr(run, name, None) for name in ("model", "weights_sha256", "data", "split")},
         "rules": rules,
         "rc_measure": rc_measure,
         **({"rc_not_scored": why_not} if why_not else {}),
-        "sources": {name: sources[name] for name in _HEADINGS if name in sources},
-        **({"checks": score_checks(checks, rules)} if checks else {}),
+        "sources": {name: sources[name] for name in HEADINGS if name in sources},
+        **({"checks": score_checks(answers[CHECKS], rules)} if answers.get(CHECKS) else {}),
+        **({"llava_med": score_llava_med(answers[LLAVA_MED], rules)} if answers.get(LLAVA_MED) else {}),
     }
+
+
+def by_source(predictions: Sequence[Prediction]) -> dict[str, list[Prediction]]:
+    """Answers by source: real images, phantoms, and images that a file does not mark as either."""
+    groups = {
+        source: [each for each in predictions if each.synthetic is synthetic]
+        for synthetic, source in _SOURCES.items()
+    }
+    return {source: group for source, group in groups.items() if group}
 
 
 def _caption_scores(
@@ -105,11 +128,11 @@ def _row(
 ) -> dict[str, Any]:
     """A row of the table: a cell per modality, and the mean over the modalities that have a score."""
     if kind not in _TASKS:
-        cells = _rates(predictions)
+        cells, counted = _rates(predictions)
     elif kind == Task.REFERRING_CAPTION:
-        cells = _captions(predictions, captions)
+        cells, counted = _captions(predictions, captions)
     else:
-        cells = _scores(kind, predictions, rules)
+        cells, counted = _scores(kind, predictions, rules)
     known = [cell["score"] for cell in cells.values() if cell["score"] is not None]
     return {
         "metric": METRICS[kind],
@@ -119,96 +142,92 @@ def _row(
         "questions": len(predictions),
         "malformed_rate": malformed_rate(predictions),
         "unreadable_rate": outcomes(kind, predictions).count(Outcome.UNREADABLE) / len(predictions),
+        **counted,
     }
 
 
-def _scores(kind: str, predictions: Sequence[Prediction], rules: str) -> dict[str, dict[str, Any]]:
-    rows = score_predictions(predictions, kind, rules)["modalities"]
-    if kind == Task.IMAGE_ANALYSIS:
-        counts = _counts(predictions)
-        return {name: {"score": row["mbmr"], "n": counts[name]} for name, row in rows.items()}
-    return {name: {"score": row["score"], "n": row["total"]} for name, row in rows.items()}
+# Cells by modality with score and n; and the interval and the cases of the row.
+_Scores = tuple[dict[str, dict[str, Any]], dict[str, Any]]
 
 
-def _captions(predictions: Sequence[Prediction], scores: Mapping[int, float]) -> dict[str, dict[str, Any]]:
+def _scores(kind: str, predictions: Sequence[Prediction], rules: str) -> _Scores:
+    found = score_predictions(predictions, kind, rules)
+    rows, counted = found["modalities"], {name: found[name] for name in ("interval", "cases")}
+    if kind != Task.IMAGE_ANALYSIS:
+        return {name: {"score": row["score"], "n": row["total"]} for name, row in rows.items()}, counted
+    interval = {
+        "mean": counted["interval"]["mean"]["mbmr"],
+        "modalities": {name: row["mbmr"] for name, row in counted["interval"]["modalities"].items()},
+    }
+    answers = found["cases"]["answers"]
+    return {name: {"score": row["mbmr"], "n": answers[name]} for name, row in rows.items()}, {
+        **counted,
+        "interval": interval,
+    }
+
+
+def _captions(predictions: Sequence[Prediction], scores: Mapping[int, float]) -> _Scores:
     groups = by_modality(predictions, [each.modality for each in predictions])
-    cells = {}
-    for name, group in groups.items():
-        known = [scores[each.id] for each in group if each.id in scores]
-        cells[name] = {"score": sum(known) / len(known) if known else None, "n": len(group)}
-    return cells
+    if not scores:
+        cells = {name: {"score": None, "n": len(group)} for name, group in groups.items()}
+        return cells, intervals_of(predictions, {SCORE: {}})
+    return _means(
+        {name: [(scores[each.id], 1) for each in group] for name, group in groups.items()}, predictions
+    )
 
 
-def _rates(predictions: Sequence[Prediction]) -> dict[str, dict[str, Any]]:
+def _rates(predictions: Sequence[Prediction]) -> _Scores:
     """How many of the questions about missing objects were answered with a box."""
     rule = recall_rule(Missing.ABSENT, "paper")
     found = [rule(each.annotation, each.response) for each in predictions]
     groups = by_modality(found, [each.modality for each in predictions])
-    rates = {name: recall.total(group) for name, group in groups.items()}
-    return {name: {"score": rate.score, "n": rate.total} for name, rate in rates.items()}
+    return _means(
+        {name: [(each.hits, each.total) for each in group] for name, group in groups.items()}, predictions
+    )
 
 
-def _counts(predictions: Sequence[Prediction]) -> dict[str, int]:
-    groups = by_modality(predictions, [each.modality for each in predictions])
-    return {name: len(group) for name, group in groups.items()}
-
-
-def write_reports(
-    folder: Path, rules: str = "paper", rc_measure: str = "spice"
-) -> tuple[dict[str, Any], str]:
-    """Write report.json and report.md into a run, or into a folder of runs and each run in it.
-
-    Returns the report and its Markdown. Raises ValueError as `report_run` does.
-    """
-    if not folder.is_dir():
-        raise ValueError(
-            f"{folder}: no such folder; give --model and --data as well to make predictions there"
-        )
-    inside = [path for path in sorted(folder.iterdir()) if path.is_dir() and _is_run(path)]
-    if inside and not _is_run(folder):
-        reports = {path.name: write_reports(path, rules, rc_measure)[0] for path in inside}
-        report: dict[str, Any] = {"rules": rules, "runs": reports}
-        text = f"# {folder.resolve().name}\n\n{table_of_runs(reports)}"
-    else:
-        report = report_run(folder, rules, rc_measure)
-        text = f"# {folder.resolve().name}\n\n{as_markdown(report)}"
-    write_text(folder / "report.json", json.dumps(report, indent=1) + "\n")
-    write_text(folder / "report.md", text)
-    return report, text
-
-
-def _is_run(folder: Path) -> bool:
-    return any(prediction_file(folder, kind).is_file() for kind in KINDS)
+def _means(counts: Mapping[str, Sequence[tuple[float, int]]], predictions: Sequence[Prediction]) -> _Scores:
+    """Cells of the (sum, n) of each answer by modality."""
+    cases = by_modality(cases_of(predictions)[0], [each.modality for each in predictions])
+    cells, draws = {}, {}
+    for name, pairs in counts.items():
+        sums, totals = [value for value, _ in pairs], [n for _, n in pairs]
+        cells[name] = {"score": sum(sums) / sum(totals), "n": sum(totals)}
+        draws[name] = draw_ratios(sums, totals, cases[name])
+    return cells, intervals_of(predictions, {SCORE: draws})
 
 
 def as_markdown(report: Mapping[str, Any], level: int = 2) -> str:
     """The report as the paper's Table 3, and the table of missing objects below it; headings begin at `level`."""
-    lines = [
+    return render(run_sections(report, level))
+
+
+def run_sections(report: Mapping[str, Any], level: int = 2) -> list[Section]:
+    """The tables of one run: tasks by modality (Table 3), missing objects, LLaVA-Med's questions, checks."""
+    intervals = any("interval" in row for rows in report["sources"].values() for row in rows.values())
+    note = (
         f"{_model_line(report)} Rules: {report['rules']}. Percent; the number of reference boxes (VG) or of questions "
         "is in brackets. A mean is over the modalities that have a score; their number is in its brackets. Malformed: "
-        f"answers with a broken box.{_unreadable_note(report)}"
-    ]
+        f"answers with a broken box.{_unreadable_note(report)}{_interval_note(report) if intervals else ''}"
+    )
+    parts: list[Part] = [note]
     if "rc_not_scored" in report:
-        lines += ["", f"RC is not scored: {report['rc_not_scored']}."]
+        parts.append(f"RC is not scored: {report['rc_not_scored']}.")
+    sections = [Section("", parts)]
     for source, rows in report["sources"].items():
-        lines += ["", f"{'#' * level} {_HEADINGS[source]}", "", _table(rows, _TASKS, "task")]
+        tables: list[Part] = [each for each in [_table(rows, _TASKS, "task")] if each]
         if missing := _table(rows, tuple(Missing), "object asked for"):
-            lines += [
-                "",
-                "Objects that are not in the image, answered with a box (lower is better):",
-                "",
-                missing,
-            ]
+            tables += ["Objects that are not in the image, answered with a box (lower is better):", missing]
+        sections.append(Section(HEADINGS[source], tables, level))
+    if "llava_med" in report:
+        sections.append(
+            Section("LLaVA-Med's questions", [LLAVA_MED_NOTE, llava_med_table(report["llava_med"])], level)
+        )
     if "checks" in report:
-        lines += [
-            "",
-            f"{'#' * level} Checks beyond the paper",
-            "",
-            CHECKS_NOTE,
-            "",
-            table_of_checks(report["checks"]),
-        ]
-    return "\n".join(lines) + "\n"
+        sections.append(
+            Section("Checks beyond the paper", [CHECKS_NOTE, checks_table(report["checks"])], level)
+        )
+    return sections
 
 
 def results_of(report: Path, checkpoint: Path) -> str:
@@ -241,52 +260,49 @@ def _unreadable_note(report: Mapping[str, Any]) -> str:
     )
 
 
+def _interval_note(report: Mapping[str, Any]) -> str:
+    units = {
+        row["cases"]["unit"] for rows in report["sources"].values() for row in rows.values() if "cases" in row
+    }
+    images = "" if units == {"case"} else "; images where the answers do not name their case"
+    return f" Intervals: bootstrap over cases{images}; below each score, with the number of cases."
+
+
 def _model_line(report: Mapping[str, Any]) -> str:
     if report["weights_sha256"] is None:
         return "Answers of an unknown model."
     return (
-        f"Model `{report['model']}` (weights sha256 `{report['weights_sha256']}`) on the {report['split']} split of "
-        f"`{report['data']}`."
+        f"Model {code(report['model'])} (weights sha256 {code(report['weights_sha256'])}) on the "
+        f"{plain(report['split'])} split of {code(report['data'])}."
     )
 
 
-def _table(rows: Mapping[str, Any], kinds: Sequence[str], heading: str) -> str:
-    """A Markdown table of those `kinds` that a source has; empty if it has none of them."""
+def _table(rows: Mapping[str, Any], kinds: Sequence[str], heading: str) -> Table | None:
+    """A table of those `kinds` that a source has; None if it has none of them."""
     chosen = {kind: rows[kind] for kind in kinds if kind in rows}
     if not chosen:
-        return ""
+        return None
     shown = [rate for rate in _RATES if all(rate in row for row in chosen.values())]
     lines = []
     for kind, row in chosen.items():
-        cells = [_cell(row["modalities"].get(modality)) for modality in Modality]
-        mean = _cell({"score": row["mean"], "n": row["n_modalities"]} if row["n_modalities"] else None)
-        rates = [f"{100 * row[rate]:.2f} ({row['questions']})" for rate in shown]
-        lines.append([_LABELS[kind], row["metric"], *cells, mean, *rates])
+        cells = [_cell(row, modality) for modality in Modality]
+        rates = [score_cell(row[rate], row["questions"]) for rate in shown]
+        lines.append([_LABELS[kind], row["metric"], *cells, _mean_cell(row), *rates])
     rate_heads = (rate.removesuffix("_rate") for rate in shown)
-    return table([heading, "metric", *_MODALITY_HEADINGS.values(), "mean", *rate_heads], lines)
+    return Table([heading, "metric", *MODALITY_HEADINGS.values(), "mean", *rate_heads], lines, BELOW)
 
 
-def _cell(cell: Mapping[str, Any] | None) -> str:
+def _cell(row: Mapping[str, Any], modality: str) -> Cell | str:
+    cell = row["modalities"].get(modality)
     if cell is None:
         return "-"
-    return (
-        f"no score yet ({cell['n']})" if cell["score"] is None else f"{100 * cell['score']:.2f} ({cell['n']})"
-    )
+    interval = row.get("interval", {}).get("modalities", {}).get(modality)
+    cases = row.get("cases", {}).get("modalities", {}).get(modality)
+    return score_cell(cell["score"], cell["n"], interval, cases)
 
 
-def table_of_runs(reports: Mapping[str, Mapping[str, Any]]) -> str:
-    """The paper's Table 1: the mean of each task, one line per run and source."""
-    lines = []
-    for name, report in reports.items():
-        for source, rows in report["sources"].items():
-            means = [rows[task]["mean"] if task in rows else None for task in _TASKS]
-            known = [mean for mean in means if mean is not None]
-            average = sum(known) / len(known) if known else None
-            lines.append([name, source, *map(_percent, (*means, average))])
-    heads = [f"{task.upper()} ({METRICS[task]})" for task in _TASKS]
-    note = "Percent; means over modalities, and their average over the tasks that have one."
-    return f"{note}\n\n{table(['run', 'images', *heads, 'average'], lines)}\n"
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.2f}"
+def _mean_cell(row: Mapping[str, Any]) -> Cell | str:
+    if not row["n_modalities"]:
+        return "-"
+    interval, cases = row.get("interval", {}).get("mean"), row.get("cases", {}).get("total")
+    return score_cell(row["mean"], row["n_modalities"], interval, cases)

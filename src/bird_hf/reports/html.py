@@ -15,6 +15,7 @@ from PIL import Image
 from ..atomic_writes import write_text
 from ..draw import data_uri, draw_spans
 from ..hub.grounding import Span
+from ..markdown import Cell, Table, plain
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -29,11 +30,13 @@ def write_page(path: Path, template: str, **values: Any) -> None:
     write_text(path, _environment().get_template(template).render(values))
 
 
-def thumbnail_with_boxes(image: Image.Image, spans: Iterable[Span], side_px: int) -> str:
-    """The data URI of an image with boxes, at most `side_px` pixels wide and high."""
+def thumbnail_with_boxes(
+    image: Image.Image, spans: Iterable[Span], side_px: int, reference: Iterable[Span] = ()
+) -> str:
+    """The data URI of an image with boxes, at most `side_px` pixels wide and high; those of `reference` are dashed."""
     image = image.copy()
     image.thumbnail((_MAX_DRAWING_PX, _MAX_DRAWING_PX))
-    drawn = draw_spans(image, list(spans))
+    drawn = draw_spans(image, list(spans), list(reference))
     drawn.thumbnail((side_px, side_px))
     return data_uri(drawn)
 
@@ -42,10 +45,15 @@ def thumbnail_with_boxes(image: Image.Image, spans: Iterable[Span], side_px: int
 def _environment() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    return Environment(
+    environment = Environment(
         loader=FileSystemLoader(Path(__file__).with_name("templates")),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    # Parts of a report (markdown.py). The text of all of them is escaped.
+    environment.filters["plain"] = plain
+    environment.tests["table"] = lambda part: isinstance(part, Table)
+    environment.tests["scored"] = lambda cell: isinstance(cell, Cell)
+    return environment
