@@ -46,6 +46,7 @@ _SPICE_TOLERANCE = (
     0.02  # of a mean: SPICE merges synonyms in the order of a hash table, which differs between starts
 )
 _TEXT_TOLERANCE = 1e-6
+_TICK = 0.01  # seconds; times of processes are counted in these
 Groups = Mapping[str, Sequence[tuple[str, str]]]
 Case = dict[str, Any]
 
@@ -89,7 +90,7 @@ def side_by_side(
     }
     pairs = list(zip(measured["here"], measured["plain"], strict=True))
     found["times_faster"] = statistics.median(plain[0] / here[0] for here, plain in pairs)
-    found["times_less_cpu"] = statistics.median(plain[1] / here[1] for here, plain in pairs)
+    found["times_less_cpu"] = statistics.median(plain[1] / max(here[1], _TICK) for here, plain in pairs)
     return found | {"repeat": repeat}
 
 
@@ -171,11 +172,11 @@ def score_many(task: str, rows: int) -> Case:
 
 
 def _numbered(row: Prediction, place: int, task: str) -> Prediction:
-    """Captions and analyses get a sentence with their number; boxes and names stay."""
+    """Every answer is about an image of its own; captions and analyses get a sentence with their number."""
     more = f" Study {place}." if task in ("rc", "mia") else ""
-    return replace(
-        row, id=place, annotation=row.annotation + more, response=clean_response(row.response) + more
-    )
+    image = f"{row.image.split('_')[0]}_00--study--{place}.png"
+    response = clean_response(row.response) + more
+    return replace(row, id=place, image=image, annotation=row.annotation + more, response=response)
 
 
 def machine() -> Case:
