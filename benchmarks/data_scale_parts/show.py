@@ -102,6 +102,7 @@ def figure_of(document: Mapping[str, Any]) -> Figure:
             (images[document["runs"][name]["share"]], each["mean"]) for name, each in row["runs"].items()
         ]
         axes.scatter(*zip(*points, strict=True), color="tab:orange", s=14, zorder=3)
+        axes.set_ylim(bottom=0)
         axes.set_xscale("log")
         axes.set_xticks(places, [f"{place:,}" for place in places])
         axes.set_xticks([], minor=True)

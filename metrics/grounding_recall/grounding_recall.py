@@ -25,6 +25,7 @@ Returns:
     recall (float, or None if no reference holds a box), hits and total (int), counted over boxes.
     With modalities also: modalities (each that asks for a box: score, hits, total), mean (of their scores,
     unweighted) and n_modalities.
+    Strict rules add unreadable_rate (float), the share of answers that cannot be read, also by modality.
 
 Example:
 

@@ -24,6 +24,7 @@ Returns:
     With modalities also: modalities (the same of each that has questions, scored by itself), mean (of each score
     over them, unweighted) and n_modalities. The paper reports the mean; the
     BLEU of all answers is not the mean of its groups.
+    Strict rules add unreadable_rate (float), the share of answers that cannot be read, also by modality.
 
 Example:
 

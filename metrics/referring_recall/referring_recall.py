@@ -25,6 +25,7 @@ Returns:
     recall (float), hits and total (int), counted over questions.
     With modalities also: modalities (each that has questions: score, hits, total), mean (of their scores,
     unweighted) and n_modalities.
+    Strict rules add unreadable_rate (float), the share of answers that cannot be read, also by modality.
 
 Example:
 

@@ -24,6 +24,7 @@ Returns:
     scene_graph_f1 (float, 0 to 1), the mean over all answers, and total (int), their number.
     With modalities also: modalities (the same of each that has questions), mean (over them, unweighted) and
     n_modalities.
+    Strict rules add unreadable_rate (float), the share of answers that cannot be read, also by modality.
 
 Example:
 
@@ -33,7 +34,7 @@ Example:
     >>> round(scene_graph_f1.compute(predictions=predictions, references=references)["scene_graph_f1"], 3)
     0.667
     >>> scene_graph_f1.compute(predictions=predictions, references=references, rules="strict")
-    {'scene_graph_f1': 0.0, 'total': 1}
+    {'scene_graph_f1': 0.0, 'total': 1, 'unreadable_rate': 0.0}
 """
 
 _CITATION = """

@@ -24,6 +24,7 @@ Returns:
     spice (float, 0 to 1), the mean over all answers, and total (int), their number.
     With modalities also: modalities (the same of each that has questions), mean (over them, unweighted) and
     n_modalities. The paper reports the mean.
+    Strict rules add unreadable_rate (float), the share of answers that cannot be read, also by modality.
 """
 
 _CITATION = """

@@ -191,6 +191,31 @@ def test_absent_objects_by_modality(load_metric):
     assert (found["mean"]["false_box_rate"], found["n_modalities"], found["total"]) == (0.75, 2, 3)
 
 
+STRICT = {
+    # name: the answer that cannot be read, and the unreadable rate of it and one that can, by modality
+    "grounding_recall": ("It is on the left.", {"ct": 0.5, "mr": 1.0}),  # no box where one was asked for
+    "referring_recall": ("I cannot help with that.", {"ct": 0.5, "mr": 1.0}),
+    "mbmr": ("<box>(1,2)</box>", {"ct": 0.5, "mr": 1.0}),
+    "scene_graph_f1": ("", {"ct": 0.5, "mr": 1.0}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STRICT)
+def test_strict_scores_state_how_many_answers_cannot_be_read(load_metric, name):
+    unreadable, expected = STRICT[name]
+    asked = {
+        "predictions": [BOX, unreadable, unreadable],
+        "references": [BOX] * 3,
+        "modalities": ["ct", "ct", "mr"],
+    }
+    found = load_metric(name).compute(**asked, rules="strict")
+    assert found["unreadable_rate"] == pytest.approx(2 / 3)
+    assert {key: row["unreadable_rate"] for key, row in found["modalities"].items()} == expected
+    plain = load_metric(name).compute(**asked)
+    assert not any("unreadable_rate" in row for row in (plain, *plain["modalities"].values()))
+
+
 def test_what_was_refused_is_not_scored_later(load_metric):
     metric = load_metric("referring_recall")
     with pytest.raises(ValueError, match="unknown"):
@@ -220,7 +245,12 @@ def test_the_page_scores_a_table():
     rows = [["The left kidney.", "left kidney", "ct"], ["A tribal mask.", "rib", "mr"], ["", "", ""]]
     assert score(rows, "paper")["mean"] == 1.0
     assert score(rows, "strict")["mean"] == 0.5
-    assert score([row[:2] + [""] for row in rows], "strict") == {"recall": 0.5, "hits": 1, "total": 2}
+    assert score([row[:2] + [""] for row in rows], "strict") == {
+        "recall": 0.5,
+        "hits": 1,
+        "total": 2,
+        "unreadable_rate": 0.0,
+    }
     with pytest.raises(Exception, match="nothing to score"):
         score([["", "", ""]], "paper")
 

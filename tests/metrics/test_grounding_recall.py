@@ -37,4 +37,9 @@ def test_without_boxes_there_is_no_score(metric):
 def test_strict_rules_ask_for_the_absent_and_charge_false_boxes(metric):
     asked = {"predictions": [REFERENCE * 2, ABSENT, REFERENCE], "references": [REFERENCE, ABSENT, ABSENT]}
     assert metric.compute(**asked) == {"recall": 1.0, "hits": 1, "total": 1}
-    assert metric.compute(**asked, rules="strict") == {"recall": 0.5, "hits": 2, "total": 4}
+    assert metric.compute(**asked, rules="strict") == {
+        "recall": 0.5,
+        "hits": 2,
+        "total": 4,
+        "unreadable_rate": 0.0,
+    }

@@ -217,26 +217,26 @@ def score_recall(
     """VG or ROC: recall (None if nothing is asked for), hits and total, counted over all answers.
 
     With modalities, one per answer, also `modalities` (those that ask for anything, each with score, hits and total),
-    their unweighted `mean`, and `n_modalities`. Raises ValueError if the inputs do not fit each other.
+    their unweighted `mean`, and `n_modalities`. Strict rules add `unreadable_rate`, of all answers and by modality.
+    Raises ValueError if the inputs do not fit each other.
     """
     rule = recall_rule(task, rules)
     check_texts(predictions, references)
     found = [rule(*pair) for pair in zip(references, predictions, strict=True)]
     whole = recall.total(found)
     scored: dict[str, Any] = {"recall": whole.score, "hits": whole.hits, "total": whole.total}
-    if modalities is None:
-        return scored
-    groups = {name: recall.total(group) for name, group in by_modality(found, modalities).items()}
+    names = None if modalities is None else list(modalities)
+    if names is None:
+        return _with_unreadable(scored, task, rules, predictions)
+    groups = {name: recall.total(group) for name, group in by_modality(found, names).items()}
     rows = {
         name: {"score": row.score, "hits": row.hits, "total": row.total}
         for name, row in groups.items()
         if row.total
     }
-    return scored | {
-        "modalities": rows,
-        "mean": recall.mean_score(groups.values()),
-        "n_modalities": len(rows),
-    }
+    mean = recall.mean_score(groups.values())
+    scored |= {"modalities": rows, "mean": mean, "n_modalities": len(rows)}
+    return _with_unreadable(scored, task, rules, predictions, names)
 
 
 def score_texts(
@@ -248,18 +248,21 @@ def score_texts(
     """MIA: bleu_4, meteor, rouge_l and mbmr of all answers as one set, and their number as total.
 
     With modalities, one per answer, also `modalities`, each scored by itself, the `mean` of each score over them, and
-    `n_modalities`. Raises ValueError if the inputs do not fit each other, or Java or the caption toolkit is missing.
+    `n_modalities`. Strict rules add `unreadable_rate`, of all answers and by modality. Raises ValueError if the inputs
+    do not fit each other, or Java or the caption toolkit is missing.
     """
     check_rules(rules)
     check_texts(predictions, references)
     pairs = compared_texts(references, predictions, rules)
-    groups = {} if modalities is None else by_modality(pairs, modalities)
+    names = None if modalities is None else list(modalities)
+    groups = {} if names is None else by_modality(pairs, names)
     found = text_scores({**groups, _ALL: pairs})
-    scored = text_row(found.pop(_ALL)) | {"total": len(pairs)}
-    if modalities is None:
-        return scored
+    scored: dict[str, Any] = text_row(found.pop(_ALL)) | {"total": len(pairs)}
+    if names is None:
+        return _with_unreadable(scored, Task.IMAGE_ANALYSIS, rules, predictions)
     rows = {name: text_row(scores_of) | {"total": len(groups[name])} for name, scores_of in found.items()}
-    return scored | {"modalities": rows, "mean": mean_text_row(found.values()), "n_modalities": len(rows)}
+    scored |= {"modalities": rows, "mean": mean_text_row(found.values()), "n_modalities": len(rows)}
+    return _with_unreadable(scored, Task.IMAGE_ANALYSIS, rules, predictions, names)
 
 
 def score_captions(
@@ -271,8 +274,8 @@ def score_captions(
 ) -> dict[str, Any]:
     """RC: the mean of a measure over all answers, under its name, and their number as total.
 
-    With modalities, one per answer, also `modalities`, the `mean` over them, and `n_modalities`.
-    Raises ValueError if the inputs do not fit each other, or the measure cannot be computed (`check_measure`).
+    With modalities, one per answer, also `modalities`, the `mean` over them, and `n_modalities`. Strict rules add
+    `unreadable_rate`. Raises ValueError if the inputs do not fit each other, or as `check_measure` does.
     """
     check_rules(rules)
     check_texts(predictions, references)
@@ -283,14 +286,26 @@ def score_captions(
     scores = caption_scores(pairs, measure, rules == "strict")
     scored: dict[str, Any] = {**caption_row(scores, measure), "total": len(scores)}
     if names is None:
-        return scored
+        return _with_unreadable(scored, Task.REFERRING_CAPTION, rules, predictions)
     groups = by_modality(scores, names)
     rows = caption_rows(groups, measure)
-    return scored | {
-        "modalities": {name: row | {"total": len(groups[name])} for name, row in rows.items()},
-        "mean": caption_row((row[measure] for row in rows.values()), measure),
-        "n_modalities": len(rows),
-    }
+    mean = caption_row((row[measure] for row in rows.values()), measure)
+    rows = {name: row | {"total": len(groups[name])} for name, row in rows.items()}
+    scored |= {"modalities": rows, "mean": mean, "n_modalities": len(rows)}
+    return _with_unreadable(scored, Task.REFERRING_CAPTION, rules, predictions, names)
+
+
+def _with_unreadable(
+    scored: dict[str, Any], task: Task, rules: str, responses: Sequence[str], modalities: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Strict scores with the share of unreadable answers; those of the paper's rules have no such key."""
+    if rules == "paper":
+        return scored
+    unreadable = [outcome_of(task, response) is Outcome.UNREADABLE for response in responses]
+    for name, group in by_modality(unreadable, modalities).items() if modalities else ():
+        if name in scored["modalities"]:
+            scored["modalities"][name]["unreadable_rate"] = sum(group) / len(group)
+    return scored | {"unreadable_rate": sum(unreadable) / len(unreadable)}
 
 
 def score_each_caption(

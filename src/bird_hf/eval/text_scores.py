@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,9 +72,10 @@ def text_scores(groups: Mapping[str, Sequence[tuple[str, str]]]) -> dict[str, Te
     scored: dict[str, TextScores] = {}
     pairs = [pair for group in groups.values() for pair in group]
     with java_on_path():
-        references = _tokenised([reference for reference, _ in pairs])
-        responses = _tokenised([response for _, response in pairs])
-        meteor = Meteor()
+        meteor = Meteor()  # loads its tables while the tokeniser runs
+        tokens = _tokenised(text for pair in pairs for text in pair)
+        references = [tokens[reference] for reference, _ in pairs]
+        responses = [tokens[response] for _, response in pairs]
         start = 0
         for name, group in groups.items():
             places = range(start, start + len(group))
@@ -107,13 +108,13 @@ def _bleu(sums: Array) -> Array:
     return precision * np.exp(np.minimum(0.0, 1 - 1 / relative))
 
 
-def _tokenised(texts: Sequence[str]) -> list[str]:
+def _tokenised(texts: Iterable[str]) -> dict[str, str]:
+    """The tokens of each text, by one start of the tokeniser; texts that occur several times are read once."""
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
     # The tokeniser works line by line, so a text may not hold any kind of line break.
-    lines = {number: [{"caption": " ".join(text.split())}] for number, text in enumerate(texts)}
-    tokens = PTBTokenizer().tokenize(lines)
-    return [tokens[number][0] for number in range(len(texts))]
+    lines = {text: [{"caption": " ".join(text.split())}] for text in texts}
+    return {text: tokens[0] for text, tokens in PTBTokenizer().tokenize(lines).items()}
 
 
 @contextmanager
