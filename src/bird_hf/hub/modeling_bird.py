@@ -39,7 +39,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_bird import BirdConfig, BirdVisionConfig
 from .decoding_bird import CoordinateSmoothing
-from .packed_attention import packed_mask
+from .packed_attention import BlockMask, packed_mask
 
 ImageFeatures: TypeAlias = torch.Tensor | Sequence[torch.Tensor]
 # What holds images, one after the other, of the whole batch.
@@ -334,11 +334,36 @@ class BirdModel(BirdPreTrainedModel):
             )
         return image_features
 
-    def _blank_features(self, device: torch.device) -> torch.Tensor:
-        """Features (1, Q, D) of a blank image."""
+    def _add_blank_image(self, embeds: torch.Tensor) -> torch.Tensor:
+        """Embeddings (B, T, D) plus the features of a blank image times zero."""
         vision = self.config.vision_config
-        pixels = torch.zeros(1, vision.num_channels, vision.image_size, vision.image_size, device=device)
-        return torch.stack(self.get_image_features(pixels, return_dict=True).pooler_output)
+        side = vision.image_size
+        pixels = torch.zeros(1, vision.num_channels, side, side, device=embeds.device)
+        features = torch.stack(self.get_image_features(pixels, return_dict=True).pooler_output)
+        return embeds + 0 * features.to(embeds).sum()
+
+    def _place_images(
+        self, features: torch.Tensor, input_ids: torch.Tensor | None, embeds: torch.Tensor
+    ) -> torch.Tensor:
+        """Embeddings (B, T, D) with those of image tokens replaced by the features (N, Q, D), in their order."""
+        is_image = self._image_token_mask(input_ids, embeds)
+        _check_image_tokens(is_image.sum(), len(features), self.config)
+        return embeds.masked_scatter(is_image.unsqueeze(-1), features)
+
+    def _mask(
+        self,
+        embeds: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        turn_ids: torch.Tensor | None,
+        row_ids: torch.Tensor | None,
+    ) -> torch.Tensor | BlockMask | None:
+        """The given mask, or that of packed sequences, in the form that the language model's attention needs."""
+        mask: torch.Tensor | BlockMask | None = attention_mask
+        if turn_ids is not None:
+            if attention_mask is not None:
+                raise ValueError("turn_ids and attention_mask are both given; leave one of them out")
+            mask = packed_mask(turn_ids, row_ids, self.language_model.config._attn_implementation)
+        return _additive(mask, _compute_dtype(embeds))
 
     @can_return_tuple
     def forward(
@@ -360,37 +385,27 @@ class BirdModel(BirdPreTrainedModel):
         input_ids (B, T), with `num_queries` image tokens per image in order of the images; pixel_values
         (num_images, 3, S, S), of the whole batch, or in their place image_features (num_images, num_queries, D), a
         tensor or a list, from `get_image_features`. attention_mask: None, (B, T), or (B, 1, T, T) which says
-        for each pair of positions whether (bool) or how (float, added) it is seen, and is used as it is.
-        turn_ids and row_ids (B, T), in place of attention_mask, describe packed sequences: see `packed_attention`.
-        states_to_keep (B, T): return only the last hidden states of these positions, (1, K, D).
+        for each pair of positions whether (bool) or how (float, added) it is seen, and is used as it is. In its
+        place turn_ids and row_ids (B, T), see `packed_attention`. states_to_keep (B, T): those to return, (1, K, D).
         """
-        if turn_ids is not None:
-            if attention_mask is not None:
-                raise ValueError("turn_ids and attention_mask are both given; leave one of them out")
-            implementation = self.language_model.config._attn_implementation
-            attention_mask = packed_mask(turn_ids, row_ids, implementation)
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds")
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)  # (B, T, D)
         features = self._read_images(pixel_values, image_features)
-        if features is None and self.reads_blank_images and past_key_values is None:  # not while decoding
-            blank = self._blank_features(inputs_embeds.device)
-            inputs_embeds = inputs_embeds + 0 * blank.to(inputs_embeds).sum()
-        elif features is not None:
-            features = features.to(inputs_embeds)  # (N, Q, D)
-            is_image = self._image_token_mask(input_ids, inputs_embeds)
-            _check_image_tokens(is_image.sum(), len(features), self.config)
-            inputs_embeds = inputs_embeds.masked_scatter(is_image.unsqueeze(-1), features)
+        if features is not None:
+            inputs_embeds = self._place_images(features.to(inputs_embeds), input_ids, inputs_embeds)
+        elif self.reads_blank_images and past_key_values is None:  # not while decoding
+            inputs_embeds = self._add_blank_image(inputs_embeds)
         outputs = self.language_model(
             inputs_embeds=inputs_embeds,
-            attention_mask=_additive(attention_mask, _compute_dtype(inputs_embeds)),
+            attention_mask=self._mask(inputs_embeds, attention_mask, turn_ids, row_ids),
             position_ids=position_ids,
             past_key_values=past_key_values,
             **kwargs,
         )
         if states_to_keep is not None:
-            outputs.last_hidden_state = outputs.last_hidden_state[states_to_keep][None]  # (1, K, D)
+            outputs.last_hidden_state = outputs.last_hidden_state[states_to_keep][None]
         return BirdModelOutputWithPast(**outputs, image_hidden_states=features)
 
 
@@ -576,7 +591,9 @@ def _compute_dtype(states: torch.Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else states.dtype
 
 
-def _additive(attention_mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
+def _additive(
+    attention_mask: torch.Tensor | BlockMask | None, dtype: torch.dtype
+) -> torch.Tensor | BlockMask | None:
     """A (B, 1, T, T) mask as eager attention needs it: numbers to add, in the model's dtype."""
     if attention_mask is None or not isinstance(attention_mask, torch.Tensor) or attention_mask.ndim != 4:
         return attention_mask

@@ -31,16 +31,7 @@ def measured_rows(
     Rows that are too long are left out and counted if the collator's `too_long` is "drop". Lengths are kept in the
     cache of `datasets`. Raises ValueError, naming the first or the longest row, for rows that cannot be trained.
     """
-    images = _images_of(dataset)
-    if collator.images_dir is not None:
-        _check_files(dataset, images, collator.images_dir)
-        images = np.maximum(images, 1)
-    elif collator.needs_image and not images.all():
-        missing = np.flatnonzero(images == 0)
-        first = name_of(dataset.select_columns(_columns(dataset))[int(missing[0])])
-        raise ValueError(
-            f"{len(missing)} of {len(dataset)} rows have no image, the first of them {first}; {HOW_TO_GIVE_IMAGES}"
-        )
+    images = _checked_images(dataset, collator)
     lengths = _lengths_of(dataset, images, collator, processes)
     if collator.max_length is None:
         return dataset, lengths
@@ -85,6 +76,21 @@ def _images_of(dataset: Dataset) -> np.ndarray:
             counts[start : start + len(table)] += found.to_numpy()
             start += len(table)
     return counts
+
+
+def _checked_images(dataset: Dataset, collator: GroundingCollator) -> np.ndarray:
+    """Number of images in each row, (N,), those of the user's own copy included."""
+    images = _images_of(dataset)
+    if collator.images_dir is not None:
+        _check_files(dataset, images, collator.images_dir)
+        return np.maximum(images, 1)
+    if collator.needs_image and not images.all():
+        missing = np.flatnonzero(images == 0)
+        first = name_of(dataset.select_columns(_columns(dataset))[int(missing[0])])
+        raise ValueError(
+            f"{len(missing)} of {len(dataset)} rows have no image, the first of them {first}; {HOW_TO_GIVE_IMAGES}"
+        )
+    return images
 
 
 def _check_files(dataset: Dataset, images: np.ndarray, folder: Path) -> None:

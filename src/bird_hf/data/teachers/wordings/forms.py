@@ -77,12 +77,27 @@ class Form:
 
 
 def is_held_out(form_id: str) -> bool:
-    """Whether a form is never trained on."""
-    base = "/".join(form_id.split("/")[:3])
-    if base.split("/")[1] == "plain" or base in _trained_bases():
+    """Whether a form is never trained on: its base is held out in every style that has it."""
+    kind, style, slug = form_id.split("/")[:3]
+    if style == "plain" or f"{kind}/{style}/{slug}" in _trained_bases():
         return False
+    return all(_is_chosen(f"{kind}/{each}/{slug}") for each in _styles_of(Kind(kind))[slug])
+
+
+def _is_chosen(base: str) -> bool:
+    """Whether the hash of a base makes it one of those that are held out."""
     salt = _SALTS[base.split("/")[0]]
     return int(hashlib.sha256(f"{salt}/{base}".encode()).hexdigest(), 16) % _HELD_OUT_OF == 0
+
+
+@cache
+def _styles_of(kind: Kind) -> dict[str, list[str]]:
+    """The styles that have a base, by its slug."""
+    styles: dict[str, list[str]] = {}
+    for style in _STYLES:
+        for base in bases.BASES[kind].get(style, ()):
+            styles.setdefault(_slug(base), []).append(style)
+    return styles
 
 
 @cache
