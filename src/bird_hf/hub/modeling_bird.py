@@ -301,9 +301,18 @@ class BirdModel(BirdPreTrainedModel):
         return (embeds == self.get_input_embeddings()(image_token)).all(-1)
 
     def _read_images(
-        self, pixel_values: torch.Tensor | None, image_features: ImageFeatures | None
+        self,
+        pixel_values: torch.Tensor | None,
+        image_features: ImageFeatures | None,
+        patch_states: torch.Tensor | None = None,
     ) -> torch.Tensor | None:
         """Features (N, Q, D) of the images, computed or given; None if there are no images."""
+        if patch_states is not None:
+            if pixel_values is not None or image_features is not None:
+                raise ValueError(
+                    "patch_states are given with pixel_values or image_features; give one of them"
+                )
+            return self.projector(self.resampler(patch_states))
         if image_features is None:
             if pixel_values is None:
                 return None
@@ -330,6 +339,7 @@ class BirdModel(BirdPreTrainedModel):
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         image_features: ImageFeatures | None = None,
+        patch_states: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> tuple | BirdModelOutputWithPast:
         """Read text and images.
@@ -337,13 +347,14 @@ class BirdModel(BirdPreTrainedModel):
         input_ids (B, T), with `num_queries` image tokens per image in order of the images; pixel_values
         (num_images, 3, S, S), of the whole batch, or in their place image_features (num_images, num_queries, D), a
         tensor or a list, from `get_image_features`. attention_mask: None, (B, T), or (B, 1, T, T) which says
-        for each pair of positions whether (bool) or how (float, added) it is seen, and is used as it is.
+        for each pair of positions whether (bool) or how (float, added) it is seen, and is used as it is. patch_states
+        (num_images, patches, C), the vision tower's output, may also take the place of pixel_values.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds")
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)  # (B, T, D)
-        features = self._read_images(pixel_values, image_features)
+        features = self._read_images(pixel_values, image_features, patch_states)
         if features is not None:
             features = features.to(inputs_embeds)  # (N, Q, D)
             is_image = self._image_token_mask(input_ids, inputs_embeds)

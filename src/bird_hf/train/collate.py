@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from ..hub.processing_bird import BirdProcessor, refuse_control_tokens
+from .image_features import image_keys
 
 IGNORED = -100  # the label that transformers' losses leave out
 PREFIX = 0  # the turn number of tokens that all turns of a sequence see
@@ -46,6 +47,7 @@ class GroundingCollator:
     processor: BirdProcessor
     max_length: int | None = None
     max_turns: int | None = None
+    with_image_keys: bool = False  # adds image_keys (images, 32), for a store of image features
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         return self.batch(rows, [self.pack(row) for row in rows])
@@ -65,6 +67,8 @@ class GroundingCollator:
         if images := [row["image"] for row in rows if row.get("image") is not None]:
             pixels = self.processor.image_processor(images, return_tensors="pt")["pixel_values"]
             batch["pixel_values"] = pixels  # (images, 3, S, S)
+            if self.with_image_keys:
+                batch["image_keys"] = image_keys(pixels)
         return batch
 
     def pack(self, row: dict[str, Any]) -> PackedRow:

@@ -24,6 +24,8 @@ class BirdSFTConfig(SFTConfig):
     freeze_vision: train the resampler and the language model only (BiRD 4.2).
     global_batch_size: rows per optimizer step over all processes; `gradient_accumulation_steps` follows from it.
     max_turns: maximum number of independent turns of an image per step; drawn anew each time the row is met.
+    cache_image_features: folder that keeps what the frozen vision tower computes, so that each image is computed once.
+    cache_image_features_gb: the most that this folder may hold.
     """
 
     freeze_vision: bool = field(default=True, metadata={"help": "keep the vision tower and projector frozen"})
@@ -31,6 +33,10 @@ class BirdSFTConfig(SFTConfig):
         default=None, metadata={"help": "rows per step, over all processes"}
     )
     max_turns: int | None = field(default=None, metadata={"help": "maximum turns of an image per step"})
+    cache_image_features: str | None = field(
+        default=None, metadata={"help": "folder that keeps the frozen vision tower's features"}
+    )
+    cache_image_features_gb: float = field(default=50.0, metadata={"help": "most that this folder may hold"})
 
     # The collator prepares images and turns, so TRL must leave the rows as they are.
     remove_unused_columns: bool | None = False

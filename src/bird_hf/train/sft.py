@@ -18,6 +18,7 @@ from trl import ModelConfig, ScriptArguments, SFTTrainer, get_peft_config, get_q
 
 from ..hub.modeling_bird import BirdForConditionalGeneration
 from ..hub.processing_bird import BirdProcessor
+from .cached_tower import CachedTower
 from .collate import GroundingCollator
 from .label_names import add_label_names
 from .recipe import BirdSFTConfig, Recipe
@@ -27,6 +28,7 @@ class BirdSFTTrainer(SFTTrainer):
     """TRL's `SFTTrainer` for batches of `GroundingCollator`; the loss is TRL's."""
 
     args: BirdSFTConfig
+    cached_tower: CachedTower | None = None
     _total_train_tokens: int
 
     def compute_loss(
@@ -34,6 +36,8 @@ class BirdSFTTrainer(SFTTrainer):
     ) -> Any:
         """TRL's loss. `num_tokens` is counted here: TRL sums the attention mask, which has a row per token here."""
         tokens_before = self._total_train_tokens
+        if self.cached_tower is not None:
+            inputs = self.cached_tower.replace_pixels(inputs)
         loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         if self.model.training:
             tokens = (inputs["input_ids"] != self.processing_class.tokenizer.pad_token_id).sum()
@@ -54,16 +58,21 @@ def build_trainer(
     if args.freeze_vision:
         model.freeze_vision()
     add_label_names(model.config, processor, train_dataset)
-    return BirdSFTTrainer(
+    trainer = BirdSFTTrainer(
         model=model,
         args=args,
         train_dataset=train_dataset,
         eval_dataset=eval_dataset,
-        data_collator=GroundingCollator(processor, args.max_length, args.max_turns),
+        data_collator=GroundingCollator(
+            processor, args.max_length, args.max_turns, with_image_keys=args.cache_image_features is not None
+        ),
         processing_class=processor,
         callbacks=list(callbacks),
         peft_config=get_peft_config(recipe.model),
     )
+    if args.cache_image_features is not None:
+        trainer.cached_tower = CachedTower.of(trainer, train_dataset, eval_dataset)
+    return trainer
 
 
 def load_model(config: ModelConfig) -> tuple[BirdForConditionalGeneration, BirdProcessor]:
