@@ -182,7 +182,7 @@ def test_records_of_another_shape_are_not_mixed_in(tmp_path, caplog):
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(
-        ValueError, match="cache_image_features: .*name a folder that can be written"
+        ValueError, match=r"cache_image_features: .*name a folder that can be written"
     ) as error:
         opened(tmp_path / "file" / "store")
     assert "\n" not in str(error.value)
