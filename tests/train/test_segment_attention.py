@@ -17,7 +17,7 @@ SEQUENCES = [
     pytest.param([[0, 0, 0]], None, id="a prefix alone"),
     pytest.param([[0, 0, 1, 1, 0, 0, 1, 2, P]], [[0, 0, 0, 0, 1, 1, 1, 1, P]], id="two rows in a sequence"),
     pytest.param([[1, 1, 1, 0, 1, P]], [[0, 0, 1, 2, 2, P]], id="rows with and without a prefix"),
-    pytest.param([[0] * 300 + [1] * 5], None, id="a prefix of several blocks"),
+    pytest.param([[0] * 600 + [1] * 5], None, id="a prefix of several blocks"),
 ]
 
 

@@ -11,6 +11,7 @@ The model's forward takes `segments`, from `segments_of`, which transformers han
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 NAME = "segments"
-PREFIX_BLOCK = 128  # positions of a prefix at a time, which skips most of the upper triangle of its scores
+PREFIX_BLOCK = 512  # positions of a prefix at a time, which skips a part of the upper triangle of its scores
 
 
 class Segment(NamedTuple):
@@ -107,7 +108,7 @@ class _SegmentAttention(torch.autograd.Function):
             keys, values, queries = _keys(key, segment), _keys(value, segment), _queries(query, segment)
             scores = queries @ keys.transpose(1, 2)  # (heads, Q, K)
             own = segment.end - segment.start
-            scores[:, :, -own:] += _above_diagonal(own, scores)
+            scores[:, :, -own:] += _above_diagonal(own, scores.dtype, scores.device)
             weights.append(scores.softmax(-1))
             _queries(mixed, segment).copy_(weights[-1] @ values)
         ctx.save_for_backward(query, key, value, *weights)
@@ -156,10 +157,10 @@ def _add_to_keys(grad: torch.Tensor, part: torch.Tensor, segment: Segment) -> No
     one[:, segment.start : segment.end] += part[:, shared:]
 
 
-def _above_diagonal(length: int, scores: torch.Tensor) -> torch.Tensor:
+@cache
+def _above_diagonal(length: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """(length, length) to add to scores: nobody sees what comes after it."""
-    lowest = torch.finfo(scores.dtype).min
-    return torch.full((length, length), lowest, dtype=scores.dtype, device=scores.device).triu(1)
+    return torch.full((length, length), torch.finfo(dtype).min, dtype=dtype, device=device).triu(1)
 
 
 def _no_mask(*args: Any, **kwargs: Any) -> None:
