@@ -42,7 +42,7 @@ def image_key(pixels: torch.Tensor) -> bytes:
     """sha256 of the pixels (3, S, S) as the processor gives them, so that a changed image is another one."""
     pixels = pixels.detach().cpu().contiguous()
     digest = hashlib.sha256(f"{tuple(pixels.shape)} {pixels.dtype}".encode())
-    digest.update(_bytes_of(pixels))
+    digest.update(_bytes_of(pixels).data)
     return digest.digest()
 
 
@@ -57,7 +57,7 @@ def weights_digest(module: torch.nn.Module) -> str:
     for name, value in sorted(module.state_dict().items()):
         if isinstance(value, torch.Tensor):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(_bytes_of(value.detach().cpu().contiguous()))
+            digest.update(_bytes_of(value.detach().cpu().contiguous()).data)
     return digest.hexdigest()
 
 
@@ -223,7 +223,7 @@ class FeatureStore:
         with records.open("ab") as file:
             offset = file.tell()
             try:
-                file.write(data)
+                file.write(data.data)
                 file.flush()
             except OSError:
                 with suppress(OSError):
@@ -255,7 +255,7 @@ def _entries(path: Path, segment: _Segment) -> Iterator[tuple[bytes, int, bytes]
 
 def _checksum(key: bytes, data: np.ndarray) -> bytes:
     digest = hashlib.sha256(key)
-    digest.update(data)
+    digest.update(data.data)
     return digest.digest()[:16]
 
 
