@@ -33,7 +33,7 @@ def test_ways_that_train_the_same_rows_have_the_same_loss(benchmark, report):
         losses = {
             way["way"]: way["loss"] for way in report["ways"] if way["rows"] == rows and way["way"] >= "c"
         }
-        assert set(losses) >= {"c", "d1", "d3", "d4"}
+        assert set(losses) >= {"c", "d1", "d2", "d3"}
         for way, loss in losses.items():
             assert loss == pytest.approx(losses["c"], rel=2e-3), way  # bf16
 
@@ -42,7 +42,7 @@ def test_every_way_is_timed_beside_a_matrix_product(report):
     assert report["tiny"] and report["machine"]["threads"] == 1 and report["matmul"]["flops_per_second"] > 0
     for way in report["ways"]:
         assert way["seconds_per_pair"] > 0 and way["of_peak"] > 0 and 0 <= way["padding"] < 1
-    joined = [way for way in report["ways"] if way["way"] in ("d3", "d4", "d5")]
+    joined = [way for way in report["ways"] if way["way"] in ("d2", "d3", "d4")]
     assert [way["padding"] for way in joined] == [0.0] * 5
 
 
@@ -50,9 +50,8 @@ def test_more_that_is_left_out_is_less_that_is_computed(benchmark):
     bench = benchmark.Bench("tiny", 4)
     flops = {(way.rows, way.letter): bench.flops(way) / way.pairs for way in bench.ways}
     for rows in (benchmark.FIVE, benchmark.MIXED):
-        assert (
-            flops[rows, "c"] > flops[rows, "c2"] > flops[rows, "d1"] >= flops[rows, "d2"] >= flops[rows, "d3"]
-        )
+        assert flops[rows, "c"] > flops[rows, "d1"] > flops[rows, "d2"]
+    assert flops[benchmark.FIVE, "c"] > flops[benchmark.FIVE, "c2"] > flops[benchmark.FIVE, "d1"]
     assert flops[benchmark.FIVE, "a"] > flops[benchmark.FIVE, "b"] > flops[benchmark.FIVE, "c"]
 
 
@@ -62,7 +61,7 @@ def test_the_table_has_a_line_for_each_way_and_says_whether_the_aims_are_reached
     benchmark.write_page(page, report)
     text = page.read_text()
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
-    assert text.count("\n| ") == 2 + len(report["ways"]) == 15
+    assert text.count("\n| ") == 2 + len(report["ways"]) == 14
     assert text.count("reached)") == 3
 
 
@@ -76,7 +75,7 @@ def test_the_aims_compare_the_best_way_of_the_rows_that_each_is_about(benchmark)
         way("b", five, 0.01),
         way("c", five, 0.3),
         way("d1", five, 0.2),
-        way("d3", five, 0.1, 0.4),
+        way("d2", five, 0.1, 0.4),
     ]
     ways += [way("c", mixed, 0.3), way("d1", mixed, 0.15)]
     assert benchmark.compared({"ways": ways}) == pytest.approx({"of (a)": 60, "of (c)": 2, "peak": 0.4})
