@@ -68,7 +68,7 @@ def test_scores_grow_with_the_lengths_and_not_with_their_square():
             for s in segments_of(turns, numbers)
         )
 
-    assert scores(8) == 8 * scores(1) < 8 * 260**2 / 1.5
+    assert scores(8) == 8 * scores(1) < 8 * 260**2 / 1.2
 
 
 def test_a_turn_shares_the_prefix_of_its_own_row():
