@@ -80,7 +80,7 @@ def as_markdown(report: dict[str, Any]) -> str:
             "",
             f"The best way is {found['of (a)']:.0f} times as fast as (a) (aim {AIMS['of (a)']}: {reached['of (a)']}), "
             f"on mixed rows {found['of (c)']:.2f} times as fast as (c) (aim {AIMS['of (c)']}: {reached['of (c)']}), "
-            f"and its matrix products run at {found['peak']:.0%} of that one (aim {AIMS['peak']:.0%}: "
+            f"and its matrix products run at {found['peak']:.0%} of the large one (aim {AIMS['peak']:.0%}: "
             f"{reached['peak']}). Matrix products take {limit['of_products']:.0%} of the time of ({FASTEST}), and "
             f"those of its own shapes, alone in a loop, run at {limit['products_of_peak']:.0%} of the large one.",
         ]
