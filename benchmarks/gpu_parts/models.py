@@ -65,9 +65,34 @@ _SMALL: dict[str, Any] = {
     "text_config": _TINY["text_config"]
     | {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 4, "num_key_value_heads": 2},
 }
+# Of train_throughput.py: large enough that matrix products are most of the work, small enough for a CPU.
+_MIDDLE: dict[str, Any] = {
+    "vision_config": {
+        "image_size": 448,
+        "patch_size": 14,
+        "hidden_size": 384,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 6,
+        "position_grid": 32,
+        "num_queries": 256,
+        "resampler_hidden_size": 512,
+        "resampler_num_attention_heads": 8,
+    },
+    "text_config": {
+        "vocab_size": 8192,
+        "hidden_size": 512,
+        "intermediate_size": 1408,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 2048,
+    },
+}
 _SIZES: dict[str, dict[str, Any]] = {
     "tiny": _TINY,
     "small": _SMALL,
+    "middle": _MIDDLE,
     "full": {},
 }  # full: BirdConfig's defaults
 
@@ -91,7 +116,7 @@ _QUESTIONS = (
 
 
 def config(size: str, image_token_id: int = 0, **fields: Any) -> BirdConfig:
-    """A configuration of a size: "tiny", "small" or "full"."""
+    """A configuration of a size: "tiny", "small", "middle" or "full"."""
     sizes = _SIZES[size]
     return BirdConfig(
         vision_config=dict(sizes.get("vision_config") or {}),

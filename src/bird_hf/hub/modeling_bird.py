@@ -315,9 +315,18 @@ class BirdModel(BirdPreTrainedModel):
         return (embeds == self.get_input_embeddings()(image_token)).all(-1)
 
     def _read_images(
-        self, pixel_values: torch.Tensor | None, image_features: ImageFeatures | None
+        self,
+        pixel_values: torch.Tensor | None,
+        image_features: ImageFeatures | None,
+        patch_states: torch.Tensor | None = None,
     ) -> torch.Tensor | None:
         """Features (N, Q, D) of the images, computed or given; None if there are no images."""
+        if patch_states is not None:
+            if pixel_values is not None or image_features is not None:
+                raise ValueError(
+                    "patch_states are given with pixel_values or image_features; give one of them"
+                )
+            return self.projector(self.resampler(patch_states))
         if image_features is None:
             if pixel_values is None:
                 return None
@@ -375,6 +384,7 @@ class BirdModel(BirdPreTrainedModel):
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         image_features: ImageFeatures | None = None,
+        patch_states: torch.Tensor | None = None,
         turn_ids: torch.LongTensor | None = None,
         row_ids: torch.LongTensor | None = None,
         states_to_keep: torch.BoolTensor | None = None,
@@ -387,12 +397,13 @@ class BirdModel(BirdPreTrainedModel):
         tensor or a list, from `get_image_features`. attention_mask: None, (B, T), or (B, 1, T, T) which says
         for each pair of positions whether (bool) or how (float, added) it is seen, and is used as it is. In its
         place turn_ids and row_ids (B, T), see `packed_attention`. states_to_keep (B, T): those to return, (1, K, D).
+        patch_states (num_images, patches, C), the vision tower's output, may also take the place of pixel_values.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds")
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)  # (B, T, D)
-        features = self._read_images(pixel_values, image_features)
+        features = self._read_images(pixel_values, image_features, patch_states)
         if features is not None:
             inputs_embeds = self._place_images(features.to(inputs_embeds), input_ids, inputs_embeds)
         elif self.reads_blank_images and past_key_values is None:  # not while decoding

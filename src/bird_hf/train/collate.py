@@ -22,6 +22,7 @@ from PIL import Image
 
 from ..hub.packed_attention import PADDING, PREFIX
 from ..hub.processing_bird import BirdProcessor
+from .image_features import image_keys
 from .packing import Piece, split_turns
 from .rows import Message, answers_in, conversations_of, image_cells, joined_image, name_of, says_image
 
@@ -85,6 +86,7 @@ class GroundingCollator:
     needs_image: bool = False
     images_dir: Path | None = None
     multiple: int = 1
+    with_image_keys: bool = False  # adds image_keys (images, 32), for a store of image features
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         return self.batch([[part] for row in rows for part in self.parts(row)])
@@ -118,6 +120,8 @@ class GroundingCollator:
         if images := [image for rows in sequences for row in rows for image in row.images]:
             pixels = self.processor.image_processor(images, return_tensors="pt")["pixel_values"]
             batch["pixel_values"] = pixels  # (images, 3, S, S)
+            if self.with_image_keys:
+                batch["image_keys"] = image_keys(pixels)
         return batch
 
     def pack(self, row: Mapping[str, Any], turns: Sequence[int] | None = None) -> PackedRow:

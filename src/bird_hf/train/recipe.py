@@ -57,6 +57,8 @@ class BirdSFTConfig(SFTConfig):
         or "drop".
     images_dir: folder with IMAGE_ID.png of rows that hold no pixels.
     text_only: train rows without an image on their text; otherwise they are refused.
+    cache_image_features: folder that keeps what the frozen vision tower computes, so that each image is computed once.
+    cache_image_features_gb: the most that this folder may hold.
     """
 
     method: Literal["sft", "grpo"] = field(default="sft", metadata={"help": "how to train"})
@@ -75,6 +77,10 @@ class BirdSFTConfig(SFTConfig):
     text_only: bool = field(default=False, metadata={"help": "train rows without an image on their text"})
     packing: bool = field(default=False, metadata={"help": "several rows in a sequence"})
     pack_rows: bool = field(default=False, init=False)  # what the recipe says of packing
+    cache_image_features: str | None = field(
+        default=None, metadata={"help": "folder that keeps the frozen vision tower's features"}
+    )
+    cache_image_features_gb: float = field(default=50.0, metadata={"help": "most that this folder may hold"})
 
     # The collator prepares images and turns, so TRL must leave the rows as they are.
     remove_unused_columns: bool | None = False

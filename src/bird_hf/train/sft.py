@@ -15,6 +15,7 @@ from ..checkpoint.load import check_folder, find_checkpoint, load_processor
 from ..hub.modeling_bird import BirdForConditionalGeneration, BirdModel
 from ..hub.packed_attention import BLOCK
 from ..hub.processing_bird import BirdProcessor
+from .cached_tower import CachedTower
 from .checkpoints import last_whole_checkpoint
 from .collate import IGNORED, GroundingCollator
 from .label_names import add_label_names
@@ -34,6 +35,7 @@ class BirdSFTTrainer(WholeCheckpoints, PackedTrainer):
     """
 
     args: BirdSFTConfig
+    cached_tower: CachedTower | None = None
     _total_train_tokens: int
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -50,6 +52,8 @@ class BirdSFTTrainer(WholeCheckpoints, PackedTrainer):
         `num_tokens` is counted here: TRL sums the attention mask, or takes padding for tokens.
         """
         tokens_before = self._total_train_tokens
+        if self.cached_tower is not None:
+            inputs = self.cached_tower.replace_pixels(inputs)
         given, labels = inputs, inputs["labels"][:, 1:]
         is_kept = labels != IGNORED
         needs_logits = return_outputs or self.compute_loss_func is not None or self.label_smoother is not None
@@ -78,7 +82,7 @@ def build_trainer(
     add_label_names(model.config, processor, train_dataset)
     collator = GroundingCollator(processor, **collator_options(args))
     train_dataset, steps = prepared_rows(train_dataset, collator, args)
-    return BirdSFTTrainer(
+    trainer = BirdSFTTrainer(
         model=model,
         args=args,
         train_dataset=train_dataset,
@@ -89,6 +93,9 @@ def build_trainer(
         peft_config=get_peft_config(recipe.model),
         packed_steps=steps,
     )
+    if args.cache_image_features is not None:
+        trainer.cached_tower = CachedTower.of(trainer, train_dataset, eval_dataset)
+    return trainer
 
 
 def attention_of(recipe: Recipe) -> str | None:
@@ -111,6 +118,7 @@ def collator_options(args: BirdSFTConfig) -> dict[str, Any]:
         "needs_image": not args.text_only,
         "images_dir": None if args.images_dir is None else Path(args.images_dir),
         "multiple": BLOCK if args.pack_rows and args.device.type == "cuda" else 1,
+        "with_image_keys": args.cache_image_features is not None,
     }
 
 

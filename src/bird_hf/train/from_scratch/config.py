@@ -85,6 +85,10 @@ class FromScratchConfig(BirdSFTConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.cache_image_features is not None:
+            raise ValueError(
+                "cache_image_features needs a frozen vision tower; this recipe trains it: leave it out"
+            )
         self._check_stages()
         if self.new_model is not None:
             NewModel.from_dict(self.new_model)
