@@ -343,6 +343,12 @@ class BirdModel(BirdPreTrainedModel):
             )
         return image_features
 
+    def _embed(self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None) -> torch.Tensor:
+        """Embeddings (B, T, D) of whichever is given."""
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give either input_ids or inputs_embeds")
+        return self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
+
     def _add_blank_image(self, embeds: torch.Tensor) -> torch.Tensor:
         """Embeddings (B, T, D) plus the features of a blank image times zero."""
         vision = self.config.vision_config
@@ -399,10 +405,7 @@ class BirdModel(BirdPreTrainedModel):
         place turn_ids and row_ids (B, T), see `packed_attention`. states_to_keep (B, T): those to return, (1, K, D).
         patch_states (num_images, patches, C), the vision tower's output, may also take the place of pixel_values.
         """
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("give either input_ids or inputs_embeds")
-        if inputs_embeds is None:
-            inputs_embeds = self.get_input_embeddings()(input_ids)  # (B, T, D)
+        inputs_embeds = self._embed(input_ids, inputs_embeds)
         features = self._read_images(pixel_values, image_features, patch_states)
         if features is not None:
             inputs_embeds = self._place_images(features.to(inputs_embeds), input_ids, inputs_embeds)
