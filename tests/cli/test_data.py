@@ -104,7 +104,7 @@ def test_a_folder_is_exported_for_a_trainer(bird, tmp_path):
     )
     assert (code, out) == (0, f"{tmp_path / 'for-paligemma' / 'med_grit_test.jsonl'}: 1 rows\n")
     row = json.loads((tmp_path / "for-paligemma" / "med_grit_test.jsonl").read_text())
-    assert (row["prefix"], row["suffix"]) == ("detect liver", "<loc0000><loc0000><loc1013><loc1023> Liver")
+    assert (row["prefix"], row["suffix"]) == ("detect Liver", "<loc0000><loc0000><loc1013><loc1023> Liver")
     assert (tmp_path / "for-paligemma" / row["image"]).is_file()
     options = (
         "--to",
@@ -119,7 +119,7 @@ def test_a_folder_is_exported_for_a_trainer(bird, tmp_path):
     )
     assert bird("export", "med-grit", *options).code == 0
     assert json.loads(Path("b/dialect.json").read_text())["settings"]["max_pixels"] == 3136
-    code, out, err = bird("export", "med-grit", "--to", "trl", "--dialect", "maira-2", "--out", "c")
+    code, out, _ = bird("export", "med-grit", "--to", "trl", "--dialect", "maira-2", "--out", "c")
     assert (code, out) == (0, f"{tmp_path / 'c' / 'test' / 'metadata.jsonl'}: 1 rows\n")
 
 
