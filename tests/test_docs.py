@@ -146,6 +146,14 @@ def test_exporting(folder):
 
 
 @pytest.mark.slow
+def test_exporting_for_trainers(folder):
+    make_data(folder, 2)
+    run_page("export_for_trainers")
+    assert {"data_dict.json", "dialect.json"} <= {path.name for path in Path("for-qwen").iterdir()}
+    assert Path("for-llama-factory/dataset_info.json").is_file()
+
+
+@pytest.mark.slow
 def test_asking_as_the_readme_does(folder):
     install_checkpoint(folder / "bird")
     make_data(folder, 2)

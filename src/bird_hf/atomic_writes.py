@@ -58,6 +58,12 @@ def replacing_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(making, ignore_errors=True)
 
 
+def check_new_folder(out: Path) -> None:
+    """Raises ValueError if a folder that a command is to make exists and is not empty."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out} exists and is not empty; give the name of a new folder")
+
+
 def move_folder(made: Path, out: Path) -> None:
     """Moves a finished folder to `out`, where entries of the same names are replaced and all others stay.
 

@@ -84,6 +84,46 @@ def test_an_import_of_which_nothing_is_left_writes_the_list_alone(bird):
 
 
 @pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--split", "train"], "has no split train; it has test"),
+        (["--tasks", "roc"], "has no rows of roc"),
+        (["--tasks", "chat"], "takes the tasks vg, roc, rc, mia; got chat"),
+    ],
+)
+def test_what_a_folder_lacks_cannot_be_exported(bird, options, complaint):
+    assert bird("import", "VG_test.json", "--images", "images").code == 0
+    code, out, err = bird("export", "med-grit", "--to", "qwen", "--out", "for-qwen", *options)
+    assert (code, out) == (2, "") and complaint in err and not Path("for-qwen").exists()
+
+
+def test_a_folder_is_exported_for_a_trainer(bird, tmp_path):
+    assert bird("import", "VG_test.json", "--images", "images").code == 0
+    code, out, _ = bird(
+        "export", "med-grit", "--to", "paligemma", "--split", "test", "--out", "for-paligemma"
+    )
+    assert (code, out) == (0, f"{tmp_path / 'for-paligemma' / 'med_grit_test.jsonl'}: 1 rows\n")
+    row = json.loads((tmp_path / "for-paligemma" / "med_grit_test.jsonl").read_text())
+    assert (row["prefix"], row["suffix"]) == ("detect Liver", "<loc0000><loc0000><loc1013><loc1023> Liver")
+    assert (tmp_path / "for-paligemma" / row["image"]).is_file()
+    options = (
+        "--to",
+        "trl",
+        "--dialect",
+        "qwen2.5-vl",
+        "--set",
+        "max_pixels=3136",
+        "--no-images",
+        "--out",
+        "b",
+    )
+    assert bird("export", "med-grit", *options).code == 0
+    assert json.loads(Path("b/dialect.json").read_text())["settings"]["max_pixels"] == 3136
+    code, out, _ = bird("export", "med-grit", "--to", "trl", "--dialect", "maira-2", "--out", "c")
+    assert (code, out) == (0, f"{tmp_path / 'c' / 'test' / 'metadata.jsonl'}: 1 rows\n")
+
+
+@pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
         (["import", "no.json", "--images", "images"], "no.json: no such file"),
@@ -91,6 +131,34 @@ def test_an_import_of_which_nothing_is_left_writes_the_list_alone(bird):
         (["export", "nowhere", "--out", "back"], "nowhere is not a Med-GRIT folder"),
         (["export", "nowhere", "--to", "coco", "--out", "back"], "nowhere is not a Med-GRIT folder"),
         (["export", "images", "--to", "coco", "--out", "images"], "exists and is not empty"),
+        (["export", "nowhere", "--to", "qwen", "--out", "back"], "nowhere is not a Med-GRIT folder"),
+        (["export", "images", "--to", "qwen", "--out", "images"], "exists and is not empty"),
+        (["export", "x", "--to", "trl", "--out", "back"], "name its way of writing boxes with --dialect"),
+        (
+            ["export", "x", "--to", "qwen", "--dialect", "shikra", "--out", "b"],
+            "takes --dialect qwen3-vl, qwen2.5-vl",
+        ),
+        (["export", "x", "--to", "trl", "--dialect", "qwen3", "--out", "b"], "the nearest is qwen3-vl"),
+        (
+            ["export", "x", "--to", "qwen", "--set", "max_pixels=9", "--out", "b"],
+            "has no setting 'max_pixels'",
+        ),
+        (
+            ["export", "x", "--to", "ms-swift", "--set", "max_pixels=9", "--out", "b"],
+            "give its name with --dialect",
+        ),
+        (
+            ["export", "x", "--to", "coco", "--dialect", "qwen3-vl", "--out", "b"],
+            "--to coco has no --dialect",
+        ),
+        (["export", "x", "--split", "test", "--out", "b"], "--to original has no --split"),
+        (
+            ["export", "x", "--to", "qwen", "--link", "--out", "b"],
+            "--link links to the files of --images-dir",
+        ),
+        (["export", "x", "--to", "qwen", "--images-dir", "no", "--out", "b"], "no is not a folder"),
+        (["export", "x", "--to", "qwen", "--tasks", "vqa", "--out", "b"], "'vqa' is not a valid Task"),
+        (["export", "x", "--to", "qwen", "--split", ",", "--out", "b"], "names nothing"),
         (
             ["build", "nowhere", "--teacher", "openai", "--model", "m", "--turns", "9"],
             "--turns is of the teacher templates",

@@ -11,6 +11,19 @@ from typing import Annotated, Literal
 import typer
 
 from ..data.folder.subsets import SIZES, read_sizes
+from .exports import (
+    DialectName,
+    DialectSettings,
+    ExportTo,
+    Link,
+    OwnImages,
+    Splits,
+    Tasks,
+    WithImages,
+    check_options,
+    export_for_trainer,
+    names_of,
+)
 
 BuildSource = Annotated[
     Path, typer.Argument(help="SA-Med2D (folder or .zip), DICOM, or a folder with labels.yaml.")
@@ -186,23 +199,34 @@ def data_import(
 def data_export(
     data: Annotated[Path, typer.Argument(help="A Med-GRIT folder.")],
     out: OutFolder,
-    images: Annotated[bool, typer.Option(help="Whether to write the images too.")] = True,
-    to: Annotated[
-        Literal["original", "coco"],
-        typer.Option(help="original: Med-GRIT files as published; coco: instances_SPLIT.json."),
-    ] = "original",
+    to: ExportTo = "original",
+    dialect: DialectName = None,
+    split: Splits = None,
+    tasks: Tasks = None,
+    images: WithImages = True,
+    images_dir: OwnImages = None,
+    link: Link = False,
+    settings: DialectSettings = None,
 ) -> None:
-    """Convert a Med-GRIT folder to original Med-GRIT files, or to COCO, and images, in a new folder."""
+    """Convert a Med-GRIT folder for a trainer, to COCO, or to original Med-GRIT files, in a new folder.
+
+    Example: bird data export med-grit --to llama-factory --dialect qwen3-vl --out for-training
+    """
+    options = {"dialect": dialect, "set": settings, "split": split, "tasks": tasks, "images-dir": images_dir}
     if to == "coco":
-        from ..data.folder.coco import export_coco
+        from ..data.export.coco import export_coco
 
-        for name, boxes in export_coco(data, out, images).items():
+        check_options(to, ("split",), options | {"link": link})
+        for name, boxes in export_coco(data, out, images, names_of(split)).items():
             typer.echo(f"{out / name}: {boxes} boxes")
-        return
-    from ..data.original.exporter import export_original
+    elif to == "original":
+        from ..data.original.exporter import export_original
 
-    for name, turns in export_original(data, out, images).items():
-        typer.echo(f"{out / name}: {turns} turns")
+        check_options(to, (), options | {"link": link})
+        for name, turns in export_original(data, out, images).items():
+            typer.echo(f"{out / name}: {turns} turns")
+    else:
+        export_for_trainer(data, out, to, dialect, settings or [], split, tasks, images, images_dir, link)
 
 
 @data_app.command("stats")

@@ -49,7 +49,7 @@ def dialects(
         for each in map(get, names()):
             typer.echo(f"{each.name:<14}{each.frame}; {each.order}; {each.models}")
         return
-    dialect = get(name, **_read_settings(settings or []))
+    dialect = get(name, **read_settings(settings or []))
     _show(dialect, _read_size(size), box, phrase)
 
 
@@ -95,7 +95,8 @@ def _read_size(text: str) -> tuple[int, int]:
     return width, height
 
 
-def _read_settings(texts: list[str]) -> dict[str, Any]:
+def read_settings(texts: list[str]) -> dict[str, Any]:
+    """Texts such as `max_pixels=1003520` -> settings by name. Raises ValueError if one is not NAME=VALUE."""
     settings: dict[str, Any] = {}
     for text in texts:
         key, equals, value = text.partition("=")

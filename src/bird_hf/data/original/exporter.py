@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ...atomic_writes import replacing_folder
+from ...atomic_writes import check_new_folder, replacing_folder
 from ...hub.pixels import open_image
 from ..folder.publish import png_bytes
 from ..folder.shards import shards_of, stream_rows
@@ -29,8 +29,7 @@ def export_original(folder: Path, out: Path, images: bool = True) -> dict[str, i
     one entry. images: also write the images of the rows, as images/ID.png.
     Raises ValueError if `out` is not empty, or the rows of an import were changed.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} exists and is not empty; give the name of a new folder")
+    check_new_folder(out)
     turns: dict[str, int] = {}
     with replacing_folder(out) as making:
         for task in SINGLE_TASKS:

@@ -10,41 +10,38 @@ An outline is written if the rows have the column `masks`.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
-
-from ...atomic_writes import replacing_folder
+from ...atomic_writes import check_new_folder, replacing_folder
 from ...hub.boxes import Box
-from ...hub.pixels import open_image
 from ...progress import progress_bar
-from ..frames import Frame, frame_of
+from ..folder.mask_column import MASKS
+from ..folder.shards import Row, shards_of, stream_rows
 from ..records import Task
-from .mask_column import MASKS
-from .publish import png_bytes
-from .shards import Row, shards_of, stream_rows
+from .pictures import check_stem, upright_png
 
 _COLUMNS = ("image_id", "image_wh", "modality", "dataset", "case_id", "objects", "synthetic")
-_PLAIN_STEM = re.compile(r"[^./\\:\x00-\x1f][^/\\:\x00-\x1f]{0,239}")
-_PNG = b"\x89PNG\r\n\x1a\n"  # how every PNG file begins
 
 
-def export_coco(folder: Path, out: Path, images: bool = True) -> dict[str, int]:
+def export_coco(
+    folder: Path, out: Path, images: bool = True, wanted: Sequence[str] | None = None
+) -> dict[str, int]:
     """Write a Med-GRIT folder as COCO into the new folder `out`; returns the number of annotations of each file.
 
-    images: also write the images of the rows, as images/ID.png. Raises ValueError if `out` is not empty, or the folder
-    has no `chat` rows or a row that cannot be trusted.
+    images: also write the images of the rows, as images/ID.png. wanted: the splits; by default all. Raises ValueError
+    if `out` is not empty, or the folder has no `chat` rows, no such split, or a row that cannot be trusted.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} exists and is not empty; give the name of a new folder")
-    splits = shards_of(folder, Task.CHAT)
-    if not splits:
+    check_new_folder(out)
+    of_folder = shards_of(folder, Task.CHAT)
+    if not of_folder:
         raise ValueError(f"{folder} has no rows of {Task.CHAT}, which hold all objects of an image")
-    categories = {name: number for number, name in enumerate(_labels(splits), 1)}
+    splits = {split: paths for split, paths in of_folder.items() if wanted is None or split in wanted}
+    if not splits:
+        raise ValueError(f"{folder} has no split {', '.join(wanted or ())}; it has {', '.join(of_folder)}")
+    categories = {name: number for number, name in enumerate(_labels(of_folder), 1)}
     counts = {}
     with replacing_folder(out) as making:
         if images:
@@ -111,8 +108,7 @@ class _InstanceFile:
 
     def _add(self, row: Row, file: IO[str], annotations: IO[str], images: Path | None) -> None:
         name = row["image_id"]
-        if not _PLAIN_STEM.fullmatch(name):
-            raise ValueError(f"image_id {name[:80]!r} is not a plain file name; this row cannot be trusted")
+        check_stem(name)
         self._images += 1
         self._synthetic += row["synthetic"]
         width, height = row["image_wh"]
@@ -126,7 +122,7 @@ class _InstanceFile:
                 entry = self._annotation(name, item, (width, height), outlines.get(item["instance_id"]))
                 _write_item(annotations, entry, first=self._annotations == 1)
         if images and row["image"] and row["image"]["bytes"]:
-            (images / f"{name}.png").write_bytes(_upright_png(row["image"]["bytes"], (width, height), name))
+            (images / f"{name}.png").write_bytes(upright_png(row["image"]["bytes"], (width, height), name))
 
     def _annotation(
         self, name: str, item: Row, image_wh: tuple[int, int], outline: Mapping[str, Any] | None
@@ -152,16 +148,3 @@ class _InstanceFile:
 
 def _write_item(file: IO[str], item: Mapping[str, Any], first: bool) -> None:
     file.write(f"{'' if first else ','}\n{json.dumps(item)}")
-
-
-def _upright_png(content: bytes, image_wh: tuple[int, int], name: str) -> bytes:
-    """A PNG file of the pixels that the boxes are on: the file itself, unless it is of another kind or has a turn."""
-    try:
-        if content.startswith(_PNG) and frame_of(content) == Frame(1, image_wh):
-            return content
-        upright = open_image(content)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
-    if upright.size != image_wh:
-        raise ValueError(f"{name}: the image has {upright.size} pixels, and its row says {image_wh}")
-    return png_bytes(np.asarray(upright))

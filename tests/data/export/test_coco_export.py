@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bird_hf.data.folder.coco import export_coco
+from bird_hf.data.export.coco import export_coco
 from bird_hf.data.folder.mask_column import mask_cells
 from bird_hf.data.folder.publish import image_cell, rows_of
 from bird_hf.data.folder.shards import write_shards
