@@ -209,8 +209,8 @@ def _mixed(found: Sequence[Lengths], weights: Sequence[float | None]) -> Lengths
     if len(found) == 1:
         return found[0]
     given = [weight for weight in weights if weight is not None]
-    shares = [float(each.total) for each in found] if not given else given
-    shares = [share / sum(shares) for share in shares]
+    drawn = given or [float(each.total) for each in found]
+    shares = [weight / sum(drawn) for weight in drawn]
     total = max(each.total / share for each, share in zip(found, shares, strict=True))
     rows = [
         row
