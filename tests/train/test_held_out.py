@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset, load_dataset
+from datasets import Image as ImageCells
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -81,8 +82,14 @@ def turn(number):
     ]
 
 
+def with_images(rows, image=b"png"):
+    """A dataset of rows that have an image, which is not decoded."""
+    cells = [given | {"image": {"bytes": image, "path": None}} for given in rows]
+    return Dataset.from_list(cells).cast_column("image", ImageCells(decode=False))
+
+
 def test_only_turns_that_stand_alone_are_asked():
-    rows = Dataset.from_list(
+    rows = with_images(
         [
             row(turn(1) + turn(2), independent=True),
             row(turn(3) + turn(4), independent=False),  # the second needs the first
@@ -137,17 +144,15 @@ def test_processes_share_the_questions(four_phantoms):
     assert all(isinstance(query.image, Image.Image) for query in queries)
 
 
-def test_rows_without_a_question_to_score_are_refused(four_phantoms):
-    rows = Dataset.from_list(
-        [
-            row(
-                [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Hello."}],
-                task="chat",
-            )
-        ]
-    )
-    with pytest.raises(ValueError, match="no VG or ROC question; set dataset_config"):
-        HeldOutQuestions.choose(rows, 3)
+def test_rows_without_a_question_to_score_are_refused():
+    talk = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Hello."}]
+    for rows in (
+        with_images([row(talk, task="chat")]),
+        Dataset.from_list([row(turn(1))]),  # about no image
+        Dataset.from_list([row(turn(1), images=[b"1", b"2"])]),  # about two
+    ):
+        with pytest.raises(ValueError, match="no VG or ROC question about one image; set dataset_config"):
+            HeldOutQuestions.choose(rows, 3)
 
 
 # --- in a run -------------------------------------------------------------------------------------------------

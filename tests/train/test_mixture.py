@@ -98,6 +98,7 @@ def test_held_out_rows_are_those_of_all_datasets_that_have_some(two_folders):
         ({"dataset_name": "a"}, "dataset_name is not a field of a dataset; it is called path here"),
         ({"path": "a", "fraction": 0.5}, "fraction is not a field .*; it is called weight here"),
         ({"name": "chat"}, "an entry has no path"),
+        ("med-grit", "'med-grit' is not an entry such as {path: med-grit, weight: 1}"),
         ({"path": "a", "weight": 0}, "the weight of a is 0, but must be a number above 0"),
         ({"path": "a", "weight": "much"}, "the weight of a is 'much'"),
         ({"path": "a", "weight": float("nan")}, "the weight of a is nan"),

@@ -21,8 +21,8 @@ from ..inference import GroundingModel
 from ..questions import Query
 from .collate import DROP, SPLIT, GroundingCollator
 from .recipe import BirdSFTConfig, nearest
-from .row_lengths import measured_rows
-from .rows import image_cells, joined_image, name_of
+from .row_lengths import images_of, measured_rows
+from .rows import image_cells, joined_image
 from .sharding import sharding_of
 from .throughput import MeasuredTrainer
 from .turns import task_of_turn
@@ -61,12 +61,15 @@ class HeldOutQuestions:
         """
         if isinstance(rows, IterableDataset):
             rows = Dataset.from_list(list(islice(rows, _STREAMED_ROWS * count)), features=rows.features)
+        has_one = (np.maximum(images_of(rows), 0 if images_dir is None else 1) == 1).tolist()
         found: dict[Task, list[Question]] = {task: [] for task in _TASKS}
         for task, question in _questions_of(rows):
-            found[task].append(question)
+            if has_one[question.row]:
+                found[task].append(question)
         if not any(found.values()):
             raise ValueError(
-                "eval_questions: the held-out rows have no VG or ROC question; set dataset_config to chat, vg or roc"
+                "eval_questions: the held-out rows have no VG or ROC question about one image; set dataset_config to "
+                "chat, vg or roc"
             )
         draw = np.random.default_rng(_SEED)
         chosen = {
@@ -110,13 +113,9 @@ class HeldOutQuestions:
     def _image(self, number: int) -> Any:
         row = self.rows[number]
         cells = image_cells(row)
-        if not cells and self.images_dir is not None:
-            return joined_image(row, self.images_dir)
-        if len(cells) != 1:
-            raise ValueError(
-                f"eval_questions: row {name_of(row)} has {len(cells)} images, and a question is about one; drop it"
-            )
-        return cells[0]
+        if cells or self.images_dir is None:
+            return cells[0]
+        return joined_image(row, self.images_dir)
 
 
 def _questions_of(rows: Dataset) -> Iterator[tuple[Task, Question]]:

@@ -38,6 +38,8 @@ class Source:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], script: ScriptArguments) -> Source:
         """An entry of a recipe. Raises ValueError if it has no path, an unknown field, or no positive weight."""
+        if not isinstance(values, Mapping):
+            raise ValueError(f"datasets: {values!r} is not an entry such as {{path: med-grit, weight: 1}}")
         known = {item.name for item in fields(cls)}
         for key in values:
             if key not in known:
@@ -95,20 +97,15 @@ def mixed_rows(sources: Sequence[Source], script: ScriptArguments, seed: int) ->
     weights = [source.weight for source in sources if source.weight is not None]
     if len(parts) == 1:
         return parts[0]
+    if not weights:
+        return _joined(parts)
     total = sum(weights)
-    try:
-        if not weights:
-            return concatenate_datasets(parts)
-        mixed = interleave_datasets(
-            parts,
-            probabilities=[weight / total for weight in weights],
-            seed=seed,
-            stopping_strategy="all_exhausted",
-        )
-    except ValueError as error:
-        raise ValueError(
-            f"datasets: their columns differ in kind ({' '.join(str(error).split())})"
-        ) from error
+    mixed = _joined(
+        parts,
+        probabilities=[weight / total for weight in weights],
+        seed=seed,
+        stopping_strategy="all_exhausted",
+    )
     if isinstance(mixed, Dataset):
         sizes = ", ".join(f"{source.path} {len(part)}" for source, part in zip(sources, parts, strict=True))
         log.info("an epoch has %d rows, drawn by weight (%s)", len(mixed), sizes)
@@ -124,7 +121,16 @@ def held_out_rows(sources: Sequence[Source], script: ScriptArguments) -> Rows:
         raise ValueError(
             "eval_strategy needs held-out rows, and no entry of datasets has a test_split; set one"
         )
-    return concatenate_datasets(parts)
+    return _joined(parts)
+
+
+def _joined(parts: list[Rows], **drawing: Any) -> Rows:
+    """One after the other, or interleaved by what `interleave_datasets` is told."""
+    try:
+        return interleave_datasets(parts, **drawing) if drawing else concatenate_datasets(parts)
+    except ValueError as error:
+        said = " ".join(str(error).split())
+        raise ValueError(f"datasets: their columns differ in kind ({said})") from error
 
 
 def _load(source: Source, split: str, streaming: bool) -> Rows:

@@ -31,7 +31,7 @@ def measured_rows(
     Rows that are too long are left out and counted if the collator's `too_long` is "drop". Lengths are kept in the
     cache of `datasets`. Raises ValueError, naming the first or the longest row, for rows that cannot be trained.
     """
-    images = _images_of(dataset)
+    images = images_of(dataset)
     if collator.images_dir is not None:
         _check_files(dataset, images, collator.images_dir)
         images = np.maximum(images, 1)
@@ -71,7 +71,7 @@ def _columns(dataset: Dataset) -> list[str]:
     return [name for name in _COLUMNS if name in dataset.column_names]
 
 
-def _images_of(dataset: Dataset) -> np.ndarray:
+def images_of(dataset: Dataset) -> np.ndarray:
     """Number of images in each row, (N,), found without decoding them."""
     counts = np.zeros(len(dataset), dtype=np.int64)
     for column in {"image", "images"} & set(dataset.column_names):
