@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from datasets import Dataset, IterableDataset, concatenate_datasets, interleave_datasets, load_dataset
@@ -14,7 +14,7 @@ from trl import ScriptArguments
 
 from .recipe import nearest
 
-Rows = Dataset | IterableDataset
+Rows: TypeAlias = Dataset | IterableDataset
 # What an entry of `datasets` may be called elsewhere, and its name here.
 _OTHER_NAMES = {"dataset_name": "path", "dataset_config": "name", "config": "name", "fraction": "weight"}
 
