@@ -13,19 +13,18 @@ from transformers import GenerationConfig, set_seed
 from trl import GRPOConfig, GRPOTrainer, get_peft_config
 
 from ..data.records import Task
-from ..data.teachers.wordings import Kind
 from ..eval.readings import holds_name
-from ..hub.grounding import GroundedText, read
+from ..hub.grounding import read
 from ..hub.modeling_bird import BirdForConditionalGeneration
 from ..hub.processing_bird import refuse_control_tokens
 from .recipe import BirdSFTConfig, Recipe
 from .rewards import box_reward
 from .sft import load_model
+from .turns import task_of_turn
 from .whole_checkpoints import WholeCheckpoints
 
 _TURN_COLUMNS = ("messages", "objects", "forms", "task", "independent", "image_id")
 _ROWS_PER_BATCH = 1000
-_GROUNDING_KINDS = (Kind.GROUND, Kind.GROUND_PAIR)
 
 
 @dataclass
@@ -154,19 +153,10 @@ def _questions_of(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
                 f"row {row.get('image_id', 'without image_id')}: messages are not pairs of user and assistant"
             )
         reference = read(answer["content"])
-        if _is_grounding(read(question["content"]), reference, form, row.get("task")):
+        if task_of_turn(read(question["content"]), reference, form, row.get("task")) is Task.VISUAL_GROUNDING:
             before = [] if row.get("independent", False) else messages[:start]
             yield {
                 "prompt": [*before, question],
                 "reference": answer["content"],
                 "absent": [name for name in absent if holds_name(reference.text, name)],
             }
-
-
-def _is_grounding(question: GroundedText, reference: GroundedText, form: str, task: str | None) -> bool:
-    """Whether a turn asks for boxes: by the task of its row, the form of its question, or else its answer."""
-    if task == Task.VISUAL_GROUNDING:
-        return True
-    if form:
-        return form.split("/")[0] in _GROUNDING_KINDS
-    return bool(reference.boxes) and not question.boxes

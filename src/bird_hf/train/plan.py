@@ -6,7 +6,9 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import cycle, islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -18,8 +20,9 @@ from ..hub.processing_bird import BirdProcessor
 from .flops import Part, Parts, repeated_flops, training_flops
 from .from_scratch.config import OWN_FIELDS, FromScratchConfig
 from .layouts import PACKED, ROW, Layout, layouts
-from .lengths import Lengths, estimated, exact, paper_lengths, read_lengths
+from .lengths import SAMPLED_ROWS, Lengths, estimated, exact, paper_lengths, read_lengths
 from .memory import Setting, Weights, activation_bytes, full_settings, lora_settings, memory
+from .mixture import Source, sources_of
 from .recipe import BirdSFTConfig, accumulation_steps, field_names, read_fields
 
 PARTS = ("vision_tower", "resampler", "projector", "language_model")
@@ -180,17 +183,41 @@ def _config(fields: dict[str, Any]) -> tuple[BirdConfig, str]:
 
 def _lengths(fields: dict[str, Any], config: BirdConfig) -> Lengths:
     """Of the recipe's dataset if it is here, by the model's tokenizer if that is here."""
-    name, model = fields["dataset_name"], fields["model_name_or_path"]
-    if not name or not Path(name).is_dir():
-        return paper_lengths(config.num_queries, f"{name or 'the dataset'} is not here")
+    script = SimpleNamespace(**fields)
+    sources = sources_of(script, script)
+    if not sources and fields["dataset_name"]:
+        sources = [
+            Source(fields["dataset_name"], fields["dataset_config"], fields["dataset_train_split"], None)
+        ]
+    missing = [source.path for source in sources if not Path(source.path).is_dir()]
+    if missing or not sources:
+        return paper_lengths(config.num_queries, f"{', '.join(missing) or 'the dataset'} is not here")
+    model = fields["model_name_or_path"]
     if model and Path(model, "tokenizer.json").is_file():
         measure = exact(BirdProcessor.from_pretrained(model), fields["max_turns"])
         how = f"by the tokenizer of {model}"
     else:
         measure = estimated(config.num_queries, fields["max_turns"])
         how = "estimated, within a tenth of Qwen's tokenizer: the model's is not here"
-    found = read_lengths(Path(name), fields["dataset_config"], fields["dataset_train_split"], measure)
-    return Lengths(found.rows, found.total, f"{found.source}; tokens {how}", found.assumed)
+    found = [read_lengths(Path(source.path), source.name, source.split, measure) for source in sources]
+    mixed = _mixed(found, [source.weight for source in sources])
+    return Lengths(mixed.rows, mixed.total, f"{mixed.source}; tokens {how}", mixed.assumed)
+
+
+def _mixed(found: Sequence[Lengths], weights: Sequence[float | None]) -> Lengths:
+    """An epoch of several datasets as `mixture.mixed_rows` draws it, its rows standing for as many each."""
+    if len(found) == 1:
+        return found[0]
+    given = [weight for weight in weights if weight is not None]
+    drawn = given or [float(each.total) for each in found]
+    shares = [weight / sum(drawn) for weight in drawn]
+    total = max(each.total / share for each, share in zip(found, shares, strict=True))
+    rows = [
+        row
+        for each, share in zip(found, shares, strict=True)
+        for row in islice(cycle(each.rows), max(1, round(share * SAMPLED_ROWS)))
+    ]
+    return Lengths(tuple(rows), round(total), "; ".join(each.source for each in found))
 
 
 def _pairs(lengths: Lengths) -> float:

@@ -25,6 +25,7 @@ from .collate import DROP, ERROR, SPLIT
 from .packing import PAIRS, ROWS
 
 TOO_LONG = [ERROR, SPLIT, DROP]
+BALANCED = ["modality", "task"]
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,12 @@ class BirdSFTConfig(SFTConfig):
     text_only: train rows without an image on their text; otherwise they are refused.
     cache_image_features: folder that keeps what the frozen vision tower computes, so that each image is computed once.
     cache_image_features_gb: the most that this folder may hold.
+    datasets: several datasets instead of `dataset_name`, each with a weight; see `mixture.Source`.
+    balance_by: repeat rows so that each modality, or each task, is met as often.
+    streaming_buffer: rows of a streamed dataset that the next one is drawn from.
+    eval_questions: VG and as many ROC questions that are answered at each evaluation; see `held_out`.
+    early_stopping_patience: stop after this many evaluations that do not improve `metric_for_best_model`.
+    log_peak_tflops: TFLOP/s of one device that `mfu` in the log is a share of; the default is measured.
     """
 
     method: Literal["sft", "grpo"] = field(default="sft", metadata={"help": "how to train"})
@@ -75,6 +82,22 @@ class BirdSFTConfig(SFTConfig):
     )
     images_dir: str | None = field(default=None, metadata={"help": "folder of the images of rows without"})
     text_only: bool = field(default=False, metadata={"help": "train rows without an image on their text"})
+    datasets: list[dict[str, Any]] | None = field(
+        default=None, metadata={"help": "several datasets, each with a weight"}
+    )
+    balance_by: str | None = field(
+        default=None, metadata={"help": "what is met as often", "choices": BALANCED}
+    )
+    streaming_buffer: int = field(default=1000, metadata={"help": "rows that a streamed row is drawn from"})
+    eval_questions: int = field(
+        default=0, metadata={"help": "VG and ROC questions answered at each evaluation"}
+    )
+    early_stopping_patience: int | None = field(
+        default=None, metadata={"help": "stop after this many evaluations without a gain"}
+    )
+    log_peak_tflops: float | None = field(
+        default=None, metadata={"help": "TFLOP/s of a device, for mfu; measured by default"}
+    )
     packing: bool = field(default=False, metadata={"help": "several rows in a sequence"})
     pack_rows: bool = field(default=False, init=False)  # what the recipe says of packing
     cache_image_features: str | None = field(
@@ -96,6 +119,7 @@ class BirdSFTConfig(SFTConfig):
 
     def __post_init__(self) -> None:
         _check_packages(self)
+        self._check_evaluation()
         # TRL's packing, which is for text only, stays off.
         self.pack_rows, self.packing = self.packing, False
         processes = int(os.environ.get("WORLD_SIZE", "1"))  # set by torchrun, accelerate and deepspeed
@@ -110,6 +134,22 @@ class BirdSFTConfig(SFTConfig):
             raise ValueError(
                 f"one process sees {self.n_gpu} GPUs, and global_batch_size counts processes; start one for each "
                 "with torchrun --nproc_per_node, or show it one GPU with CUDA_VISIBLE_DEVICES"
+            )
+
+    def _check_evaluation(self) -> None:
+        for name, least in (("eval_questions", 0), ("early_stopping_patience", 1), ("streaming_buffer", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} is {value}, but must be at least {least}")
+        if self.log_peak_tflops is not None and not self.log_peak_tflops > 0:
+            raise ValueError(f"log_peak_tflops is {self.log_peak_tflops}, but must be above 0")
+        needs = [name for name in ("eval_questions", "early_stopping_patience") if getattr(self, name)]
+        if needs and self.eval_strategy == "no":
+            raise ValueError(f"{needs[0]} needs evaluations; set eval_strategy to steps or epoch")
+        if self.early_stopping_patience and not (self.load_best_model_at_end and self.metric_for_best_model):
+            raise ValueError(
+                "early_stopping_patience needs load_best_model_at_end: true and metric_for_best_model, such as "
+                "vg_recall; set both"
             )
 
     def _accumulate(self, global_batch: int, processes: int) -> None:

@@ -35,6 +35,7 @@ _FREE = tuple(
             "include_",
         ),
         ("save_", "eval_", "do_", "dataset_test", "prediction_loss", "metric_for", "greater_is", "load_best"),
+        ("early_stopping",),
         ("output_dir", "resume_from", "restore_callback", "ignore_data_skip", "hub_", "push_to_hub"),
         ("use_cpu", "deepspeed", "fsdp", "ddp_", "accelerator_config", "parallelism_config", "dataloader_"),
         (

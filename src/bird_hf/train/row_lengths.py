@@ -62,7 +62,7 @@ def _columns(dataset: Dataset) -> list[str]:
     return [name for name in _COLUMNS if name in dataset.column_names]
 
 
-def _images_of(dataset: Dataset) -> np.ndarray:
+def images_of(dataset: Dataset) -> np.ndarray:
     """Number of images in each row, (N,), found without decoding them."""
     counts = np.zeros(len(dataset), dtype=np.int64)
     for column in {"image", "images"} & set(dataset.column_names):
@@ -80,7 +80,7 @@ def _images_of(dataset: Dataset) -> np.ndarray:
 
 def _checked_images(dataset: Dataset, collator: GroundingCollator) -> np.ndarray:
     """Number of images in each row, (N,), those of the user's own copy included."""
-    images = _images_of(dataset)
+    images = images_of(dataset)
     if collator.images_dir is not None:
         _check_files(dataset, images, collator.images_dir)
         return np.maximum(images, 1)

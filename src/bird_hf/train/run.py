@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from transformers import Trainer, TrainingArguments
+from trl import ScriptArguments
 
-from . import grpo, resuming, sft
+from . import grpo, mixture, resuming, sft
 from .from_scratch import cpu_attention
 from .from_scratch import trainer as from_scratch
 from .from_scratch.config import OWN_FIELDS, FromScratchConfig
@@ -52,9 +53,28 @@ def build(recipe: Recipe, callbacks: Sequence[Any] = ()) -> Trainer:
     start_deepspeed_on_cpus(args)
     if isinstance(args, FromScratchConfig):
         from_scratch.render_missing(script, args)
-    rows = load_split(script, script.dataset_train_split)
-    held_out = load_split(script, script.dataset_test_split) if args.eval_strategy != "no" else None
+    if script.dataset_streaming:
+        _read_streams_in_each_process(args)
+    rows = _rows(script, args)
+    held_out = _rows(script, args, held_out=True) if args.eval_strategy != "no" else None
     return _builder(args)(recipe, rows, held_out, callbacks)
+
+
+def _rows(script: ScriptArguments, args: TrainingArguments, held_out: bool = False) -> mixture.Rows:
+    """The rows of a recipe that are trained, or those that are held out."""
+    sources = mixture.sources_of(script, args)
+    if not sources:
+        return load_split(script, script.dataset_test_split if held_out else script.dataset_train_split)
+    if held_out:
+        return mixture.held_out_rows(sources, script)
+    return mixture.mixed_rows(sources, script, args.seed if args.data_seed is None else args.data_seed)
+
+
+def _read_streams_in_each_process(args: TrainingArguments) -> None:
+    """As accelerate does not by default: it sends batches from one process, and what names their rows is not sent."""
+    args.accelerator_config.dispatch_batches = False
+    if isinstance(args, FromScratchConfig) and (args.new_model or args.detection_loss_weight):
+        raise ValueError("new_model and detection_loss_weight need all rows; set dataset_streaming: false")
 
 
 def _builder(args: TrainingArguments) -> Callable[..., Trainer]:

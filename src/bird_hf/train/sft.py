@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +13,31 @@ from transformers import Trainer, set_seed
 from trl import ModelConfig, ScriptArguments, get_peft_config, get_quantization_config
 
 from ..checkpoint.load import check_folder, find_checkpoint, load_processor
+from ..extras import missing_extra
 from ..hub.modeling_bird import BirdForConditionalGeneration, BirdModel
 from ..hub.packed_attention import BLOCK
 from ..hub.processing_bird import BirdProcessor
 from .cached_tower import CachedTower
 from .checkpoints import last_whole_checkpoint
 from .collate import IGNORED, GroundingCollator
+from .held_out import ScoredTrainer, callbacks_of, evaluation_of
 from .label_names import add_label_names
-from .packed_trainer import PackedTrainer, packed_steps
+from .mixture import balanced_places
+from .packed_trainer import packed_steps
 from .packing import PackedSteps
 from .recipe import BirdSFTConfig, Recipe
 from .resuming import FINAL
 from .row_lengths import measured_rows
 from .saving import save_for_use
+from .streaming import streamed_rows
 from .whole_checkpoints import WholeCheckpoints
 
 
-class BirdSFTTrainer(WholeCheckpoints, PackedTrainer):
+class BirdSFTTrainer(WholeCheckpoints, ScoredTrainer):
     """TRL's `SFTTrainer` for batches of `GroundingCollator`; the loss is TRL's.
 
-    A checkpoint counts only once it is whole (see `checkpoints`), and a loss that is not finite stops the run.
+    A checkpoint counts only once it is whole (see `checkpoints`), and a loss that is not finite stops the run. The log
+    holds what `MeasuredTrainer` and `ScoredTrainer` measure.
     """
 
     args: BirdSFTConfig
@@ -86,11 +92,11 @@ def build_trainer(
         model=model,
         args=args,
         train_dataset=train_dataset,
-        eval_dataset=eval_dataset,
         data_collator=collator,
         processing_class=processor,
-        callbacks=list(callbacks),
+        callbacks=[*callbacks, *callbacks_of(args)],
         peft_config=get_peft_config(recipe.model),
+        **evaluation_of(args, eval_dataset, collator),
         packed_steps=steps,
     )
     if args.cache_image_features is not None:
@@ -125,11 +131,14 @@ def collator_options(args: BirdSFTConfig) -> dict[str, Any]:
 def prepared_rows(
     dataset: Dataset, collator: GroundingCollator, args: BirdSFTConfig
 ) -> tuple[Dataset, PackedSteps | None]:
-    """The rows that can be trained, and the steps that pack them if the recipe says so. Streamed rows are not known."""
+    """The rows that can be trained, and the steps that pack them if the recipe says so; streamed rows never are."""
     if isinstance(dataset, IterableDataset):
-        return dataset, None
+        return streamed_rows(dataset, collator, args), None
     with args.main_process_first(desc="counting the tokens of rows"):
         dataset, lengths = measured_rows(dataset, collator, args.dataset_num_proc)
+    if args.balance_by is not None:
+        places = balanced_places(dataset, args.balance_by)
+        dataset, lengths = dataset.select(places), lengths.select(places.tolist())
     return dataset, packed_steps(args, lengths)
 
 
@@ -154,6 +163,7 @@ def load_model(
             "of a hub repository; `bird quickstart` writes the folder bird, `bird convert` converts Qwen-VL"
         )
     check_folder(folder)
+    _check_bits(config)
     model, report = BirdForConditionalGeneration.from_pretrained(
         folder,
         dtype=config.dtype,
@@ -169,10 +179,23 @@ def load_model(
     return model, load_processor(folder)
 
 
+def _check_bits(config: ModelConfig) -> None:
+    """Raises ValueError if weights of 4 or 8 bits are to be trained themselves, or bitsandbytes is not installed."""
+    if not (config.load_in_4bit or config.load_in_8bit):
+        return
+    field = "load_in_4bit" if config.load_in_4bit else "load_in_8bit"
+    if not config.use_peft:
+        raise ValueError(f"{field} freezes the weights, so there is nothing to train; set use_peft: true")
+    if find_spec("bitsandbytes") is None:
+        raise ValueError(f"{field} needs bitsandbytes; {missing_extra('quantized')}")
+
+
 def load_split(script: ScriptArguments, split: str) -> Dataset:
     """The rows of one split of the dataset that a recipe names."""
     if not script.dataset_name:
-        raise ValueError("the recipe sets no dataset_name; set it to a Med-GRIT folder or a hub repository")
+        raise ValueError(
+            "the recipe sets no dataset_name; set it to a Med-GRIT folder or a hub repository, or set datasets"
+        )
     return load_dataset(
         script.dataset_name, script.dataset_config, split=split, streaming=script.dataset_streaming
     )

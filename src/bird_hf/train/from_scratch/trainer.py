@@ -21,6 +21,7 @@ from ...data.embedded.training_set import render_training_set
 from ...hub.modeling_bird import BirdForConditionalGeneration
 from ...hub.processing_bird import BirdProcessor, lower_case
 from ..collate import IGNORED
+from ..held_out import callbacks_of, evaluation_of
 from ..label_names import add_label_names
 from ..recipe import Recipe
 from ..sft import BirdSFTTrainer, attention_of, collator_options, load_model, prepared_rows
@@ -60,6 +61,9 @@ class FromScratchTrainer(BirdSFTTrainer):
     ):
         super().__init__(*args, **kwargs)
         self.detection_head = None if detection_head is None else detection_head.to(self.args.device)
+        self.logs_mfu = (
+            detection_head is None
+        )  # its FLOPs are not counted, nor what a vision stage leaves out
         self.attention_loss = attention_loss
         self.coordinate_loss = coordinate_loss
         self.stages = self.args.training_stages
@@ -257,14 +261,14 @@ def build_trainer(
         model=model,
         args=args,
         train_dataset=train_dataset,
-        eval_dataset=eval_dataset,
         data_collator=collator,
         packed_steps=steps,
         processing_class=processor,
-        callbacks=list(callbacks),
+        callbacks=[*callbacks, *callbacks_of(args)],
         detection_head=None if classes is None else _detection_head(model, tokenizer, classes),
         attention_loss=AttentionSupervisionLoss(model) if args.attention_loss_weight else None,
         coordinate_loss=_coordinate_loss(tokenizer, args.coordinate_label_sigma),
+        **evaluation_of(args, eval_dataset, collator),
     )
 
 
