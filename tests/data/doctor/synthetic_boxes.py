@@ -7,7 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bird_hf.data.doctor.conventions import Convention, FarCorner, Frame, Order, Origin, Pictures, Resized, Scale
+from bird_hf.data.doctor.conventions import (
+    Convention,
+    FarCorner,
+    Frame,
+    Order,
+    Origin,
+    Pictures,
+    Resized,
+    Scale,
+)
 from bird_hf.data.doctor.mask_evidence import MaskEvidence
 from bird_hf.data.doctor.number_evidence import NumberEvidence
 from bird_hf.dialects.families.qwen2_5_vl import smart_resize
@@ -41,7 +50,9 @@ class BoxSet:
         )
 
 
-def written(convention: Convention, box: PixelBox, size: tuple[int, int], decimals: int | None) -> list[float] | None:
+def written(
+    convention: Convention, box: PixelBox, size: tuple[int, int], decimals: int | None
+) -> list[float] | None:
     """One box in a convention; None if its frame does not show it."""
     (x1, y1, x2, y2), (width, height) = box, size
     if convention.origin is Origin.LOWER:
@@ -123,6 +134,8 @@ def random_set(
     return found
 
 
-def resized(fixed_wh: tuple[float, float] | None = None, longer: float | None = None, **parts: object) -> Convention:
+def resized(
+    fixed_wh: tuple[float, float] | None = None, longer: float | None = None, **parts: object
+) -> Convention:
     """A convention in pixels of a resized picture."""
     return Convention(Scale.RESIZED, resized=Resized(fixed_wh, longer), **({"order": Order.X_FIRST} | parts))  # type: ignore[arg-type]

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from .conventions import Convention, Order, Pictures, Scale, all_conventions
+from .dialect_evidence import DialectTrial
 from .mask_evidence import MIN_MASKS, MaskEvidence
 from .number_evidence import Against, NumberEvidence, excludes, is_pile
 
 DIMENSIONS = ("scale", "order", "origin", "far corner", "frame")
+_DIALECT = "dialect"
 _MOST_LISTED = 50  # conventions in a document
 _WOULD_DECIDE = {
     "scale": "masks, or boxes that end at the far edges of pictures of several sizes",
@@ -20,6 +22,7 @@ _WOULD_DECIDE = {
     "origin": "masks, or one box drawn on its picture",
     "far corner": "masks, or objects that touch the right or lower edge of their picture",
     "frame": "masks, or boxes near the shorter sides of pictures that are not square",
+    _DIALECT: "the other dimensions, and which model the texts are of or for",
 }
 
 
@@ -52,29 +55,35 @@ class Diagnosis:
     lines: tuple[Line, ...]
     notes: tuple[str, ...] = ()
     hints: dict[str, str] = field(default_factory=dict)
+    dialects: tuple[str, ...] | None = None
 
     @property
     def possible(self) -> dict[str, list[str]]:
         """What is possible in each dimension; a single one is the verdict, none if no convention fits."""
-        return {
+        possible = {
             name: list(dict.fromkeys(each.parts[name] for each in self.remaining)) for name in DIMENSIONS
         }
+        return possible if self.dialects is None else possible | {_DIALECT: list(self.dialects)}
 
     @property
     def verdict(self) -> list[str]:
         """One sentence for each dimension."""
-        if not self.remaining:
-            return [
+        sentences = []
+        if self.boxes and not self.remaining:
+            sentences.append(
                 "none of these conventions: each is contradicted. The file may hold several conventions, another one, "
                 "or boxes of other pictures; the table has the first box that contradicts each"
-            ]
-        sentences = []
+            )
+        if self.dialects is not None and not self.dialects:
+            sentences.append(f"{_DIALECT}: none of those known here reads these texts")
         for name, values in self.possible.items():
             if len(values) == 1:
                 sentences.append(f"{name}: {values[0]}")
-            else:
-                between = " and ".join(values) if len(values) == 2 else f"{', '.join(values[:-1])} and {values[-1]}"
-                sentences.append(f"{name}: cannot tell between {between}. What would decide: {self.hints[name]}")
+            elif values:
+                between = f"{'; '.join(values[:-1])} and {values[-1]}"
+                sentences.append(
+                    f"{name}: cannot tell between {between}. What would decide: {self.hints[name]}"
+                )
         return sentences
 
     def as_json(self) -> dict[str, Any]:
@@ -102,13 +111,22 @@ def diagnose(
     place_of: Callable[[int], str],
     masks: MaskEvidence | None = None,
     notes: Iterable[str] = (),
+    *,
+    trials: Sequence[DialectTrial] = (),
+    masks_given: bool = False,
 ) -> Diagnosis:
     """The conventions that boxes may be in.
 
     numbers: (N, 4) float, finite, N at least 1. image_wh: (N, 2) float, NaN if it is not known. place_of: the row of a
-    box in words. masks: of some of the boxes. Raises ValueError if the arrays do not fit each other.
+    box in words. masks: of some of the boxes. trials: of the texts that the boxes stand in. masks_given: whether
+    there are masks; they are of other pictures if `masks` is None. Raises ValueError if the arrays do not fit.
     """
-    if numbers.ndim != 2 or numbers.shape[1:] != (4,) or image_wh.shape != (len(numbers), 2) or not len(numbers):
+    if (
+        numbers.ndim != 2
+        or numbers.shape[1:] != (4,)
+        or image_wh.shape != (len(numbers), 2)
+        or not len(numbers)
+    ):
         raise ValueError(f"boxes of shape {numbers.shape} and sizes of shape {image_wh.shape} do not fit")
     examined = _Examined(NumberEvidence.of(numbers, Pictures(image_wh)), masks, place_of)
     known = np.isfinite(image_wh).all(axis=1)
@@ -121,10 +139,17 @@ def diagnose(
         int(known.sum()),
         len(masks) if masks else 0,
         tuple(examined.remaining),
-        tuple(examined.lines()),
+        (*examined.lines(), *_dialect_lines(trials)),
         (*notes, *examined.notes),
-        _hints(bool(known.all()), len(masks) if masks else 0, masks is not None),
+        _hints(bool(known.all()), len(masks) if masks else 0, masks_given or masks is not None),
+        _dialects(trials),
     )
+
+
+def of_texts(source: str, trials: Sequence[DialectTrial], notes: Iterable[str] = ()) -> Diagnosis:
+    """The dialects of texts whose boxes are not written as four numbers."""
+    lines = tuple(_dialect_lines(trials))
+    return Diagnosis(source, 0, 0, 0, (), lines, (*notes,), dict(_WOULD_DECIDE), _dialects(trials))
 
 
 class _Examined:
@@ -134,7 +159,9 @@ class _Examined:
         self, numbers: NumberEvidence, masks: MaskEvidence | None, place_of: Callable[[int], str]
     ) -> None:
         self._numbers, self._masks, self._place_of = numbers, masks, place_of
-        self._against: dict[Convention, tuple[Against, int, str, bool]] = {}  # with total, by, whether excluded
+        self._against: dict[
+            Convention, tuple[Against, int, str, bool]
+        ] = {}  # with total, by, whether excluded
         self.remaining: list[Convention] = []
         self.notes: list[str] = []
 
@@ -155,10 +182,7 @@ class _Examined:
         if masks is None or len(masks) < MIN_MASKS:
             return
         fitted = [
-            new
-            for each in self.remaining
-            if each.scale is Scale.RESIZED
-            for new in masks.resized(each)
+            new for each in self.remaining if each.scale is Scale.RESIZED for new in masks.resized(each)
         ]
         against = {each: masks.against(each) for each in [*self.remaining, *fitted]}
         exact = [each for each, found in against.items() if masks.is_exact(found)]
@@ -183,18 +207,24 @@ class _Examined:
         if not decisive or {each.scale for each in self.remaining} <= decisive:
             return
         for each in self.remaining:
-            is_near = each.scale is not Scale.RESIZED and self._numbers.comes_near_end(each)
+            is_near = each.scale is not Scale.RESIZED and is_pile(self._numbers.near_end(each), total)
             if each.scale not in decisive and each.resized is None and not is_near:
-                why = f"boxes end exactly at the far edge of {' and of '.join(sorted(decisive))}, none here"
+                why = f"boxes end exactly at the far edge of {' and of '.join(sorted(decisive))}, not of this"
                 self._record(each, Against(total, None, why), total, "edges", True)
         self.remaining = [each for each in self.remaining if not self._against[each][3]]
 
     def lines(self) -> list[Line]:
-        """For each hypothesis of each dimension the convention with it that is contradicted least."""
-        best: dict[tuple[str, str], tuple[tuple[bool, float], Convention]] = {}
+        """For each hypothesis the convention with it that tells most: one that remains, else the one nearest to these.
+
+        Of several, the one that the fewest boxes contradict.
+        """
+        kept = [{*each.parts.items()} for each in self.remaining[:_MOST_LISTED]]
+        best: dict[tuple[str, str], tuple[tuple[bool, int, float], Convention]] = {}
         for each, (against, total, _, is_excluded) in self._against.items():
-            rank = (is_excluded, against.count / total)
-            for name, value in each.parts.items():
+            parts = each.parts
+            shared = max((len(other & parts.items()) for other in kept), default=0)
+            rank = (is_excluded, -shared, against.count / total)
+            for name, value in parts.items():
                 if (name, value) not in best or rank < best[name, value][0]:
                     best[name, value] = (rank, each)
         order = {name: number for number, name in enumerate(DIMENSIONS)}
@@ -215,9 +245,7 @@ class _Examined:
         self._against[each] = (against, total, by, is_excluded)
 
     def _by_loose_masks(self, masks: MaskEvidence) -> None:
-        worse = masks.much_worse(
-            [each for each in self.remaining if each.scale is not Scale.RESIZED]
-        )
+        worse = masks.much_worse([each for each in self.remaining if each.scale is not Scale.RESIZED])
         for each, median in worse.items():
             why = f"its boxes have a median IoU of {median:.2f} with the masks, others a higher one"
             self._record(each, Against(len(masks), None, why), len(masks), "masks", True)
@@ -252,3 +280,14 @@ def _hints(are_sized: bool, masked: int, masks_given: bool) -> dict[str, str]:
         few = f"more masks ({masked} belong to pictures of these boxes; {MIN_MASKS} are needed)"
         hints = {name: text.replace("masks", few, 1) for name, text in hints.items()}
     return hints
+
+
+def _dialects(trials: Sequence[DialectTrial]) -> tuple[str, ...] | None:
+    return tuple(each.dialect for each in trials if not each.excluded) if trials else None
+
+
+def _dialect_lines(trials: Sequence[DialectTrial]) -> list[Line]:
+    return [
+        Line(_DIALECT, each.dialect, each.unread, each.total, "texts", each.first, each.excluded)
+        for each in trials
+    ]

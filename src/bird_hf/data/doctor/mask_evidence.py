@@ -67,7 +67,9 @@ class MaskEvidence:
         low = np.maximum(boxes[..., :2], self.candidates[..., :2])
         high = np.minimum(boxes[..., 2:], self.candidates[..., 2:])
         shared = np.clip(high - low, 0, None).prod(axis=2)
-        areas = [np.clip(each[..., 2:] - each[..., :2], 0, None).prod(axis=2) for each in (boxes, self.candidates)]
+        areas = [
+            np.clip(each[..., 2:] - each[..., :2], 0, None).prod(axis=2) for each in (boxes, self.candidates)
+        ]
         with np.errstate(invalid="ignore", divide="ignore"):
             found = shared / (areas[0] + areas[1] - shared)
         return np.nan_to_num(found, nan=0.0).max(axis=1, initial=0.0)
@@ -80,7 +82,11 @@ class MaskEvidence:
             return Against(0)
         first = int(np.argmax(wrong))
         off = errors[first] + self.slack_px[first]
-        why = f"an edge is {off:.3g} pixels off the mask's" if np.isfinite(off) else "no box of the mask's picture"
+        why = (
+            f"an edge is {off:.3g} pixels off the mask's"
+            if np.isfinite(off)
+            else "no box of the mask's picture"
+        )
         return Against(int(wrong.sum()), int(self.places[first]), why)
 
     def rounding_px(self, convention: Convention) -> float:
@@ -136,7 +142,9 @@ class MaskEvidence:
         elif convention.scale in PIXEL_SCALES:
             steps = max(self.step, 1.0)  # such numbers are rounded, or cut to the last pixel
         elif convention.scale in GRID_TOPS:
-            steps = 1.0 if convention.scale is Scale.THOUSANDTHS else 2.0  # edges or bins; n / 999 or n / 1000
+            steps = (
+                1.0 if convention.scale is Scale.THOUSANDTHS else 2.0
+            )  # edges or bins; n / 999 or n / 1000
         else:
             steps = self.step
         factor = 2.0 if is_size or is_centre else 1.0

@@ -124,7 +124,10 @@ class NumberEvidence:
         sides = "xy" if convention.order is not Order.Y_FIRST else "yx"
         reasons += [
             ("below 0", np.any(near < -slack - _NOISE, axis=1)),
-            *((f"{side} beyond the frame", (far > limit + slack + _NOISE)[:, "xy".index(side)]) for side in sides),
+            *(
+                (f"{side} beyond the frame", (far > limit + slack + _NOISE)[:, "xy".index(side)])
+                for side in sides
+            ),
         ]
         if convention.frame is Frame.PADDED:
             reasons.append(("in the padding", self._in_padding(convention, near, far)))
@@ -158,17 +161,17 @@ class NumberEvidence:
         is_longest = bool(found.size and found[-1] == np.nanmax(lengths))
         return int(np.any(ends, axis=1).sum()), len(found), is_longest
 
-    def comes_near_end(self, convention: Convention) -> bool:
-        """Whether a box ends within three numbers of the far edge of the frame; True if the frame is not known."""
+    def near_end(self, convention: Convention) -> int:
+        """The boxes that end within three numbers of the far edge of the frame, or of a frame that is not known."""
         far = corners_of(convention.order, self.numbers)[:, 2:] + last_pixel(convention, self.pictures)
         lengths = self.pictures.lengths(convention)
         steps = max(self.step, 1.0) if convention.scale is not Scale.UNIT else self.step
-        return bool(np.any(~(far < lengths - 3 * steps)))
+        return int(np.any(~(far < lengths - 3 * steps), axis=1).sum())
 
 
 def excludes(count: int, total: int) -> bool:
     """Whether `count` contradictions among `total` boxes are more than a good set has: three, and one in a hundred."""
-    return 0 < total and count >= min(total, max(_FEW, int(np.ceil(_SHARE * total))))
+    return total > 0 and count >= min(total, max(_FEW, int(np.ceil(_SHARE * total))))
 
 
 def is_pile(count: int, total: int) -> bool:
