@@ -24,6 +24,7 @@ _NOISE = 1e-6  # of floats, in the unit of the numbers
 _MOST_DECIMALS = 6
 _FEW = 3  # boxes that prove nothing alone
 _SHARE = 0.01  # of the boxes; as many may be faulty
+_LEAST_PX = 100.0  # the side of a picture of unknown size, at the least
 _CORNER = 0.01  # of the frame: if every box lies in it, the scale is another one
 
 
@@ -58,24 +59,24 @@ class NumberEvidence:
 
     def against(self, convention: Convention) -> Against:
         """The boxes that cannot be written so, and why the first cannot."""
-        if (all_in_corner := self._in_corner(convention)) is not None:
-            return all_in_corner
         found = self._reasons(convention)
         wrong = np.zeros(len(self.numbers), bool)
         for _, mask in found:
             wrong |= mask
+        if not wrong.all() and self._are_in_corner(convention):
+            return Against(len(wrong), 0, "all boxes lie in the first hundredth of the frame")
         if not wrong.any():
             return Against(0)
         first = int(np.argmax(wrong))
         return Against(int(wrong.sum()), first, next(why for why, mask in found if mask[first]))
 
-    def _in_corner(self, convention: Convention) -> Against | None:
-        """Counts every box if all of at least three lie in the first hundredth of the frame along both axes."""
+    def _are_in_corner(self, convention: Convention) -> bool:
+        """Whether all of at least three boxes lie in the first hundredth of the frame along both axes."""
         far = corners_of(convention.order, self.numbers)[:, 2:]
-        share = far / self.pictures.lengths(convention)
-        if len(far) < _FEW or not np.all(share <= _CORNER):  # NaN is not
-            return None
-        return Against(len(far), 0, "all boxes lie in the first hundredth of the frame")
+        lengths = self.pictures.lengths(convention)
+        return len(far) >= _FEW and bool(
+            np.all(far <= _CORNER * np.where(np.isnan(lengths), _LEAST_PX, lengths))
+        )
 
     def _reasons(self, convention: Convention) -> list[tuple[str, np.ndarray]]:
         corners = corners_of(convention.order, self.numbers)
