@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from ..data.folder.subsets import SIZES, read_sizes
+from .doctor import doctor
 from .exports import (
     DialectName,
     DialectSettings,
@@ -151,6 +152,9 @@ def data_check(
     typer.echo(f"{found.taken}\n\n{drop_table({'dropped': found.dropped})}\n")
     _echo_left_out(out, left_out_count(found.dropped))
     typer.echo(str(out / PICTURE))
+
+
+data_app.command("doctor")(doctor)
 
 
 @data_app.command("review")
