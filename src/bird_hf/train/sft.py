@@ -177,6 +177,7 @@ def save_for_use(trainer: Trainer, folder: Path) -> Path:
     if trainer.accelerator.is_main_process:
         (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # a pickle, which loading does not need
         _check_saved(folder, model)
+        type(trainer.processing_class).from_pretrained(folder)
     return folder
 
 
@@ -192,4 +193,3 @@ def _check_saved(folder: Path, model: nn.Module) -> None:
         raise ValueError(
             f"{folder} holds {saved:,} of {wanted:,} parameters; the last checkpoint beside it holds the rest"
         )
-    BirdProcessor.from_pretrained(folder)
