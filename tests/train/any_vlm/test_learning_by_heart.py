@@ -1,4 +1,4 @@
-"""The whole way of a box, for each family: rows, dialect, tokens, training, a saved folder, generate, dialect, score."""
+"""The whole way of a box, for each family: rows, tokens, training, a saved folder, generate, dialect, score."""
 
 from __future__ import annotations
 

@@ -41,9 +41,9 @@ class Checked:
 
     def __str__(self) -> str:
         return (
-            f"{self.questions:,} questions: {self.answer_tokens:,} of {self.tokens:,} tokens are answers and learnt; the "
-            f"longest has {self.longest:,} tokens; {self.read_back} answers with boxes were decoded from their labels and "
-            f"read back to the boxes of the rows, such as {self.example}"
+            f"{self.questions:,} questions: {self.answer_tokens:,} of {self.tokens:,} tokens are answers and learnt; "
+            f"the longest has {self.longest:,} tokens; {self.read_back} answers with boxes were decoded from their "
+            f"labels and read back to the boxes of the rows, such as {self.example}"
         )
 
 
@@ -60,9 +60,10 @@ def checked_questions(
     over = np.flatnonzero(lengths > (max_length or np.inf))
     if len(over):
         longest = int(lengths.argmax())
+        row = dataset.with_format(None).select_columns(["image_id"])[longest]["image_id"]
         said = (
-            f"{len(over)} of {len(dataset)} questions have more than {max_length} tokens, the longest {lengths[longest]} "
-            f"(row {dataset.with_format(None).select_columns(['image_id'])[longest]['image_id']})"
+            f"{len(over)} of {len(dataset)} questions have more than {max_length} tokens, the longest "
+            f"{lengths[longest]} (row {row})"
         )
         if too_long != DROP or len(over) == len(dataset):
             raise ValueError(
@@ -119,8 +120,9 @@ def _read_one(row: Mapping[str, Any], encoder: Encoder, dialect: Dialect) -> str
     wanted, found = read(row["reference"]).boxes, dialect.read(text, view)
     if found.issues or not _are_near(wanted, found.boxes, view, dialect.quantum(view)):
         raise ValueError(
-            f"row {row['image_id']}: its labels decode to {text[:120]!r}, which reads back to {len(found.boxes)} boxes, "
-            f"not to the {len(wanted)} of the row; the tokenizer does not keep the marks of dialect {dialect.name}"
+            f"row {row['image_id']}: its labels decode to {text[:120]!r}, which reads back to {len(found.boxes)} "
+            f"boxes, not to the {len(wanted)} of the row; the tokenizer does not keep the marks of dialect "
+            f"{dialect.name}"
         )
     return text
 

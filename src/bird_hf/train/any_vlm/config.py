@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 from trl import SFTConfig
 
 from ..collate import DROP, ERROR
 from ..recipe import BirdSFTConfig
 
-METHOD = "any_vlm"
+METHOD: Final = "any_vlm"
 
 
 @dataclass
@@ -31,7 +31,8 @@ class AnyVlmConfig(SFTConfig):
     dialect: str | None = field(default=None, metadata={"help": "how the model writes boxes"})
     freeze_vision: bool = field(default=True, metadata={"help": "keep the vision tower and projector frozen"})
     too_long: str = field(
-        default=ERROR, metadata={"help": "what happens to questions that are too long", "choices": [ERROR, DROP]}
+        default=ERROR,
+        metadata={"help": "what happens to questions that are too long", "choices": [ERROR, DROP]},
     )
     images_dir: str | None = field(default=None, metadata={"help": "folder of the images of rows without"})
     eval_questions: int = field(default=200, metadata={"help": "most questions of an evaluation"})
@@ -46,7 +47,9 @@ class AnyVlmConfig(SFTConfig):
     def __post_init__(self) -> None:
         """Raises ValueError for what cannot be done with images."""
         if self.packing or self.padding_free:
-            raise ValueError("method any_vlm cannot pack rows with images; set packing and padding_free to false")
+            raise ValueError(
+                "method any_vlm cannot pack rows with images; set packing and padding_free to false"
+            )
         if min(self.eval_questions, self.max_new_tokens) < 1:
             raise ValueError("eval_questions and max_new_tokens must be at least 1")
         super().__post_init__()

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from transformers import ProcessorMixin
 
+from ...hub.grounding import GROUNDING_TOKENS
+from ...hub.pixels import rgb_image
 from ..collate import IGNORED, padded
 
 _Row = Mapping[str, Any]  # an `Example` of rows.py with its image, as a dataset gives it
@@ -117,16 +119,19 @@ class Encoder:
 
     @cached_property
     def control(self) -> re.Pattern[str]:
-        """Matches what a row's text may not hold: the special tokens of the tokenizer."""
+        """Matches what a row's text may not hold: the special tokens of the tokenizer, but for the tags of rows."""
         added = self.tokenizer.added_tokens_decoder.values()
         tokens = {*self.tokenizer.all_special_tokens, *(each.content for each in added if each.special)}
-        tokens = {token for token in tokens if token.strip()}
+        tokens = {token for token in tokens if token.strip()} - {*GROUNDING_TOKENS}
         return re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True))) or r"(?!)")
 
     @cached_property
     def _takes_suffix(self) -> bool:
         """Whether questions are prefixes and answers suffixes, as in PaliGemma, and there is no chat template."""
-        return not self.processor.chat_template and "suffix" in inspect.signature(self.processor.__call__).parameters
+        return (
+            not self.processor.chat_template
+            and "suffix" in inspect.signature(self.processor.__call__).parameters
+        )
 
     def _rendered(self, messages: list[dict[str, Any]], **options: Any) -> str:
         return self.processor.apply_chat_template(messages, tokenize=False, **options)
@@ -142,7 +147,7 @@ class Encoder:
         is_begun = start is not None and texts[0].startswith(start)
         found = self.processor(
             text=texts,
-            images=[[row["image"].convert("RGB")] for row in rows],
+            images=[[rgb_image(row["image"])] for row in rows],
             padding=True,
             padding_side=padding_side,
             return_tensors="pt",
@@ -154,7 +159,9 @@ class Encoder:
 def check_processor(processor: Any, name: str) -> None:
     """Raises ValueError if questions about images cannot be asked with a processor."""
     if not isinstance(processor, ProcessorMixin) or getattr(processor, "image_processor", None) is None:
-        raise ValueError(f"model_name_or_path {name} has no processor of images; give a vision-language model")
+        raise ValueError(
+            f"model_name_or_path {name} has no processor of images; give a vision-language model"
+        )
     takes_suffix = "suffix" in inspect.signature(processor.__call__).parameters
     if not processor.chat_template and not takes_suffix:
         raise ValueError(f"{name} has no chat template; give one with chat_template_path")

@@ -17,9 +17,7 @@ RECALL = "vg_recall@0.5"
 
 
 @torch.no_grad()
-def answer(
-    model: Any, encoder: Encoder, rows: Sequence[Mapping[str, Any]], max_new_tokens: int
-) -> list[str]:
+def answer(model: Any, encoder: Encoder, rows: Sequence[Mapping[str, Any]], max_new_tokens: int) -> list[str]:
     """What a model says to the questions of rows, greedily, in its own dialect."""
     inputs = {
         name: value.to(model.device, model.dtype if value.is_floating_point() else None)

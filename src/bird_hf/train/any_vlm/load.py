@@ -6,7 +6,13 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    PreTrainedModel,
+    ProcessorMixin,
+)
 from trl import ModelConfig, get_quantization_config
 
 from ...dialects import FILE_NAME, Dialect, View, for_model, get, names, read_dialect
@@ -17,7 +23,9 @@ _VISION = ("vision", "visual", "multi_modal_projector", "connector")  # in the n
 log = logging.getLogger(__name__)
 
 
-def load_processor(name: str, revision: str | None = None, chat_template: str | None = None) -> ProcessorMixin:
+def load_processor(
+    name: str, revision: str | None = None, chat_template: str | None = None
+) -> ProcessorMixin:
     """The processor of a checkpoint. Raises ValueError if there is none, or it needs a package that is not there."""
     try:
         processor = AutoProcessor.from_pretrained(name, revision=revision)
@@ -63,7 +71,9 @@ def load_model(config: ModelConfig, freeze_vision: bool) -> PreTrainedModel:
     return model
 
 
-def choose_dialect(wanted: str | None, name: str, model: PreTrainedModel, processor: ProcessorMixin) -> Dialect:
+def choose_dialect(
+    wanted: str | None, name: str, model: PreTrainedModel, processor: ProcessorMixin
+) -> Dialect:
     """The dialect that a recipe names, with the settings of the model's processor.
 
     Without one, that of the checkpoint's `dialect.json`, or else that of its configuration. Warns if the configuration
@@ -116,4 +126,6 @@ def _read_template(path: str) -> str:
 
 
 def _not_found(name: str) -> str:
-    return f"model_name_or_path {name} is neither a checkpoint folder nor a hub repository that can be reached"
+    return (
+        f"model_name_or_path {name} is neither a checkpoint folder nor a hub repository that can be reached"
+    )

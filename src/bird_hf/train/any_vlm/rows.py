@@ -51,13 +51,13 @@ class Example:
 
 @dataclass(frozen=True)
 class Turn:
-    """A question of a row with its answer, and the names that it asks for."""
+    """A question of a row with its answer, and the names that it asks for. tagged: both as the row has them."""
 
     task: Task
     question: GroundedText
     answer: GroundedText
     names: tuple[str, ...]
-    reference: str
+    tagged: tuple[str, str]
 
 
 def examples_of(
@@ -71,7 +71,9 @@ def examples_of(
     if isinstance(dataset, IterableDataset):
         raise ValueError("method any_vlm needs all rows before it begins; set dataset_streaming: false")
     if missing := {"image", "messages"} - {*dataset.column_names}:
-        raise ValueError(f"the dataset has no column {' or '.join(sorted(missing))}; is it a Med-GRIT folder?")
+        raise ValueError(
+            f"the dataset has no column {' or '.join(sorted(missing))}; is it a Med-GRIT folder?"
+        )
     examples: list[Example] = []
     left_out: list[LeftOutRow] = []
     rows = dataset.select_columns([name for name in _COLUMNS if name in dataset.column_names])
@@ -107,11 +109,11 @@ def _turn(row: Mapping[str, Any], asked: str, answered: str, form: str) -> Turn:
     question, answer = read(asked), read(answered)
     task = _task_of(row.get("task"), form, question, answer)
     if task != Task.VISUAL_GROUNDING:
-        return Turn(task, question, answer, (), answered)
+        return Turn(task, question, answer, (), (asked, answered))
     names = tuple(dict.fromkeys(span.phrase for span in answer.spans if span.boxes and span.phrase))
     if not answer.boxes:
         names = _absent_names(row, question.text)
-    return Turn(task, question, answer, names, answered)
+    return Turn(task, question, answer, names, (asked, answered))
 
 
 def _task_of(task: str | None, form: str, question: GroundedText, answer: GroundedText) -> Task:
@@ -134,7 +136,9 @@ def _absent_names(row: Mapping[str, Any], question: str) -> tuple[str, ...]:
         if not item["present"] and holds_name(question, item["label"])
     ]
     return tuple(
-        name for name in dict.fromkeys(found) if not any(name != each and holds_name(each, name) for each in found)
+        name
+        for name in dict.fromkeys(found)
+        if not any(name != each and holds_name(each, name) for each in found)
     )
 
 
@@ -159,12 +163,16 @@ def _examples_of_row(
             question = dialect.ask(turn.task, turn.question, view, turn.names)
             answer = dialect.write(_in_words_of(dialect, turn), view)
         except NotVisibleError as error:
-            yield LeftOutRow(name, "not_visible", f"{_short(turn)}: {error}", "use a processor that crops nothing")
+            yield LeftOutRow(
+                name, "not_visible", f"{_short(turn)}: {error}", "use a processor that crops nothing"
+            )
         except ValueError as error:
-            yield LeftOutRow(name, "not_said", f"{_short(turn)}: {error}", "use another dialect, or change the text")
+            yield LeftOutRow(
+                name, "not_said", f"{_short(turn)}: {error}", "use another dialect, or change the text"
+            )
         else:
             yield Example(
-                number, name, [*image_wh], turn.task.value, [*history], question, answer, turn.reference
+                number, name, [*image_wh], turn.task.value, [*history], question, answer, turn.tagged[1]
             )
             if not row.get("independent", False):
                 history.append([question, answer])
@@ -178,17 +186,17 @@ def _in_words_of(dialect: Dialect, turn: Turn) -> GroundedText:
     says_absent = turn.task == Task.VISUAL_GROUNDING and not turn.answer.boxes
     if dialect.absent is None or not says_absent:
         return turn.answer
-    is_clear = outcome_of(turn.task, turn.reference) is Outcome.SAID_ABSENT
+    is_clear = outcome_of(turn.task, turn.tagged[1]) is Outcome.SAID_ABSENT
     return GroundedText(ABSENT_TEXT) if is_clear else turn.answer
 
 
 def _check_turn(turn: Turn, control: re.Pattern[str], seen: View | None) -> None:
     """Raises ValueError if the text holds a control token, NotVisibleError if the image processor cuts a box away."""
-    for grounded in (turn.question, turn.answer):
-        if found := control.search(grounded.text):
+    for text in turn.tagged:
+        if found := control.search(text):
             raise ValueError(f"the text holds the control token {found.group()}")
-        for box in grounded.boxes if seen is not None else ():
-            seen.to_seen(box)
+    for box in (*turn.question.boxes, *turn.answer.boxes) if seen is not None else ():
+        seen.to_seen(box)
     if not turn.answer.text.strip() and not turn.answer.boxes:
         raise ValueError("the answer is empty")
 

@@ -82,7 +82,7 @@ def build_trainer(
     eval_dataset: Dataset | None = None,
     callbacks: Sequence[Any] = (),
 ) -> AnyVlmTrainer:
-    """A trainer for a recipe; all questions are checked first. Raises ValueError, in one line, if one cannot be trained."""
+    """A trainer for a recipe. All questions are checked first; raises ValueError if one cannot be trained."""
     args, config = recipe.training, recipe.model
     set_seed(args.seed)
     template, args.chat_template_path = args.chat_template_path, None
@@ -97,7 +97,9 @@ def build_trainer(
         model=model,
         args=args,
         train_dataset=train_dataset,
-        eval_dataset=None if eval_dataset is None else _questions(eval_dataset, dialect, encoder, args, "test"),
+        eval_dataset=None
+        if eval_dataset is None
+        else _questions(eval_dataset, dialect, encoder, args, "test"),
         callbacks=list(callbacks),
         peft_config=get_peft_config(config),
         dialect=dialect,
@@ -113,9 +115,7 @@ def stops_of(model: PreTrainedModel, processor: Any) -> frozenset[int]:
     return frozenset(known or {processor.tokenizer.eos_token_id})
 
 
-def _questions(
-    rows: Dataset, dialect: Dialect, encoder: Encoder, args: AnyVlmConfig, split: str
-) -> Dataset:
+def _questions(rows: Dataset, dialect: Dialect, encoder: Encoder, args: AnyVlmConfig, split: str) -> Dataset:
     """The questions of rows with their images; those that the dialect cannot say are counted and listed in a file."""
     folder = None if args.images_dir is None else Path(args.images_dir)
     kept = [name for name in ("image", "image_id", "image_wh") if name in rows.column_names]
