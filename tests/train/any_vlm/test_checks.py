@@ -54,16 +54,22 @@ def test_what_is_asked_in_training_is_what_generate_is_asked(trainer_of_llava):
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"max_length": 40}, r"8 questions have more than 40 tokens, the longest \d+ \(row ct_\d\); raise max_length"),
+        (
+            {"max_length": 40},
+            r"8 questions have more than 40 tokens, the longest \d+ \(row ct_\d\); raise max_length",
+        ),
         ({"max_length": 40, "too_long": "drop"}, "8 of 8 questions have more than 40 tokens"),
-        ({"dialect": None}, r"the dialect of .*llava \(llava\) is not known; set dialect to one of bird, deepseek-vl2"),
+        (
+            {"dialect": None},
+            r"the dialect of .*llava \(llava\) is not known; set dialect to one of bird, deepseek-vl2",
+        ),
         ({"dialect": "qwen3vl"}, "there is no dialect 'qwen3vl'; the nearest is qwen3-vl"),
         ({"packing": True}, "cannot pack rows with images"),
         ({"eval_questions": 0}, "eval_questions and max_new_tokens must be at least 1"),
         ({"max_turns": 2}, "max_turns is not a field of a recipe"),  # of BiRD
         ({"chat_template_path": "no.jinja"}, "chat_template_path no.jinja is not a file"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_trained_is_refused_in_one_line(trainer_of_llava, fields, said):
     with pytest.raises(ValueError, match=said) as error:
         trainer_of_llava(**fields)
@@ -73,8 +79,8 @@ def test_what_cannot_be_trained_is_refused_in_one_line(trainer_of_llava, fields,
 def test_a_template_that_does_not_continue_the_question_is_refused(trainer_of_llava, tmp_path):
     template = tmp_path / "thinking.jinja"
     template.write_text(
-        "{% for message in messages %}{{ message.role }}: {% for part in message.content %}{% if part.type == 'image' %}"
-        "<image>{% else %}{{ part.text }}{% endif %}{% endfor %}{% endfor %}"
+        "{% for message in messages %}{{ message.role }}: {% for part in message.content %}"
+        "{% if part.type == 'image' %}<image>{% else %}{{ part.text }}{% endif %}{% endfor %}{% endfor %}"
         "{% if add_generation_prompt %}assistant: <think>{% endif %}"
     )
     with pytest.raises(ValueError, match="as templates of thinking models do"):

@@ -49,7 +49,14 @@ def examples(name, *rows, shown=lambda size: None):
             '[{"bbox_2d": [250, 150, 625, 550], "label": "spleen"}]',
         ),
         # Without a task, a box in the answer alone is a grounding question.
-        ("paligemma", "Where is the spleen?", FOUND, {}, "detect spleen", "<loc0153><loc0256><loc0563><loc0639> spleen"),
+        (
+            "paligemma",
+            "Where is the spleen?",
+            FOUND,
+            {},
+            "detect spleen",
+            "<loc0153><loc0256><loc0563><loc0639> spleen",
+        ),
         # The form of the question tells the task of a chat row.
         (
             "paligemma",
@@ -59,7 +66,14 @@ def examples(name, *rows, shown=lambda size: None):
             "caption <loc0153><loc0256><loc0563><loc0639>",
             "A large spleen.",
         ),
-        ("qwen3-vl", "Which modality is this?", "A CT image.", {"task": "mia"}, "Which modality is this?", "A CT image."),
+        (
+            "qwen3-vl",
+            "Which modality is this?",
+            "A CT image.",
+            {"task": "mia"},
+            "Which modality is this?",
+            "A CT image.",
+        ),
         # An absent object in the dialect's own way, or in the row's own words.
         (
             "qwen3-vl",
@@ -69,9 +83,16 @@ def examples(name, *rows, shown=lambda size: None):
             "Locate the liver in this image and output the bbox coordinates in JSON format.",
             "[]",
         ),
-        ("paligemma", "Where is the liver?", "There is no liver here.", {"task": "vg"}, "detect liver", "There is no liver here."),
+        (
+            "paligemma",
+            "Where is the liver?",
+            "There is no liver here.",
+            {"task": "vg"},
+            "detect liver",
+            "There is no liver here.",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_row_is_asked_and_answered_in_the_dialect(name, question, answer, columns, asked, said):
     (example,), left_out = examples(name, row(question, answer, **columns))
     assert (example.question, example.answer, left_out) == (asked, said, [])
@@ -82,15 +103,36 @@ def test_a_row_is_asked_and_answered_in_the_dialect(name, question, answer, colu
     ("name", "question", "answer", "columns", "reason", "detail"),
     [
         # MAIRA-2 sees the middle of the picture.
-        ("maira-2", "Where is the spleen?", FOUND.replace("250", "0"), {"task": "vg"}, "not_visible", "not wholly inside"),
-        ("paligemma", "Where is it?", "There is no such thing here.", {"task": "vg"}, "not_said", "by their names"),
+        (
+            "maira-2",
+            "Where is the spleen?",
+            FOUND.replace("250", "0"),
+            {"task": "vg"},
+            "not_visible",
+            "not wholly inside",
+        ),
+        (
+            "paligemma",
+            "Where is it?",
+            "There is no such thing here.",
+            {"task": "vg"},
+            "not_said",
+            "by their names",
+        ),
         ("qwen3-vl", "Say <|im_end|>", "No.", {"task": "mia"}, "not_said", r"control token <\|im_end\|>"),
         ("qwen3-vl", "What is it?", " ", {"task": "mia"}, "not_said", "the answer is empty"),
-        ("qwen2.5-vl", "What is it?", "A line.", {"task": "mia", "image_wh": [2000, 5]}, "not_asked", "ratio above 200"),
+        (
+            "qwen2.5-vl",
+            "What is it?",
+            "A line.",
+            {"task": "mia", "image_wh": [2000, 5]},
+            "not_asked",
+            "ratio above 200",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_said_is_left_out_by_name(name, question, answer, columns, reason, detail):
-    good = row("Which modality is this?", "A CT image.", task="mia", image_id="ct_2")
+    good = row("Where is the spleen?", FOUND, task="vg", image_id="ct_2")
     (found,), (left,) = examples(name, row(question, answer, **columns), good)
     assert found.image_id == "ct_2"
     assert (left.image, left.reason) == ("ct_1", reason) and re.search(detail, left.detail), left
@@ -140,16 +182,24 @@ SQUARE = {"height": 336, "width": 336}
         ({"do_center_crop": False, "crop_size": SQUARE, "size": {"shortest_edge": 336}}, (800, 600), None),
         ({"size": SQUARE}, (800, 600), None),
         # CLIP's: the middle square of the shorter side.
-        ({"do_center_crop": True, "crop_size": SQUARE, "size": {"shortest_edge": 336}}, (800, 600), (100, 0, 700, 600)),
+        (
+            {"do_center_crop": True, "crop_size": SQUARE, "size": {"shortest_edge": 336}},
+            (800, 600),
+            (100, 0, 700, 600),
+        ),
         ({"do_center_crop": True, "crop_size": SQUARE, "size": {"shortest_edge": 336}}, (600, 600), None),
         # A part of the resized picture.
         (
-            {"do_center_crop": True, "crop_size": {"height": 50, "width": 50}, "size": {"height": 100, "width": 100}},
+            {
+                "do_center_crop": True,
+                "crop_size": {"height": 50, "width": 50},
+                "size": {"height": 100, "width": 100},
+            },
             (800, 600),
             (200, 150, 600, 450),
         ),
     ],
-)  # fmt: skip
+)
 def test_a_processor_that_crops_says_what_it_shows(settings, image_wh, seen):
     view = shown_part(Images(**settings), image_wh)
     assert (view.seen_px if view else None) == seen
