@@ -223,10 +223,13 @@ def test_every_key_of_labels_yaml_is_documented():
 def test_every_field_of_a_recipe_that_is_ours_is_documented():
     from trl import SFTConfig
 
+    from bird_hf.train.any_vlm.config import AnyVlmConfig
     from bird_hf.train.recipe import BirdSFTConfig
 
     ours, trls = ({field.name for field in dataclasses.fields(kind)} for kind in (BirdSFTConfig, SFTConfig))
     assert set(re.findall(r"^\| `(\w+)` \|", page_text("train_on_gpus"), re.MULTILINE)) == ours - trls
+    ours = {field.name for field in dataclasses.fields(AnyVlmConfig)}
+    assert set(re.findall(r"^\| `(\w+)` \|", page_text("train_any_model"), re.MULTILINE)) == ours - trls
 
 
 def test_the_example_of_labels_yaml_can_be_read(tmp_path):

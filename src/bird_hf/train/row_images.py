@@ -16,19 +16,18 @@ _ROWS_PER_BATCH = 1000
 
 @dataclass(frozen=True)
 class WithImages:
-    """A transform of `datasets` that adds the column `image`, by the number of a row in the column `row`.
+    """A transform of `datasets` that replaces the column `row`, the number of a row, by the column `image`.
 
     images: a dataset with the column `image`. folder: the one with IMAGE_ID.png of rows that hold no pixels; `images`
-    then has the columns `image_id` and `image_wh`, too. keeps_row: whether the column `row` stays.
+    then has the columns `image_id` and `image_wh`, too.
     """
 
     images: Dataset
     folder: Path | None = None
-    keeps_row: bool = False
 
     def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
         decoded = {number: self.image(number) for number in {*batch["row"]}}
-        kept = {name: column for name, column in batch.items() if self.keeps_row or name != "row"}
+        kept = {name: column for name, column in batch.items() if name != "row"}
         return kept | {"image": [decoded[number] for number in batch["row"]]}
 
     def image(self, number: int) -> Any:

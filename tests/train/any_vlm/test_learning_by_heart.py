@@ -12,15 +12,10 @@ from bird_hf.train.any_vlm.load import load_processor
 from bird_hf.train.any_vlm.trainer import stops_of
 from bird_hf.train.sft import save_for_use
 
+from ...dialects.tiny_models import FAMILIES
+
 pytestmark = pytest.mark.slow
 
-FAMILIES = {
-    "qwen2.5-vl": "qwen2.5-vl",
-    "qwen3-vl": "qwen3-vl",
-    "paligemma": "paligemma",
-    "idefics3": "internvl",
-    "llava": "llava-med",
-}
 BY_HEART = {
     "max_steps": 160,
     "learning_rate": 3e-3,
@@ -36,7 +31,7 @@ BY_HEART = {
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_eight_boxes_are_learnt_and_read_back(any_vlm_trainer, tiny_folder, tmp_path, family):
-    trainer = any_vlm_trainer(tiny_folder(family), dialect=FAMILIES[family], **BY_HEART)
+    trainer = any_vlm_trainer(tiny_folder(family), dialect=FAMILIES[family].dialect, **BY_HEART)
     rows = [trainer.eval_dataset[number] for number in range(8)]
     trainer.train()
 

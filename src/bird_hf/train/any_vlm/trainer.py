@@ -119,7 +119,7 @@ def _questions(rows: Dataset, dialect: Dialect, encoder: Encoder, args: AnyVlmCo
     """The questions of rows with their images; those that the dialect cannot say are counted and listed in a file."""
     folder = None if args.images_dir is None else Path(args.images_dir)
     kept = [name for name in ("image", "image_id", "image_wh") if name in rows.column_names]
-    images = WithImages(rows.select_columns(kept), folder, keeps_row=True)
+    images = WithImages(rows.select_columns(kept), folder)
     examples, left_out = examples_of(
         rows,
         dialect,
