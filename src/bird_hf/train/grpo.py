@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -19,12 +19,12 @@ from ..hub.modeling_bird import BirdForConditionalGeneration
 from ..hub.processing_bird import refuse_control_tokens
 from .recipe import BirdSFTConfig, Recipe
 from .rewards import box_reward
+from .row_images import WithImages, check_images
 from .sft import load_model
 from .turns import task_of_turn
 from .whole_checkpoints import WholeCheckpoints
 
 _TURN_COLUMNS = ("messages", "objects", "forms", "task", "independent", "image_id")
-_ROWS_PER_BATCH = 1000
 
 
 @dataclass
@@ -35,7 +35,7 @@ class BirdGRPOConfig(GRPOConfig):
     freeze_vision: train the resampler and the language model only.
     """
 
-    method: Literal["sft", "grpo"] = field(default="grpo", metadata={"help": "how to train"})
+    method: Literal["sft", "grpo", "any_vlm"] = field(default="grpo", metadata={"help": "how to train"})
     freeze_vision: bool = field(default=True, metadata={"help": "keep the vision tower and projector frozen"})
 
     OLD_FIELDS: ClassVar[dict[str, str | None]] = BirdSFTConfig.OLD_FIELDS
@@ -111,32 +111,9 @@ def grounding_prompts(dataset: Dataset) -> Dataset:
     if not questions:
         raise ValueError("the dataset has no visual grounding question; set dataset_config to chat or vg")
     images = dataset.select_columns(["image"])
-    _check_images(images, {question["row"] for question in questions})
-    return Dataset.from_list(questions).with_transform(_WithImages(images))
-
-
-def _check_images(images: Dataset, asked: Set[int]) -> None:
-    """Raises ValueError if the image of a row that is asked about is missing; none is decoded."""
-    number = 0
-    for table in images.with_format("arrow").iter(_ROWS_PER_BATCH):
-        for is_missing in table["image"].is_null().to_pylist():
-            if is_missing and number in asked:
-                raise ValueError(
-                    f"row {number} has no image; method grpo needs the pixels of all images in the dataset"
-                )
-            number += 1
-
-
-@dataclass(frozen=True)
-class _WithImages:
-    """Replaces the column `row` of a batch by the images of these rows."""
-
-    images: Dataset
-
-    def __call__(self, batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        decoded = {number: self.images[number]["image"] for number in {*batch["row"]}}
-        kept = {name: column for name, column in batch.items() if name != "row"}
-        return kept | {"image": [decoded[number] for number in batch["row"]]}
+    remedy = "method grpo needs the pixels of all images in the dataset"
+    check_images(images, {question["row"] for question in questions}, remedy)
+    return Dataset.from_list(questions).with_transform(WithImages(images))
 
 
 def _questions_of(row: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -17,13 +17,14 @@ from torch import nn
 from ..hub.configuration_bird import BirdConfig
 from ..hub.modeling_bird import BirdForConditionalGeneration
 from ..hub.processing_bird import BirdProcessor
+from .any_vlm.config import METHOD as ANY_VLM
 from .flops import Part, Parts, repeated_flops, training_flops
 from .from_scratch.config import OWN_FIELDS, FromScratchConfig
 from .layouts import PACKED, ROW, Layout, layouts
 from .lengths import SAMPLED_ROWS, Lengths, estimated, exact, paper_lengths, read_lengths
 from .memory import Setting, Weights, activation_bytes, full_settings, lora_settings, memory
 from .mixture import Source, sources_of
-from .recipe import BirdSFTConfig, accumulation_steps, field_names, read_fields
+from .recipe import BirdSFTConfig, accumulation_steps, field_names, method_of, read_fields
 
 PARTS = ("vision_tower", "resampler", "projector", "language_model")
 USABLE = 0.95  # of a device's memory; the rest is for the CUDA context and fragmentation
@@ -59,6 +60,10 @@ def make_plan(arguments: Sequence[str], hardware: Hardware) -> dict[str, Any]:
 
     Raises ValueError if a field is unknown, or if model, dataset or hardware cannot be used.
     """
+    if method_of(arguments) == ANY_VLM:
+        raise ValueError(
+            "--plan counts the layers of BiRD; method any_vlm trains other models, so leave --plan out"
+        )
     is_own = not field_names(arguments).isdisjoint(OWN_FIELDS)
     fields = read_fields(arguments, FromScratchConfig if is_own else BirdSFTConfig)
     config, model_source = _config(fields)

@@ -47,7 +47,8 @@ Config = TypeVar("Config", bound=TrainingArguments)
 class BirdSFTConfig(SFTConfig):
     """TRL's `SFTConfig` with the fields that training a BiRD model needs besides.
 
-    method: `sft`; a recipe with `method: grpo` is read as a `BirdGRPOConfig` (grpo.py).
+    method: `sft`; a recipe with `method: grpo` is read as a `BirdGRPOConfig` (grpo.py), one with `method: any_vlm` as
+        an `AnyVlmConfig` (any_vlm/config.py).
     freeze_vision: train the resampler and the language model only (BiRD 4.2).
     packing: several rows in a sequence of up to `max_length`, none seeing another; see `packing.PackedSteps`. The
         default is true on CUDA with flex attention, else false. `per_device_train_batch_size` then counts sequences.
@@ -68,7 +69,7 @@ class BirdSFTConfig(SFTConfig):
     log_peak_tflops: TFLOP/s of one device that `mfu` in the log is a share of; the default is measured.
     """
 
-    method: Literal["sft", "grpo"] = field(default="sft", metadata={"help": "how to train"})
+    method: Literal["sft", "grpo", "any_vlm"] = field(default="sft", metadata={"help": "how to train"})
     freeze_vision: bool = field(default=True, metadata={"help": "keep the vision tower and projector frozen"})
     global_batch_size: int | None = field(
         default=None, metadata={"help": "rows per step, over all processes"}

@@ -10,6 +10,9 @@ from transformers import Trainer, TrainingArguments
 from trl import ScriptArguments
 
 from . import grpo, mixture, resuming, sft
+from .any_vlm import trainer as any_vlm
+from .any_vlm.config import METHOD as ANY_VLM
+from .any_vlm.config import AnyVlmConfig
 from .from_scratch import cpu_attention
 from .from_scratch import trainer as from_scratch
 from .from_scratch.config import OWN_FIELDS, FromScratchConfig
@@ -37,11 +40,14 @@ def main(arguments: Sequence[str]) -> Path:
 
 
 def read(arguments: Sequence[str]) -> Recipe:
-    """Parse a recipe: as a `BirdGRPOConfig` if its method is grpo, else as a `FromScratchConfig` if it sets one of its
-    fields, such as `new_model`.
+    """Parse a recipe: as a `BirdGRPOConfig` if its method is grpo, as an `AnyVlmConfig` if it is any_vlm, else as a
+    `FromScratchConfig` if it sets one of its fields, such as `new_model`.
     """
-    if method_of(arguments) == "grpo":
+    method = method_of(arguments)
+    if method == "grpo":
         return read_recipe(arguments, grpo.BirdGRPOConfig)
+    if method == ANY_VLM:
+        return read_recipe(arguments, AnyVlmConfig)
     is_own = not field_names(arguments).isdisjoint(OWN_FIELDS)
     return read_recipe(arguments, FromScratchConfig if is_own else BirdSFTConfig)
 
@@ -80,4 +86,6 @@ def _read_streams_in_each_process(args: TrainingArguments) -> None:
 def _builder(args: TrainingArguments) -> Callable[..., Trainer]:
     if isinstance(args, grpo.BirdGRPOConfig):
         return grpo.build_trainer
+    if isinstance(args, AnyVlmConfig):
+        return any_vlm.build_trainer
     return from_scratch.build_trainer if isinstance(args, FromScratchConfig) else sft.build_trainer

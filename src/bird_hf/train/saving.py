@@ -12,6 +12,7 @@ from accelerate.utils import broadcast
 from peft import get_peft_model_state_dict
 from safetensors import safe_open
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 from transformers.trainer import TRAINING_ARGS_NAME
 from trl import SFTTrainer
@@ -47,7 +48,7 @@ def save_for_use(trainer: SFTTrainer, folder: Path) -> Path:
             else:
                 _save_gathered(trainer, model, weights, making)
             (making / TRAINING_ARGS_NAME).unlink(missing_ok=True)  # a pickle, which loading does not need
-            check_saved(making, model, folder)
+            check_saved(making, model, folder, type(trainer.processing_class))
 
     on_main_process(trainer, write, f"{folder} cannot be written")
     return folder
@@ -124,19 +125,29 @@ def _save_gathered(trainer: SFTTrainer, model: Any, weights: dict[str, torch.Ten
     """
     if isinstance(model, PreTrainedModel):
         with torch.device("meta"):
-            whole = BirdForConditionalGeneration(model.config).to(torch.bfloat16)
+            whole = _class_of(model)(model.config).to(torch.bfloat16)
         whole.generation_config = model.generation_config
         model = whole
     model.save_pretrained(folder, state_dict=weights)
     trainer.processing_class.save_pretrained(folder)
 
 
-def check_saved(files: Path, model: nn.Module, folder: Path) -> None:
+def _class_of(model: PreTrainedModel) -> Any:
+    """The class of a model, without what FSDP2 makes of it."""
+    return next(kind for kind in type(model).__mro__ if not issubclass(kind, FSDPModule))
+
+
+def check_saved(files: Path, model: nn.Module, folder: Path, processor_class: Any = BirdProcessor) -> None:
     """Compare saved weights, name by name, with those that the saved configuration needs.
 
-    files: where they are; folder: how messages call it. Raises ValueError if a parameter is missing, has another
-    shape, or is not finite, or if the processor does not open.
+    files: where they are; folder: how messages call it. Of models of other families, whose weights transformers may
+    save under older names, parameters are counted. Raises ValueError if a parameter is missing, has another shape, or
+    is not finite, or if the processor does not open.
     """
+    if isinstance(model, PreTrainedModel) and not isinstance(model, BirdForConditionalGeneration):
+        _check_count(files, model, folder)
+        processor_class.from_pretrained(files)
+        return
     wanted = _shapes_of_new(files) if isinstance(model, PreTrainedModel) else _shapes_of_adapter(model)
     saved, not_finite = _shapes_in(files)
     wrong = sorted(name for name, shape in wanted.items() if saved.get(name) != shape)
@@ -153,7 +164,20 @@ def check_saved(files: Path, model: nn.Module, folder: Path) -> None:
             f"{folder}: {not_finite[0]} holds NaN or infinity, so it was not kept; an earlier checkpoint beside it may "
             "be good"
         )
-    BirdProcessor.from_pretrained(files)
+    processor_class.from_pretrained(files)
+
+
+def _check_count(files: Path, model: nn.Module, folder: Path) -> None:
+    saved, not_finite = _shapes_in(files)
+    wanted = sum(
+        getattr(value, "ds_numel", value.numel()) for value in model.parameters()
+    )  # ds_numel: ZeRO-3's
+    if _count(saved) < wanted or not_finite:
+        fault = f"{not_finite[0]} holds NaN or infinity" if not_finite else "some are missing"
+        raise ValueError(
+            f"{folder} holds {_count(saved):,} of {wanted:,} parameters ({fault}), so it was not kept; the last "
+            "checkpoint beside it holds the rest"
+        )
 
 
 def _count(shapes: Mapping[str, Shape]) -> int:
