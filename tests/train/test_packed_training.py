@@ -162,6 +162,11 @@ def test_what_cannot_be_packed_is_refused(tmp_path, fields, said):
         ({"attn_implementation": "flex_attention", "packing": False}, True, []),  # the recipe has said so
         ({"attn_implementation": "flex_attention", "use_cpu": "true"}, True, []),
         ({"attn_implementation": "flex_attention"}, False, []),
+        ({"attn_implementation": "segments"}, False, ["--packing", "true"]),
+        ({"attn_implementation": "segments", "use_cpu": True}, True, ["--packing", "true"]),
+        ({"attn_implementation": "segments", "packing": "false"}, False, []),
+        ({"attn_implementation": "segments"}, True, []),  # refused later: segments are for CPUs
+        ({}, False, []),
         ({"packing": True, "dataset_streaming": True}, True, ["--packing", "false"]),
         (
             {"attn_implementation": "flex_attention", "dataset_streaming": "True"},
@@ -170,7 +175,9 @@ def test_what_cannot_be_packed_is_refused(tmp_path, fields, said):
         ),
     ],
 )
-def test_packing_is_on_by_default_on_cuda_with_flex_attention(monkeypatch, caplog, fields, cuda, said):
+def test_packing_is_on_by_default_with_attention_that_needs_no_dense_mask(
+    monkeypatch, caplog, fields, cuda, said
+):
     monkeypatch.setattr("bird_hf.train.recipe.torch.cuda.is_available", lambda: cuda)
     assert packing_default(fields) == said
     assert ("the dataset is streamed" in caplog.text) == (fields.get("dataset_streaming") is True)
