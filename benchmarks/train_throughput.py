@@ -41,10 +41,10 @@ from throughput_table import FASTEST, FIVE, MIXED, PAGE, REPORT, as_markdown, co
 from torch.profiler import ProfilerActivity, profile
 
 from bird_hf.hub.modeling_bird import BirdForConditionalGeneration
+from bird_hf.hub.packed_attention import PADDING
 from bird_hf.train import segment_attention
 from bird_hf.train.collate import IGNORED
 from bird_hf.train.from_scratch import cpu_attention
-from bird_hf.train.segment_attention import segments_of
 
 BATCH = 4  # rows at once of the ways that pad
 
@@ -79,7 +79,7 @@ class Way:
     @property
     def padding(self) -> float:
         tokens = sum(batch.tokens for batch in self.batches)
-        return sum(int((batch.turns < 0).sum()) for batch in self.batches) / tokens
+        return sum(int((batch.turn_ids == PADDING).sum()) for batch in self.batches) / tokens
 
 
 class Bench:
@@ -131,32 +131,25 @@ class Bench:
     def runs(self, way: Way) -> list[Callable[[], torch.Tensor]]:
         """A forward and backward pass of each batch of a way; what a collator or a store gives is made beforehand."""
         return [
-            partial(self._run, way.computed, batch, *self._given(way.computed, batch))
-            for batch in way.batches
+            partial(self._run, way.computed, batch, self._kept(way.computed, batch)) for batch in way.batches
         ]
 
     @torch.no_grad()
-    def _given(self, computed: Computed, batch: Batch) -> tuple[dict[str, Any], torch.Tensor | None]:
-        patches = None
-        if computed.is_cached:
-            with torch.autocast("cpu", dtype=torch.bfloat16):
-                patches = self.model.model.vision_tower(batch.pixel_values).last_hidden_state
-        if patches is not None and computed.bf16_weights:
-            patches = patches.bfloat16()
-        if computed.attention == segment_attention.NAME:
-            return {"segments": segments_of(*turns_and_rows(batch))}, patches
-        return {"attention_mask": dense_mask(batch)}, patches
+    def _kept(self, computed: Computed, batch: Batch) -> torch.Tensor | None:
+        if not computed.is_cached:
+            return None
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            patches = self.model.model.vision_tower(batch.pixel_values).last_hidden_state
+        return patches.bfloat16() if computed.bf16_weights else patches
 
-    def _run(
-        self, computed: Computed, batch: Batch, mask: dict[str, Any], patches: torch.Tensor | None
-    ) -> torch.Tensor:
+    def _run(self, computed: Computed, batch: Batch, patches: torch.Tensor | None) -> torch.Tensor:
         model = self.in_bf16 if computed.bf16_weights else self.model
         model.model.language_model.set_attn_implementation(computed.attention)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=not computed.bf16_weights):
             if patches is None:
                 with torch.no_grad():
                     patches = model.model.vision_tower(batch.pixel_values).last_hidden_state
-            loss = loss_of(model, batch, patches, mask, computed.at_answers)
+            loss = loss_of(model, batch, patches, computed.at_answers)
         loss.backward()
         model.zero_grad()
         return loss.detach()
@@ -167,8 +160,7 @@ class Bench:
         for batch in way.batches:
             images = len(batch.pixel_values)
             heads = batch.supervised if way.computed.at_answers else batch.tokens
-            visible = int(dense_mask(batch).sum())
-            total += training_flops(self.config, Step(images, batch.tokens, heads, visible))
+            total += training_flops(self.config, Step(images, batch.tokens, heads, batch.visible))
             total -= vision_flops(self.config, images) if way.computed.is_cached else 0
         return total
 
@@ -177,7 +169,6 @@ def loss_of(
     model: BirdForConditionalGeneration,
     batch: Batch,
     patches: torch.Tensor,
-    mask: dict[str, Any],
     at_answers: bool,
 ) -> torch.Tensor:
     """The training loss, from the tower's output on."""
@@ -186,7 +177,7 @@ def loss_of(
         patch_states=patches,
         position_ids=batch.position_ids,
         use_cache=False,
-        **mask,
+        **batch.attention(),
     ).last_hidden_state[:, :-1]
     targets = batch.labels[:, 1:]
     if at_answers:
@@ -207,50 +198,23 @@ def mixed_rows(count: int) -> list[dict[str, Any]]:
     return rows
 
 
+def with_tokens(batch: Batch, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+    """The batch with what describes its tokens changed."""
+    tokens = (change(each) for each in batch.tokens_of_rows())
+    return Batch(*tokens, pixel_values=batch.pixel_values, pairs=batch.pairs)
+
+
 def trimmed(batch: Batch) -> Batch:
     """Without the columns that are padding in every row."""
-    length = int((batch.turns >= 0).sum(-1).max())
-    columns = {
-        name: value[:, :length]
-        for name, value in vars(batch).items()
-        if torch.is_tensor(value) and value.ndim == 2
-    }
-    return Batch(**columns, pixel_values=batch.pixel_values, pairs=batch.pairs)
+    length = int((batch.turn_ids != PADDING).sum(-1).max())
+    return with_tokens(batch, lambda values: values[:, :length])
 
 
-@dataclass(frozen=True)
-class Joined(Batch):
-    """Rows one after the other in one sequence."""
-
-    row_ids: torch.Tensor
-
-
-def join(batch: Batch) -> Joined:
+def join(batch: Batch) -> Batch:
     """The rows of a batch in one sequence, without padding."""
-    real = batch.turns >= 0
-    lengths = real.sum(-1)
-    columns = {
-        name: getattr(batch, name)[real][None] for name in ("input_ids", "labels", "position_ids", "turns")
-    }
-    columns["labels"][0, lengths.cumsum(0) - lengths] = IGNORED  # nothing predicts the first token of a row
-    return Joined(
-        **columns,
-        pixel_values=batch.pixel_values,
-        pairs=batch.pairs,
-        row_ids=torch.arange(len(lengths)).repeat_interleave(lengths)[None],
-    )
-
-
-def turns_and_rows(batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
-    return batch.turns, batch.row_ids if isinstance(batch, Joined) else None
-
-
-def dense_mask(batch: Batch) -> torch.Tensor:
-    """(B, 1, T, T) bool."""
-    mask = batch.mask("dense")
-    if isinstance(batch, Joined):
-        mask = mask & (batch.row_ids[:, :, None] == batch.row_ids[:, None, :])[:, None]
-    return mask
+    is_real = batch.turn_ids != PADDING
+    joined = with_tokens(batch, lambda values: values[is_real][None])
+    return replace(joined, row_ids=torch.arange(len(is_real)).repeat_interleave(is_real.sum(-1))[None])
 
 
 def thread_seconds(run: Callable[[], Any]) -> float:

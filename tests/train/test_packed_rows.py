@@ -8,6 +8,7 @@ from PIL import Image
 from torch.nn.attention.flex_attention import create_mask
 
 from bird_hf.hub.packed_attention import _blocks, block_mask, packed_mask, visibility
+from bird_hf.train import segment_attention
 from bird_hf.train.collate import IGNORED, GroundingCollator
 from bird_hf.train.from_scratch import cpu_attention
 
@@ -66,12 +67,17 @@ def mean_and_gradients(model, batches):
 # --- the law --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("backend", ["sdpa", "eager", "cpu_eager"])
-def test_loss_and_gradients_of_packs_are_those_of_their_rows(collator, tiny_model, backend):
+@pytest.mark.parametrize("backend", ["sdpa", "eager", "cpu_eager", {"text_config": "segments"}])
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["", "gradient checkpointing"])
+def test_loss_and_gradients_of_packs_are_those_of_their_rows(collator, tiny_model, backend, checkpointing):
     cpu_attention.register()
+    segment_attention.register()
     tiny_model.set_attn_implementation("eager")
     expected, wanted = mean_and_gradients(tiny_model, [collator([row]) for row in ROWS])
     tiny_model.set_attn_implementation(backend)
+    if checkpointing:
+        tiny_model.train()
+        tiny_model.gradient_checkpointing_enable({"use_reentrant": False})
     loss, found = mean_and_gradients(tiny_model, [packs(collator)])
     torch.testing.assert_close(loss, expected, atol=0, rtol=1e-6)
     assert found.keys() == wanted.keys() and len(found) > 30

@@ -12,9 +12,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
+from bird_hf.hub.modeling_bird import BirdForConditionalGeneration
 from bird_hf.train import run
 from bird_hf.train.collate import IGNORED
 from bird_hf.train.recipe import BirdSFTConfig, packing_default, read_recipe
+from bird_hf.train.sft import train
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_folder")]
 
@@ -82,8 +84,12 @@ class StopAt3(TrainerCallback):
         control.should_training_stop = state.global_step == 3
 
 
-def test_a_packed_run_that_was_stopped_ends_as_if_it_had_not(write_recipe, tmp_path, tiny_checkpoint):
+@pytest.mark.parametrize("attention", [None, "sdpa"])
+def test_a_packed_run_that_was_stopped_ends_as_if_it_had_not(
+    write_recipe, tmp_path, tiny_checkpoint, attention
+):
     fields = PACKED | {
+        "attn_implementation": attention,
         "model_name_or_path": str(tiny_checkpoint),
         "global_batch_size": 2,
         "max_turns": 2,  # drawn by seed and epoch
@@ -156,6 +162,11 @@ def test_what_cannot_be_packed_is_refused(tmp_path, fields, said):
         ({"attn_implementation": "flex_attention", "packing": False}, True, []),  # the recipe has said so
         ({"attn_implementation": "flex_attention", "use_cpu": "true"}, True, []),
         ({"attn_implementation": "flex_attention"}, False, []),
+        ({"attn_implementation": "segments"}, False, ["--packing", "true"]),
+        ({"attn_implementation": "segments", "use_cpu": True}, True, ["--packing", "true"]),
+        ({"attn_implementation": "segments", "packing": "false"}, False, []),
+        ({"attn_implementation": "segments"}, True, []),  # refused later: segments are for CPUs
+        ({}, False, []),
         ({"packing": True, "dataset_streaming": True}, True, ["--packing", "false"]),
         (
             {"attn_implementation": "flex_attention", "dataset_streaming": "True"},
@@ -164,7 +175,9 @@ def test_what_cannot_be_packed_is_refused(tmp_path, fields, said):
         ),
     ],
 )
-def test_packing_is_on_by_default_on_cuda_with_flex_attention(monkeypatch, caplog, fields, cuda, said):
+def test_packing_is_on_by_default_with_attention_that_needs_no_dense_mask(
+    monkeypatch, caplog, fields, cuda, said
+):
     monkeypatch.setattr("bird_hf.train.recipe.torch.cuda.is_available", lambda: cuda)
     assert packing_default(fields) == said
     assert ("the dataset is streamed" in caplog.text) == (fields.get("dataset_streaming") is True)
@@ -179,6 +192,45 @@ def test_packing_is_read_from_the_recipe_and_the_command_line(write_recipe, tmp_
 def test_flex_attention_is_not_trained_on_a_cpu(trainer_of, tiny_checkpoint):
     with pytest.raises(ValueError, match="flex_attention cannot be trained on a CPU"):
         trainer_of(model_name_or_path=str(tiny_checkpoint), attn_implementation="flex_attention")
+
+
+@pytest.mark.parametrize("packing", [True, False])
+@pytest.mark.parametrize(
+    ("name", "language", "vision"),
+    [(None, "segments", "sdpa"), ("segments", "segments", "sdpa"), ("sdpa", "sdpa", "sdpa")],
+)
+def test_on_a_cpu_the_language_model_alone_attends_by_segments(
+    trainer_of, tiny_checkpoint, name, language, vision, packing
+):
+    trainer = trainer_of(
+        model_name_or_path=str(tiny_checkpoint),
+        attn_implementation=name,
+        global_batch_size=4,
+        **PACKED | {"packing": packing, "per_device_train_batch_size": 2},
+    )
+    model = trainer.model
+    assert model.model.language_model.config._attn_implementation == language
+    assert model.model.vision_tower.config._attn_implementation == vision
+    assert model.model.resampler.config._attn_implementation == vision
+
+
+def test_what_was_trained_by_segments_generates_and_opens_without_them(trainer_of, tiny_checkpoint):
+    trainer = trainer_of(
+        model_name_or_path=str(tiny_checkpoint),
+        packing=True,
+        max_length=500,
+        eval_strategy="steps",
+        dataset_test_split="train",
+        eval_steps=1,
+    )
+    folder = train(trainer)
+    assert [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
+    assert not [path for path in folder.rglob("*.json") if "segments" in path.read_text(encoding="utf-8")]
+    ids = torch.tensor([[1, 1, 5, 6], [7, 8, 9, 10]])
+    asked = {"input_ids": ids, "attention_mask": (ids != 1).long(), "max_new_tokens": 4, "do_sample": False}
+    opened = BirdForConditionalGeneration.from_pretrained(folder)
+    assert opened.model.language_model.config._attn_implementation == "sdpa"
+    assert torch.equal(trainer.model.eval().generate(**asked), opened.generate(**asked))
 
 
 def test_rows_without_an_image_are_trained_only_if_the_recipe_says_so(

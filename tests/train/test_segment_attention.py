@@ -5,7 +5,7 @@ import torch
 
 from bird_hf.hub.modeling_bird import BirdForConditionalGeneration
 from bird_hf.train import segment_attention
-from bird_hf.train.segment_attention import Segment, segments_of
+from bird_hf.train.segment_attention import Segment, segment_mask, segments_of
 
 P = -1  # padding
 # (turns and rows of the sequences of a batch, what they are of)
@@ -49,7 +49,7 @@ def test_it_is_attention_under_the_dense_mask(turns, rows, key_heads):
         *groups, attn_mask=visible(turns, rows), scale=0.3
     )
     found, _ = segment_attention.segment_attention(
-        None, *tensors, attention_mask=None, scaling=0.3, segments=segments_of(turns, rows)
+        None, *tensors, attention_mask=segment_mask(turns, rows), scaling=0.3
     )
     is_real = (turns >= 0)[:, :, None, None]
     upstream = torch.randn(found.shape, dtype=torch.float64) * is_real
@@ -91,7 +91,7 @@ def test_a_models_loss_and_gradients_are_those_of_sdpa(tiny_checkpoint):
     found = []
     for name, given in (
         ("sdpa", {"attention_mask": visible(turns, None)}),
-        (segment_attention.NAME, {"segments": segments_of(turns)}),
+        (segment_attention.NAME, {"turn_ids": turns}),
     ):
         model.model.language_model.set_attn_implementation(name)
         loss = model(input_ids=ids, position_ids=positions, labels=labels, use_cache=False, **given).loss
@@ -100,10 +100,17 @@ def test_a_models_loss_and_gradients_are_those_of_sdpa(tiny_checkpoint):
     torch.testing.assert_close(*found, atol=1e-5, rtol=1e-4)
 
 
-def test_generating_with_it_is_refused_in_one_line(tiny_checkpoint):
+@torch.no_grad()
+@pytest.mark.parametrize("mask", [None, [[0, 0, 1, 1, 1], [1] * 5]], ids=["no mask", "padding on the left"])
+def test_without_turns_it_is_sdpa(tiny_checkpoint, mask):
     segment_attention.register()
     model = BirdForConditionalGeneration.from_pretrained(tiny_checkpoint)
-    model.model.language_model.set_attn_implementation(segment_attention.NAME)
-    with pytest.raises(ValueError, match="is for training on packed rows") as error:
-        model(input_ids=torch.tensor([[5, 6]]))
-    assert "\n" not in str(error.value)
+    ids = torch.tensor([[1, 1, 5, 6, 7], [8, 9, 10, 11, 12]])
+    mask = None if mask is None else torch.tensor(mask)
+    found = []
+    for name in ("sdpa", segment_attention.NAME):
+        model.set_attn_implementation({"text_config": name})
+        logits = model(input_ids=ids, attention_mask=mask).logits
+        said = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=4, do_sample=False)
+        found.append((logits[1], said))
+    torch.testing.assert_close(*found, atol=0, rtol=0)

@@ -612,7 +612,7 @@ def _additive(
     if attention_mask is None or not isinstance(attention_mask, torch.Tensor) or attention_mask.ndim != 4:
         return attention_mask
     if attention_mask.dtype != torch.bool:
-        return attention_mask.to(dtype)
+        return attention_mask.to(dtype) if attention_mask.is_floating_point() else attention_mask
     zeros = torch.zeros(attention_mask.shape, dtype=dtype, device=attention_mask.device)
     return zeros.masked_fill(~attention_mask, torch.finfo(dtype).min)
 

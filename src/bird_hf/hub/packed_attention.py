@@ -7,6 +7,8 @@ those before it in the prefix of its row and in its own turn.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch.nn.attention.flex_attention import BlockMask
 
@@ -22,13 +24,11 @@ def packed_mask(
 
     Raises ValueError for flash attention, which has no mask of this kind.
     """
-    if implementation == "flex_attention":
-        return block_mask(turn_ids, row_ids)
     if implementation is not None and "flash" in implementation:
         raise ValueError(
             f"{implementation} cannot attend within packed turns; set attn_implementation to flex_attention or sdpa"
         )
-    return visibility(turn_ids, row_ids)
+    return PACKED_MASKS.get(implementation or "", visibility)(turn_ids, row_ids)
 
 
 def visibility(turn_ids: torch.Tensor, row_ids: torch.Tensor | None = None) -> torch.Tensor:
@@ -117,4 +117,10 @@ def _ordered(blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return blocks.sum(-1, dtype=torch.int32)[:, None], order.to(torch.int32)[:, None]
 
 
-__all__ = ["PADDING", "PREFIX", "block_mask", "packed_mask", "visibility"]
+# By the name of an implementation that reads another mask than `visibility`: what makes it, of turn_ids and row_ids.
+# A tensor has four dimensions (transformers hands those down as they are); integers are not added to scores.
+PACKED_MASKS: dict[str, Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor | BlockMask]] = {
+    "flex_attention": block_mask
+}
+
+__all__ = ["PACKED_MASKS", "PADDING", "PREFIX", "block_mask", "packed_mask", "visibility"]

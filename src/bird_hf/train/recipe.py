@@ -21,6 +21,7 @@ from transformers import TrainingArguments
 from trl import ModelConfig, ScriptArguments, SFTConfig, TrlParser
 
 from ..extras import missing_extra
+from . import segment_attention
 from .collate import DROP, ERROR, SPLIT
 from .packing import PAIRS, ROWS
 
@@ -51,7 +52,8 @@ class BirdSFTConfig(SFTConfig):
         an `AnyVlmConfig` (any_vlm/config.py).
     freeze_vision: train the resampler and the language model only (BiRD 4.2).
     packing: several rows in a sequence of up to `max_length`, none seeing another; see `packing.PackedSteps`. The
-        default is true on CUDA with flex attention, else false. `per_device_train_batch_size` then counts sequences.
+        default is true if `attn_implementation` is set to flex_attention (on CUDA) or segments (on a CPU), else false.
+        `per_device_train_batch_size` then counts sequences.
     global_batch_size: rows per optimizer step over all processes; `gradient_accumulation_steps` follows from it.
     global_batch_unit: with packing, "pairs" counts question-answer pairs instead of rows.
     max_turns: maximum number of independent turns of an image per step; drawn anew each time the row is met.
@@ -210,7 +212,9 @@ def read_recipe(arguments: Sequence[str], config_class: Any = BirdSFTConfig) -> 
     wrong type.
     """
     parser = _known_fields_parser(arguments, config_class)
-    return Recipe(*parser.parse_args_and_config([*arguments, *packing_default(field_values(arguments))]))
+    packs = issubclass(config_class, BirdSFTConfig)
+    default = packing_default(field_values(arguments)) if packs else []
+    return Recipe(*parser.parse_args_and_config([*arguments, *default]))
 
 
 def packing_default(values: Mapping[str, Any]) -> list[str]:
@@ -223,7 +227,8 @@ def packing_default(values: Mapping[str, Any]) -> list[str]:
             log.warning("packing is off: it needs the lengths of all rows, and the dataset is streamed")
         return ["--packing", "false"]
     on_gpu = torch.cuda.is_available() and not _is_true(values.get("use_cpu"))
-    is_open = on_gpu and "packing" not in values and values.get("attn_implementation") == "flex_attention"
+    without_dense_mask = "flex_attention" if on_gpu else segment_attention.NAME
+    is_open = "packing" not in values and values.get("attn_implementation") == without_dense_mask
     return ["--packing", "true"] if is_open else []
 
 

@@ -5,7 +5,8 @@ almost all if several rows share a sequence. Here a segment is a run of position
 them and causally to each other: a block of a prefix, or a turn. The number of scores grows with the length of turns
 and prefixes, not with the square of the sequence.
 
-The model's forward takes `segments`, from `segments_of`, which transformers hands down to the attention function.
+The model makes the segments of a batch from its turn_ids and row_ids (`packed_attention.PACKED_MASKS`). What has none,
+such as generation, has sdpa attention with its masks.
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from ..hub.packed_attention import PACKED_MASKS, PADDING, PREFIX
 
 NAME = "segments"
 PREFIX_BLOCK = 512  # positions of a prefix at a time, which skips a part of the upper triangle of its scores
@@ -43,11 +47,11 @@ def segments_of(turn_ids: torch.Tensor, row_ids: torch.Tensor | None = None) -> 
     for sequence, pairs in enumerate(torch.stack([rows, turn_ids], dim=-1).tolist()):
         prefix, last_row = (0, 0), None
         for (row, turn), start, end in _runs(pairs):
-            if turn < 0:
+            if turn == PADDING:
                 continue
             if row != last_row:
                 prefix, last_row = (start, start), row
-            if turn > 0:
+            if turn != PREFIX:
                 found.append(Segment(sequence, *prefix, start, end))
                 continue
             prefix = (start, end)
@@ -65,30 +69,34 @@ def _runs(values: Sequence[Any]) -> Iterator[tuple[Any, int, int]]:
             start = place
 
 
+def segment_mask(turn_ids: torch.Tensor, row_ids: torch.Tensor | None = None) -> torch.Tensor:
+    """The segments of a batch as a mask that transformers hands down to the layers, (1, 1, N, 5) int64."""
+    found = segments_of(turn_ids, row_ids)
+    return torch.tensor(found, dtype=torch.int64).reshape(1, 1, -1, len(Segment._fields))
+
+
 def segment_attention(
     module: nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: None,
+    attention_mask: torch.Tensor | None,
     scaling: float,
-    segments: Sequence[Segment] | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """(B, heads, T, d), (B, key heads, T, d) twice -> (B, T, heads, d), 0 at padding.
 
-    Raises ValueError without segments.
+    With another mask than that of `segment_mask`, or none, it is transformers' sdpa attention.
     """
-    if segments is None or query.shape[2] != key.shape[2]:
-        raise ValueError(
-            f"attn_implementation {NAME} is for training on packed rows; set another to generate"
-        )
+    if attention_mask is None or attention_mask.dtype != torch.int64:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     if torch.is_autocast_enabled(query.device.type):
         dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    segments = [Segment(*each) for each in attention_mask[0, 0].tolist()]
     return _SegmentAttention.apply(query * scaling, key, value, segments).transpose(1, 2), None
 
 
@@ -163,11 +171,8 @@ def _above_diagonal(length: int, dtype: torch.dtype, device: torch.device) -> to
     return torch.full((length, length), torch.finfo(dtype).min, dtype=dtype, device=device).triu(1)
 
 
-def _no_mask(*args: Any, **kwargs: Any) -> None:
-    return None
-
-
 def register() -> None:
-    """Register `attn_implementation="segments"` with transformers."""
+    """Register `attn_implementation="segments"` with transformers, and its mask with the model."""
     ALL_ATTENTION_FUNCTIONS.register(NAME, segment_attention)
-    ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, _no_mask)
+    ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, sdpa_mask)
+    PACKED_MASKS[NAME] = segment_mask

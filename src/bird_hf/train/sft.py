@@ -17,6 +17,7 @@ from ..extras import missing_extra
 from ..hub.modeling_bird import BirdForConditionalGeneration, BirdModel
 from ..hub.packed_attention import BLOCK
 from ..hub.processing_bird import BirdProcessor
+from . import segment_attention
 from .cached_tower import CachedTower
 from .checkpoints import last_whole_checkpoint
 from .collate import IGNORED, GroundingCollator
@@ -104,15 +105,23 @@ def build_trainer(
     return trainer
 
 
-def attention_of(recipe: Recipe) -> str | None:
-    """The recipe's implementation of attention; packed rows have flex attention on CUDA unless it says otherwise.
+def attention_of(recipe: Recipe) -> str | dict[str, str] | None:
+    """The recipe's implementation of attention; for the language model alone, on a CPU, that of segments.
 
-    Raises ValueError for flex attention on a CPU, where it has no backward pass.
+    If the recipe leaves it open, packed rows have flex attention on CUDA, and all rows have segments on a CPU.
+    Raises ValueError for flex attention on a CPU, where it has no backward pass, and for segments elsewhere.
     """
-    name, is_cuda = recipe.model.attn_implementation, recipe.training.device.type == "cuda"
-    if name == "flex_attention" and recipe.training.device.type == "cpu":
-        raise ValueError("flex_attention cannot be trained on a CPU; set attn_implementation to sdpa")
-    return "flex_attention" if name is None and is_cuda and recipe.training.pack_rows else name
+    name, device = recipe.model.attn_implementation, recipe.training.device.type
+    if name == "flex_attention" and device == "cpu":
+        raise ValueError(
+            "flex_attention cannot be trained on a CPU; leave attn_implementation out, or set it to sdpa"
+        )
+    if name == segment_attention.NAME and device != "cpu":
+        raise ValueError(f"{name} attention is for CPUs; leave attn_implementation out")
+    if device == "cpu" and name in (None, segment_attention.NAME):
+        segment_attention.register()
+        return {"text_config": segment_attention.NAME}
+    return "flex_attention" if name is None and device == "cuda" and recipe.training.pack_rows else name
 
 
 def collator_options(args: BirdSFTConfig) -> dict[str, Any]:
@@ -143,7 +152,7 @@ def prepared_rows(
 
 
 def load_model(
-    config: ModelConfig, attention: str | None = None
+    config: ModelConfig, attention: str | dict[str, str] | None = None
 ) -> tuple[BirdForConditionalGeneration, BirdProcessor]:
     """Load the checkpoint that a recipe names.
 

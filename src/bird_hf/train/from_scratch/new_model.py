@@ -69,7 +69,7 @@ class NewModel:
 
 
 def create_model(
-    sizes: NewModel, texts: Iterable[str], attn_implementation: str | None = None
+    sizes: NewModel, texts: Iterable[str], attn_implementation: str | dict[str, str] | None = None
 ) -> tuple[BirdForConditionalGeneration, BirdProcessor]:
     """A model with random weights of the given sizes, and a processor whose tokenizer is trained on `texts`."""
     tokenizer = train_tokenizer(texts, sizes.vocab_size, sizes.coordinate_tokens)

@@ -281,7 +281,7 @@ def _model_of(
         raise ValueError("the recipe sets both `model_name_or_path` and `new_model`; remove one")
     sizes = NewModel.from_dict(args.new_model)
     texts = conversation_texts(train_dataset, sizes.lowercase_questions)
-    return create_model(sizes, texts, recipe.model.attn_implementation)
+    return create_model(sizes, texts, attention_of(recipe))
 
 
 def _detection_head(
