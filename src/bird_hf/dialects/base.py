@@ -52,7 +52,10 @@ class Dialect(ABC):
     type, where other models share the type. keeps_text: whether words outside phrases survive `write`; else only
     phrases with boxes are written, if there are any. marks_phrases: whether `read` knows where a phrase begins; else it
     is taken from the words before the box. absent: how the dialect says that nothing is there; None: with a sentence.
-    thinking: opening and closing marks of thinking traces, which `read` leaves out.
+    thinking: opening and closing marks of thinking traces, which `read` leaves out. padding: red, green and blue with
+    which a picture must be padded to what `view` says before the model's own processor gets it; None: the processor
+    makes what is seen from the whole picture. special_tokens: whether its marks are special tokens of the model's
+    tokenizer, so that answers must be decoded with `skip_special_tokens=False`.
     """
 
     name: ClassVar[str]
@@ -68,6 +71,8 @@ class Dialect(ABC):
     marks_phrases: ClassVar[bool] = True
     absent: ClassVar[str | None] = None
     thinking: ClassVar[tuple[tuple[str, str], ...]] = (("<think>", "</think>"),)
+    padding: ClassVar[tuple[int, int, int] | None] = None
+    special_tokens: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         """Raises ValueError if a setting has another type than its default."""

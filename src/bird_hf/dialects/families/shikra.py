@@ -33,6 +33,7 @@ class ShikraDialect(NumberListDialect):
     )
     model_types: ClassVar[tuple[str, ...]] = ("shikra",)
     decimals: ClassVar[int] = 3
+    padding: ClassVar[tuple[int, int, int] | None] = (255, 255, 255)
     separator: ClassVar[str] = ","
 
     def format_boxes(self, boxes: Sequence[Box], view: View) -> str:
