@@ -126,8 +126,14 @@ def connect(settings: Connection, api_key: str | None = None) -> AsyncOpenAI:
 
 
 def failure_of(client: AsyncOpenAI, error: Exception | str, who: str = "the teacher") -> str:
-    """Return one line about a failed call, without the API key, which some servers repeat."""
+    """Return one line about a server that does not answer."""
+    where = f"{who} at {client.base_url.host}"
+    return (
+        f"{where} does not answer: {cause_of(client, error)}; replies so far are kept, run again to continue"
+    )
+
+
+def cause_of(client: AsyncOpenAI, error: Exception | str) -> str:
+    """Return the start of an error message on one line, without the API key, which some servers repeat."""
     words = "".join(filter(str.isprintable, " ".join(str(error).split())))
-    cause = words.replace(client.api_key, "***")[:200]
-    host = client.base_url.host
-    return f"{who} at {host} does not answer: {cause}; replies so far are kept, run again to continue"
+    return words.replace(client.api_key, "***")[:200]
