@@ -169,8 +169,10 @@ def _prediction(row: Any) -> Prediction:
         raise ValueError("synthetic must be true or false")
     if not isinstance(row.get("facts"), dict | None):
         raise ValueError("facts must be a JSON object")
-    if not all(isinstance(row.get(name), str | None) for name in ("case_id", "error", "raw")):
-        raise ValueError("case_id, error and raw must be strings")
+    if not all(isinstance(row.get(name), str | None) for name in ("case_id", "error")):
+        raise ValueError("case_id and error must be strings")
+    if not isinstance(row.get("raw"), str | None):
+        raise ValueError("raw must be a string")
     if not all(_is_list_of(row.get(name), kind) for name, kind in (("issues", str), ("samples", dict))):
         raise ValueError("issues must be a list of strings, and samples one of JSON objects")
     prediction = Prediction(
