@@ -69,7 +69,7 @@ def test_settings_come_from_the_processor_and_from_the_folder(tmp_path: Path) ->
 
 def test_a_view_that_the_processor_does_not_make_is_refused(tmp_path: Path) -> None:
     dialects.write_dialect(dialects.get("qwen2.5-vl"), tmp_path)  # of other limits than the processor's
-    with pytest.raises(ValueError, match="the model's processor resizes by .*200704.*make the two agree"):
+    with pytest.raises(ValueError, match=r"the model's processor resizes by .*200704.*make the two agree"):
         fitting_dialect(None, "M", QWEN25, PIXELS, tmp_path)
 
 

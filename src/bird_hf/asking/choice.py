@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..answering import AskedModel
-from ..checkpoint.load import ADAPTER_CONFIG, find_checkpoint, read_field
+from ..checkpoint.load import ADAPTER_CONFIG, check_folder, find_checkpoint, read_field
 from .endpoint import KEY_VARIABLE, EndpointModel, EndpointSettings
 from .fitting import fitting_dialect
 
@@ -68,6 +68,7 @@ def _opened(choice: ModelChoice) -> AskedModel:
     options, device = _weights(choice)
     if _is_bird(folder):
         if choice.dialect not in (None, "bird"):
+            check_folder(folder)
             raise ValueError(
                 f"{choice.model} is a BiRD checkpoint, which is asked in its own way; leave --dialect out"
             )

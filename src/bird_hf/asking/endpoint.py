@@ -215,26 +215,32 @@ async def _body(client: AsyncOpenAI, request: Request) -> bytes:
 
     Raises _Retry on what may pass, RefusedRequestError if this request is refused, StoppedError if all would be.
     """
-    import httpx
     import openai
 
     payload = request.payload()
     more = {key: payload.pop(key) for key in ("skip_special_tokens",) if key in payload}
-    body = bytearray()
     try:
         create = client.chat.completions.with_streaming_response.create
         async with create(**payload, extra_body=more or None) as response:
-            async for chunk in response.iter_bytes():
-                body += chunk
-                if len(body) > _MAX_BODY:
-                    break
+            return await _read_body(response)
     except openai.APIStatusError as error:
         if error.status_code in (400, 413, 422):
             raise RefusedRequestError(str(error)) from None
         if error.status_code in (408, 409, 429) or error.status_code >= 500:
             raise _Retry(str(error), _asked_wait(error.response.headers)) from None
         raise StoppedError(str(error)) from None
-    except (openai.OpenAIError, httpx.HTTPError) as error:
+    except openai.OpenAIError as error:
+        raise _Retry(f"{type(error).__name__}: {error}") from None
+
+
+async def _read_body(response: Any) -> bytes:
+    body = bytearray()
+    try:
+        async for chunk in response.iter_bytes():
+            body += chunk
+            if len(body) > _MAX_BODY:
+                break
+    except Exception as error:  # of the SDK's HTTP library, which is another one in other versions
         raise _Retry(f"{type(error).__name__}: {error}") from None
     return bytes(body)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -164,7 +165,9 @@ def _load_processor(folder: Path, base: Path) -> tuple[dict[str, Any], Processor
         try:
             processor = AutoProcessor.from_pretrained(place, local_files_only=True, trust_remote_code=False)
         except Exception as error:
-            raise ValueError(f"{place}: the processor cannot be loaded ({_reason(error)})") from None
+            hint = "; pip install torchvision, which processors with a part for videos need"
+            needs = hint if find_spec("torchvision") is None else ""
+            raise ValueError(f"{place}: the processor cannot be loaded ({_reason(error)}){needs}") from None
     if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
         raise ValueError(
             f"{place} has no processor of images and text (preprocessor_config.json); copy it again"
