@@ -74,7 +74,14 @@ def test_a_view_that_the_processor_does_not_make_is_refused(tmp_path: Path) -> N
 
 
 def test_a_processor_that_cuts_pictures_is_warned_about() -> None:
-    _, (remark,) = fitting_dialect("llava-med", "M", {"model_type": "llava"}, {"do_center_crop": True})
+    clip = {
+        "do_center_crop": True,
+        "size": {"shortest_edge": 336},
+        "crop_size": {"height": 336, "width": 336},
+    }
+    _, (remark,) = fitting_dialect("llava-med", "M", {"model_type": "llava"}, clip)
     assert "what is outside the square is not seen" in remark
     # This one speaks of the square itself.
-    assert fitting_dialect("maira-2", "M", {"model_type": "maira2"}, {"do_center_crop": True})[1] == []
+    assert fitting_dialect("maira-2", "M", {"model_type": "maira2"}, clip)[1] == []
+    squeezes = clip | {"size": clip["crop_size"]}  # nothing is left to cut
+    assert fitting_dialect("llava-med", "M", {"model_type": "llava"}, squeezes)[1] == []

@@ -71,6 +71,14 @@ def _check_resizing(
             )
 
 
+def _cuts(preprocessor: Mapping[str, Any]) -> bool:
+    """Whether an image processor cuts off the sides of pictures that are not square."""
+    size, crop = preprocessor.get("size"), preprocessor.get("crop_size")
+    return bool(preprocessor.get("do_center_crop")) and (
+        size != crop or "shortest_edge" in (size if isinstance(size, Mapping) else {})
+    )
+
+
 def _remarks(
     dialect: Dialect, where: str, right: Dialect | None, is_kept: bool, preprocessor: Mapping[str, Any]
 ) -> list[str]:
@@ -81,7 +89,7 @@ def _remarks(
             f"{where} is asked in the dialect {dialect.name}, but {told} says {right.name}; give --dialect "
             f"{right.name} unless it was trained on the other"
         )
-    if preprocessor.get("do_center_crop") and dialect.view((200, 100)).is_whole:
+    if _cuts(preprocessor) and dialect.view((200, 100)).is_whole:
         found.append(
             f"the image processor of {where} cuts a square out of the middle of pictures, and {dialect.name} speaks of "
             "whole ones: what is outside the square is not seen"
