@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from . import registration as _registration
 
 if _TYPE_CHECKING:
+    from .answering import Answer
     from .hub.boxes import Box
     from .hub.configuration_bird import BirdConfig, BirdVisionConfig
     from .hub.grounding import GroundedText, Span, read, write
@@ -26,7 +27,7 @@ if _TYPE_CHECKING:
     from .hub.processing_bird import BirdProcessor
     from .images.open import open_image
     from .images.view import View
-    from .inference import Answer, GroundingModel, ask, load
+    from .inference import GroundingModel, ask, load
     from .questions import Query
     from .repository_folders import metric
 
@@ -55,7 +56,8 @@ __all__ = [
 ]
 
 _PUBLIC_NAMES = {
-    "inference": ("Answer", "GroundingModel", "ask", "load"),
+    "answering": ("Answer",),
+    "inference": ("GroundingModel", "ask", "load"),
     "questions": ("Query",),
     "images.open": ("open_image",),
     "images.view": ("View",),

@@ -26,12 +26,16 @@ class Query:
     """One question as the model reads it, with its image; None if the question has no image.
 
     `question` may hold `<ref>` and `<box>` tags. `shown` says what of its file the image is; None if it is not known.
+    `task` (vg, roc, rc, mia) and the `names` that a vg question asks for are for models of other families, which are
+    asked in a way of their own (bird_hf.dialects); if they are not given, the words of the question tell.
     `Query.about` makes a query from plain words and a box.
     """
 
     question: str
     image: Image.Image | None
     shown: Shown | None = field(default=None, repr=False, compare=False)
+    task: str = field(default="", compare=False)
+    names: tuple[str, ...] = field(default=(), compare=False)
 
     @classmethod
     def about(

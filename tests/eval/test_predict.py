@@ -208,7 +208,7 @@ def test_what_single_processes_of_a_stopped_run_wrote_is_kept(tiny_checkpoint, d
 
 
 def test_without_bitsandbytes_4_bits_are_refused_in_one_line(tiny_checkpoint, monkeypatch):
-    monkeypatch.setattr("bird_hf.eval.predict.find_spec", lambda name: None)
+    monkeypatch.setattr("bird_hf.asking.choice.find_spec", lambda name: None)
     with pytest.raises(ValueError, match="needs bitsandbytes, which is not installed"):
         load_for_prediction(tiny_checkpoint, load_in_4bit=True)
 

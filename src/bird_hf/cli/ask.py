@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import JsonOption, ModelOption
+from .model_options import DecodingOptions, ModelOptions, with_model_options
+from .options import JsonOption
 
 if TYPE_CHECKING:
+    from ..answering import Answer, Decoding
+    from ..asking import ModelChoice
     from ..hub.boxes import Box
     from ..images.view import OpenedImage
-    from ..inference import Answer
+    from ..questions import Query
 
 
 Image = Annotated[
@@ -51,8 +55,6 @@ Picture = Annotated[
         help="Write the image with the boxes to this PNG file; of several answers to NAME-1.png, NAME-2.png, ...",
     ),
 ]
-Device = Annotated[str | None, typer.Option(help="cpu (the default), cuda, cuda:1, mps.")]
-Dtype = Annotated[str | None, typer.Option(help="float32 (the default), bfloat16, float16.")]
 Slice = Annotated[
     str | None,
     typer.Option(
@@ -73,44 +75,61 @@ Window = Annotated[
         help='Of grey values: lung, mediastinum, "soft tissue", bone, brain or liver of a CT, or LEVEL,WIDTH.',
     ),
 ]
+TaskOption = Annotated[
+    str | None,
+    typer.Option(
+        "--task",
+        help="Of models of other families: vg, roc, rc or mia. By default the question's words and box tell.",
+    ),
+]
+AskedNames = Annotated[
+    list[str] | None,
+    typer.Option("--name", help="Of models of other families: an object that is asked for; can be repeated."),
+]
 Names = Annotated[
     bool, typer.Option("--names", help="List the names that the model knows, by modality; asks nothing.")
 ]
 
 
+@with_model_options(default="bird")
 def ask(
     context: typer.Context,
+    model: ModelOptions,
+    decoding: DecodingOptions,
     image: Image = None,
     question: Question = None,
-    model: ModelOption = Path("bird"),
     box: PixelBox = None,
     box_unit: UnitBox = None,
     more_images: MoreImages = None,
     more_questions: MoreQuestions = None,
     as_json: JsonOption = False,
     draw: Picture = None,
-    device: Device = None,
-    dtype: Dtype = None,
     slice_: Slice = None,
     frame: Frame = None,
     window: Window = None,
     names: Names = False,
+    task: TaskOption = None,
+    asked_names: AskedNames = None,
 ) -> None:
     """Ask a question about an image; prints the answer and its boxes in pixels.
 
-    Several images or questions are answered in one run; with --json they are a list in one document.
+    Several images, questions or answers (--n) are given in one run; with --json they are a list in one document.
+
+    Example: bird ask IMAGE.png "Where is the left kidney?" --model ./Qwen3-VL-4B
     """
     if names:
-        _print_names(model, as_json)
+        _print_names(model.model, as_json)
         return
     if image is None or question is None:
         missing = "IMAGE" if image is None else "QUESTION"
         context.fail(f'Missing argument {missing}; for example bird ask IMAGE.png "Where is the right lung?"')
     images, questions = [image, *(more_images or [])], [question, *(more_questions or [])]
-    asked = [(path, text) for path in images for text in questions]
+    decoded = decoding.decoding()
+    asked = [(path, text) for path in images for text in questions for _ in range(decoded.n)]
     pictures = _picture_paths(draw, images, len(asked))
     opened = _opened(images, slice_, frame, window)
-    answers = _answers(opened, questions, _asked_box(box, box_unit), model, device, dtype)
+    queries = _queries(opened, questions, _asked_box(box, box_unit), task, asked_names or ())
+    answers = _answers(queries, model.choice(), decoded)
     paths = [path for path, _ in asked]
     documents = [_document(*each) for each in zip(answers, paths, pictures, strict=True)]
     if as_json:
@@ -158,20 +177,32 @@ def _opened(
     return [open_image(path, view) for path in images]
 
 
-def _answers(
+def _queries(
     images: Sequence[OpenedImage],
     questions: Sequence[str],
     box: Box | Sequence[float] | None,
-    model: Path,
-    device: str | None,
-    dtype: str | None,
-) -> list[Answer]:
-    """The answers to every question about the first image, then about the next."""
-    from ..inference import load
+    task: str | None,
+    names: Sequence[str],
+) -> list[Query]:
+    """Every question about the first image, then about the next."""
+    from ..data.records import SINGLE_TASKS
     from ..questions import Query
 
+    if task is not None and task not in tuple(SINGLE_TASKS):
+        raise ValueError(f"--task {task!r} is unknown; use {', '.join(SINGLE_TASKS)}")
     queries = [Query.about(image, question, box) for image in images for question in questions]
-    return load(model, device, dtype).answers(queries, progress=len(queries) > 1)
+    return [replace(query, task=task or "", names=tuple(names)) for query in queries]
+
+
+def _answers(queries: Sequence[Query], choice: ModelChoice, decoding: Decoding) -> list[Answer]:
+    """The answers to each query, `decoding.n` of them."""
+    from ..asking import open_model
+
+    model = open_model(choice)
+    progress = len(queries) > 1
+    if decoding.is_greedy:
+        return model.answers(queries, max_new_tokens=decoding.max_new_tokens, progress=progress)
+    return [answer for each in model.sampled_answers(queries, decoding, progress=progress) for answer in each]
 
 
 def _document(answer: Answer, image: Path, picture: Path | None) -> dict[str, Any]:
@@ -211,7 +242,7 @@ def _print_answer(document: dict[str, Any]) -> None:
         typer.echo(f"  malformed answer: {issue}", err=True)
 
 
-def _print_names(model: Path, as_json: bool) -> None:
+def _print_names(model: str, as_json: bool) -> None:
     from ..checkpoint.load import find_checkpoint, read_label_names
 
     names = read_label_names(find_checkpoint(model))

@@ -18,9 +18,9 @@ from ..repository_folders import find_recipe
 from .ask import ask
 from .data import OutFolder, data_app
 from .dialects import dialects
+from .model_options import ModelOptions, with_model_options
 from .options import (
     FirstModel,
-    ModelOption,
     RcMeasureOption,
     ReportData,
     ReportFolder,
@@ -28,6 +28,7 @@ from .options import (
     ScaleOption,
 )
 from .plan import DevicesOption, MemoryOption, TflopsOption, UtilisationOption, planned
+from .predict import predict
 from .probe import probe
 from .setup import setup_app
 
@@ -188,72 +189,7 @@ def train(
         typer.echo(f"trained model: {final}")
 
 
-@app.command()
-def predict(
-    model: ModelOption,
-    data: Annotated[
-        Path, typer.Option(help="Med-GRIT folder; for llava_med the file llava_med_eval_qa50_qa.jsonl.")
-    ],
-    task: Annotated[
-        str, typer.Option(help="vg, roc, rc, mia; all, into one folder; or llava_med, LLaVA-Med's questions.")
-    ],
-    out: Annotated[Path, typer.Option(help="The prediction file to write (JSON lines); for all, a folder.")],
-    split: Annotated[str, typer.Option(help="train or test.")] = "test",
-    batch_size: Annotated[int, typer.Option(min=1, help="Questions per batch.")] = 32,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Only the first questions of each kind, this many.")
-    ] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32 (the default), bfloat16 or float16.")] = None,
-    load_in_4bit: Annotated[
-        bool, typer.Option("--load-in-4bit", help="Quantise the weights to 4 bits (bitsandbytes).")
-    ] = False,
-    images: Annotated[Path | None, typer.Option(help="For llava_med: the folder of the images.")] = None,
-) -> None:
-    """Answer every question of a split into a file, one line each. A stopped run can be continued.
-
-    Started with `accelerate launch`, each process answers a share.
-    """
-    if task == "chat":
-        raise ValueError("chat rows hold several questions; give --task vg, roc, rc, mia or all")
-    if not out.parent.is_dir():
-        raise ValueError(f"--out {out}: the folder {out.parent} does not exist; create it first")
-    if (task == "llava_med") != (images is not None):
-        raise ValueError("--task llava_med needs --images, the folder of the images; other tasks have none")
-    if images is None:
-        _predict_rows(model, data, task, out, split, batch_size, limit, dtype, load_in_4bit)
-        return
-    from ..eval.predict import failed, is_main_process, load_for_prediction, predict_llava_med
-
-    loaded = load_for_prediction(model, dtype, load_in_4bit)
-    new = predict_llava_med(loaded, data, images, out, batch_size, limit)
-    if is_main_process():
-        typer.echo(f"{out}: {new} new answers{failed(out)}")
-
-
-def _predict_rows(
-    model: Path,
-    data: Path,
-    task: str,
-    out: Path,
-    split: str,
-    batch_size: int,
-    limit: int | None,
-    dtype: str | None,
-    load_in_4bit: bool,
-) -> None:
-    from ..data.folder.publish import open_folder
-    from ..eval.predict import failed, is_main_process, load_for_prediction, predict_dataset, predict_run
-
-    if task == "all":
-        counts = predict_run(model, data, out, split, batch_size, limit, dtype, load_in_4bit)
-        if is_main_process():
-            typer.echo(f"{out}: answers to " + ", ".join(f"{count} {kind}" for kind, count in counts.items()))
-        return
-    rows = open_folder(data, task, split)
-    rows = rows.select(range(min(limit, len(rows)))) if limit else rows
-    new = predict_dataset(load_for_prediction(model, dtype, load_in_4bit), rows, out, batch_size)
-    if is_main_process():
-        typer.echo(f"{out}: {len(rows)} answers, {new} of them new{failed(out)}")
+app.command()(predict)
 
 
 OtherFile = Annotated[
@@ -355,8 +291,9 @@ app.command()(probe)
 
 
 @app.command()
+@with_model_options(default="bird")
 def demo(
-    model: ModelOption = Path("bird"),
+    model: ModelOptions,
     data: Annotated[Path, typer.Option(help="Med-GRIT folder with the example images.")] = Path("med-grit"),
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to serve on.")] = 7860,
     host: Annotated[
@@ -366,7 +303,7 @@ def demo(
     """Serve a web page for asking about example images or your own. Ctrl+C stops it."""
     from ..demo.page import run_demo
 
-    run_demo(model, data, host, port)
+    run_demo(model.choice(), data, host, port)
 
 
 def _export_files(

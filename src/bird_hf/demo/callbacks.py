@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gradio as gr
 from PIL import Image
 
+from ..answering import AskedModel
 from ..data.records import Axis, Task
 from ..hub.boxes import Box
 from ..hub.grounding import GroundedText
 from ..images.open import open_image
 from ..images.view import OpenedImage, Shown, View
-from ..inference import GroundingModel
 from ..questions import Query, read_box_px
 from .answers import no_answer, outlines, picture_value, reply_of
 from .examples import ExampleImage
@@ -50,13 +50,13 @@ class Callbacks:
     `upload` the uploaded file that it is of; each None if there is none.
     """
 
-    def __init__(self, model: GroundingModel, examples: Sequence[ExampleImage]) -> None:
+    def __init__(self, model: AskedModel, examples: Sequence[ExampleImage]) -> None:
         self.model, self.examples = model, examples
 
     @property
-    def known_names(self) -> tuple[str, ...]:
+    def known_names(self) -> Sequence[str]:
         """The names that the model was trained on, if its checkpoint lists them."""
-        return self.model.processor.known_names
+        return self.model.known_names
 
     def choose(self, event: gr.SelectData) -> tuple[Any, ...]:
         """Selecting an example -> (chosen, task, question, box, stored, *reply, upload)."""
@@ -170,7 +170,8 @@ class Callbacks:
             )
         image = opened.picture
         box = Box.from_pixels(read_box_px(box_field), image.size) if box_field else None
-        (answer,) = self.model.answers([Query.about(opened, question, box)])
+        query = replace(Query.about(opened, question, box), task=task.value)
+        (answer,) = self.model.answers([query])
         reference = self._reference(chosen, task, question, box_field)
         marks = outlines(answer, image.size, reference)
         picture = picture_value(stored, image.size, box_field, marks)

@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
+from ..asking import ModelChoice, open_model
 from ..data.records import Task
 from ..draw import MODEL_COLOURS, REFERENCE_COLOUR
-from ..inference import load
 from ..sample import NOTICE
 from .answers import no_answer
 from .callbacks import DEFAULT_WINDOW, MAX_QUESTION_CHARS, PLANES, QUESTIONS, WINDOWS, Callbacks
@@ -47,15 +47,16 @@ does not see the questions and answers before it.
 _BOX_TO_PICTURE = "(box, picture) => picture && {...picture, asked: box, outlines: []}"
 
 
-def run_demo(model: Path, data: Path, host: str | None = None, port: int | None = None) -> None:
-    """Serve the page for a checkpoint folder with the test images of a Med-GRIT folder, until stopped.
+def run_demo(model: Path | ModelChoice, data: Path, host: str | None = None, port: int | None = None) -> None:
+    """Serve the page for a model with the test images of a Med-GRIT folder, until stopped.
 
     `host` and `port` are by default gradio's: GRADIO_SERVER_NAME and GRADIO_SERVER_PORT, else 127.0.0.1 and the
     first free port from 7860. Raises ValueError if a folder cannot be used or the address is taken.
     """
     examples = read_examples(data)
     keep_uploads_private()
-    page = build_page(Callbacks(load(model), examples))
+    choice = model if isinstance(model, ModelChoice) else ModelChoice(os.fspath(model))
+    page = build_page(Callbacks(open_model(choice), examples))
     launch(page, host, port)
 
 

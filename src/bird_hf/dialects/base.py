@@ -47,13 +47,15 @@ class Dialect(ABC):
     """A model's way of writing boxes. Its fields are settings, which `dialect.json` keeps.
 
     name: as options and files have it. models: who writes so. known: where the form is known from, and what of it is
-    not known. frame: what the numbers refer to. sees: what the model sees of a picture. padding_rgb: the colour that is
-    added around it. model_types: those of configurations that use it. name_parts: a part of a checkpoint's name that a
-    configuration needs beside its model type, where other models share the type. keeps_text: whether words outside
-    phrases survive `write`; else only phrases with boxes are written, if there are any. marks_phrases: whether `read`
-    knows where a phrase begins; else it is taken from the words before the box. absent: how the dialect says that
-    nothing is there; None: with a sentence. thinking: opening and closing marks of thinking traces, which `read`
-    leaves out.
+    not known. frame: what the numbers refer to. sees: what the model sees of a picture. model_types: those of
+    configurations that use it. name_parts: a part of a checkpoint's name that a configuration needs beside its model
+    type, where other models share the type. keeps_text: whether words outside phrases survive `write`; else only
+    phrases with boxes are written, if there are any. marks_phrases: whether `read` knows where a phrase begins; else it
+    is taken from the words before the box. absent: how the dialect says that nothing is there; None: with a sentence.
+    thinking: opening and closing marks of thinking traces, which `read` leaves out. padding_rgb: the colour with
+    which a picture must be padded to what `view` says before the model's own processor gets it; None: the processor
+    makes what is seen from the whole picture. special_tokens: whether its marks are special tokens of the model's
+    tokenizer, so that answers must be decoded with `skip_special_tokens=False`.
     """
 
     name: ClassVar[str]
@@ -61,7 +63,6 @@ class Dialect(ABC):
     known: ClassVar[str]
     frame: ClassVar[str]
     sees: ClassVar[str] = "the whole picture"
-    padding_rgb: ClassVar[tuple[int, int, int]] = (0, 0, 0)
     questions: ClassVar[Questions]
     order: ClassVar[Order] = Order.X_FIRST
     model_types: ClassVar[tuple[str, ...]] = ()
@@ -70,6 +71,8 @@ class Dialect(ABC):
     marks_phrases: ClassVar[bool] = True
     absent: ClassVar[str | None] = None
     thinking: ClassVar[tuple[tuple[str, str], ...]] = (("<think>", "</think>"),)
+    padding_rgb: ClassVar[tuple[int, int, int] | None] = None
+    special_tokens: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         """Raises ValueError if a setting has another type than its default."""

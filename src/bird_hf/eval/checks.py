@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..data.draws import draw_of
-from ..data.records import Axis, ImageInfo, ImageRecord, Instance, Modality, Turn
+from ..data.records import Axis, ImageInfo, ImageRecord, Instance, Modality, Task, Turn
 from ..data.teachers.analysis import count_turn, presence_turn
 from ..data.teachers.positions import is_borderline
 from ..data.teachers.style import PLAIN_STYLE, Style, draw_foreign
@@ -60,6 +60,20 @@ _SURFACES = {
 }
 
 
+_TASKS = {
+    Check.ROC_PLAIN: Task.REFERRING_CLASSIFICATION,
+    Check.ROC_UNSEEN: Task.REFERRING_CLASSIFICATION,
+    Check.PRESENCE: Task.IMAGE_ANALYSIS,
+    Check.COUNT: Task.IMAGE_ANALYSIS,
+    Check.DESCRIPTION: Task.REFERRING_CAPTION,
+}
+
+
+def task_of_check(check: Check) -> str:
+    """The task that the questions of a check are of."""
+    return _TASKS.get(check, Task.VISUAL_GROUNDING).value
+
+
 def check_questions(
     records: Iterable[ImageRecord], vocabulary: Vocabulary, counts: bool = True
 ) -> list[Prediction]:
@@ -69,7 +83,8 @@ def check_questions(
     every object of their labels, so that objects can be counted.
     """
     return [
-        Prediction(number, f"{record.info.image_id}.png", *turn.tagged(), "", CHECKS, record.info.synthetic, facts)
+        Prediction(number, f"{record.info.image_id}.png", *turn.tagged(), "", CHECKS, record.info.synthetic, facts,
+                   names=(facts["name"],) if "name" in facts else ())
         for number, (record, turn, facts) in enumerate(
             (record, turn, facts)
             for record in records

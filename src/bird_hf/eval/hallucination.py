@@ -73,6 +73,7 @@ def _questions(
             "",
             kind.value,
             images[image_id]["synthetic"],
+            names=(name,),
         )
         for number, (image_id, name) in enumerate(pairs)
     ]

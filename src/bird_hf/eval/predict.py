@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import glob
 import json
+import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib.util import find_spec
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from PIL import Image
 
+from ..answering import AskedModel, Decoding, StoppedError
+from ..asking import ModelChoice, open_model
 from ..checkpoint.load import find_checkpoint
 from ..data.folder.publish import open_folder
-from ..data.records import SINGLE_TASKS
-from ..inference import GroundingModel, load
+from ..data.records import SINGLE_TASKS, Task
 from ..progress import progress_bar
 from ..questions import Query
-from .checks import CHECKS, checks_of_rows
+from .checks import CHECKS, Check, checks_of_rows, task_of_check
 from .hallucination import missing_objects
 from .llava_med import FolderImages, read_llava_med
-from .predictions import Prediction, finished, write_predictions
+from .outcomes import asks_for_box
+from .predictions import LLAVA_MED, Prediction, finished, write_predictions
 from .run import Run, begin_run, prediction_file, weights_sha256
 from .split_images import MissingPixelsError, SplitImages
 
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
 _WINDOW = 16  # batches whose questions are ordered by length
 _SHOWN = 5  # ids that a message lists
 _ERROR_CHARS = 300
+_GREEDY = Decoding()
+_log = logging.getLogger(__name__)
 _IMAGE_COLUMNS = [
     "image_id", "image_wh", "modality", "region", "axis", "dataset", "case_id", "task", "objects", "synthetic",
     "teacher",
@@ -46,53 +51,54 @@ class _Images(Protocol):
 
 
 def load_for_prediction(
-    checkpoint: Path, dtype: str | None = None, load_in_4bit: bool = False
-) -> GroundingModel:
-    """Load a checkpoint on the GPU of this process, else on the CPU.
+    model: Path | str | ModelChoice, dtype: str | None = None, load_in_4bit: bool = False
+) -> AskedModel:
+    """Open a model; a checkpoint on the GPU of this process, else on the CPU.
 
-    Raises ValueError as `bird_hf.load` does, or if weights in 4 bits are wanted and bitsandbytes is not installed.
+    Raises ValueError as `open_model` does, or if weights in 4 bits are wanted and bitsandbytes is not installed.
     """
+    choice = _choice(model, dtype, load_in_4bit)
+    if choice.is_endpoint or choice.device is not None:
+        return open_model(choice)
     import torch
 
     device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else None
-    if not load_in_4bit:
-        return load(checkpoint, device, dtype)
-    if find_spec("bitsandbytes") is None:
-        raise ValueError(
-            "--load-in-4bit needs bitsandbytes, which is not installed; pip install bitsandbytes"
-        )
-    from transformers import BitsAndBytesConfig
-
-    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=dtype or "float32")
-    return load(checkpoint, dtype=dtype, quantization_config=config, device_map={"": device or "cpu"})
+    return open_model(replace(choice, device=device))
 
 
-def predict_dataset(model: GroundingModel, dataset: Dataset, out: Path, batch_size: int = 32) -> int:
+def predict_dataset(
+    model: AskedModel, dataset: Dataset, out: Path, batch_size: int = 32, decoding: Decoding = _GREEDY
+) -> int:
     """Answer every single-turn row of a dataset into a prediction file; returns the number of new answers.
 
     Answers are appended as they come, so a stopped run continues. Raises ValueError if `out` holds answers to other
-    questions, or if the model fails on every question.
+    questions, if the model has no way to be asked any of them, or if it fails on every question.
     """
-    return _answer(model, _questions_of(dataset), SplitImages([dataset]), out, batch_size)
+    questions = _questions_of(dataset)
+    if questions and not any(model.asks(_query(each)) for each in questions):
+        raise ValueError(f"{model.dialect_name} has no way to ask questions of the task {questions[0].task}")
+    return _answer(model, questions, SplitImages([dataset]), out, batch_size, decoding)
 
 
 def predict_llava_med(
-    model: GroundingModel,
+    model: AskedModel,
     questions: Path,
     images: Path,
     out: Path,
     batch_size: int = 32,
     limit: int | None = None,
+    decoding: Decoding = _GREEDY,
 ) -> int:
     """Answer LLaVA-Med's questions (llava_med.py) into a prediction file; returns the number of new answers.
 
     images: the folder of their images. Raises ValueError as `read_llava_med` and `predict_dataset` do.
     """
-    return _answer(model, read_llava_med(questions)[:limit], FolderImages(images), out, batch_size)
+    asked = read_llava_med(questions)[:limit]
+    return _answer(model, asked, FolderImages(images), out, batch_size, decoding)
 
 
 def predict_run(
-    checkpoint: Path,
+    model: Path | str | ModelChoice,
     data: Path,
     out: Path,
     split: str = "test",
@@ -100,12 +106,30 @@ def predict_run(
     limit: int | None = None,
     dtype: str | None = None,
     load_in_4bit: bool = False,
+    decoding: Decoding = _GREEDY,
 ) -> dict[str, int]:
     """Answer a whole split into a folder: every task, the fixed questions about missing objects, and the checks.
 
-    limit: of the questions of each kind. Returns the number of questions by kind; a stopped run continues. Raises
-    ValueError if `data` has no tasks, or if `out` holds the answers of another model or to other questions.
+    limit: of the questions of each kind. Returns the number of questions by kind; a stopped run continues. Questions
+    that the model has no way to be asked are left out, with a warning. Raises ValueError if `data` has no tasks, or if
+    `out` holds the answers of another model or to other questions.
     """
+    questions, images = _questions_of_split(data, split, limit)
+    choice = _choice(model, dtype, load_in_4bit)
+    opened = load_for_prediction(choice)
+    questions = {kind: _askable(opened, kind, asked) for kind, asked in questions.items()}
+    questions = {kind: asked for kind, asked in questions.items() if asked}
+    counts = {kind: len(asked) for kind, asked in questions.items()}
+    begin_run(out, _run_of(choice, opened, Run("", "", data.resolve().name, split, counts), decoding))
+    for kind, asked in questions.items():
+        _answer(opened, asked, images, prediction_file(out, kind), batch_size, decoding)
+    return counts
+
+
+def _questions_of_split(
+    data: Path, split: str, limit: int | None
+) -> tuple[dict[str, list[Prediction]], SplitImages]:
+    """All questions about a split by kind, and its images."""
     # A published folder keeps each task in data/TASK; a folder with another layout must have all tasks.
     names = [task for task in SINGLE_TASKS if (data / "data" / task).is_dir()] or SINGLE_TASKS
     tasks = {task: open_folder(data, task, split) for task in names}
@@ -114,18 +138,51 @@ def predict_run(
     questions |= {kind.value: asked for kind, asked in missing_objects(rows).items() if asked}
     questions[CHECKS] = checks_of_rows(rows)
     cases = {f"{row['image_id']}.png": row["case_id"] or None for row in rows}
-    questions = {
+    found = {
         kind: [replace(each, case_id=cases[each.image]) for each in asked[:limit]]
         for kind, asked in questions.items()
     }
-    counts = {kind: len(asked) for kind, asked in questions.items()}
-    folder = find_checkpoint(checkpoint)
-    model = load_for_prediction(folder, dtype, load_in_4bit)
-    begin_run(out, Run(checkpoint.resolve().name, weights_sha256(folder), data.resolve().name, split, counts))
-    images = SplitImages(tasks.values())
-    for kind, asked in questions.items():
-        _answer(model, asked, images, prediction_file(out, kind), batch_size)
-    return counts
+    return found, SplitImages(tasks.values())
+
+
+def _choice(model: Path | str | ModelChoice, dtype: str | None, load_in_4bit: bool) -> ModelChoice:
+    if isinstance(model, ModelChoice):
+        return model
+    return ModelChoice(os.fspath(model), dtype=dtype, load_in_4bit=load_in_4bit)
+
+
+def _run_of(choice: ModelChoice, model: AskedModel, run: Run, decoding: Decoding) -> Run:
+    """The run of a model: its name, its weights if they are here, and how it is asked."""
+    dialect = "" if model.dialect_name == "bird" else model.dialect_name
+    sampling = "" if decoding.is_greedy else f"{decoding.n} at temperature {decoding.temperature:g}"
+    run = replace(run, dialect=dialect, sampling=sampling)
+    if choice.is_endpoint:
+        return replace(run, model=model.name)
+    folder = find_checkpoint(choice.model)
+    return replace(run, model=Path(choice.model).resolve().name, weights_sha256=weights_sha256(folder))
+
+
+def _askable(model: AskedModel, kind: str, asked: Sequence[Prediction]) -> list[Prediction]:
+    kept = [each for each in asked if model.asks(_query(each))]
+    if len(kept) < len(asked):
+        _log.warning(
+            "%s: %s of %s questions are left out, which %s has no way to ask",
+            kind, len(asked) - len(kept), len(asked), model.dialect_name,
+        )  # fmt: skip
+    return [replace(each, id=number) for number, each in enumerate(kept)]
+
+
+def _query(asked: Prediction, image: Image.Image | None = None) -> Query:
+    return Query(asked.question, image, task=_task_of(asked), names=asked.names)
+
+
+def _task_of(asked: Prediction) -> str:
+    """The task of a question of any kind; empty if it is not known."""
+    if asked.task == CHECKS:
+        return task_of_check(Check(str((asked.facts or {})["check"])))
+    if asked.task == LLAVA_MED:  # questions about the whole image
+        return Task.IMAGE_ANALYSIS.value
+    return Task.VISUAL_GROUNDING.value if asks_for_box(asked.task) else asked.task
 
 
 def is_main_process() -> bool:
@@ -145,10 +202,10 @@ def failed(out: Path) -> str:
 
 def _questions_of(dataset: Dataset) -> list[Prediction]:
     """The rows of a single-turn dataset as predictions with an empty response."""
-    columns = ["image_id", "messages", "task", "synthetic", "case_id"]
+    columns = ["image_id", "messages", "task", "synthetic", "case_id", "objects"]
     questions = [
         Prediction(number, f"{row['image_id']}.png", row["messages"][0]["content"], row["messages"][1]["content"],
-                   "", row["task"], row["synthetic"], None, row["case_id"] or None)
+                   "", row["task"], row["synthetic"], None, row["case_id"] or None, names=_names_of(row))
         for number, row in enumerate(dataset.select_columns(columns))
     ]  # fmt: skip
     for question in questions:
@@ -156,8 +213,19 @@ def _questions_of(dataset: Dataset) -> list[Prediction]:
     return questions
 
 
+def _names_of(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """The objects that a vg row asks for; no names for other tasks."""
+    is_vg = row["task"] == Task.VISUAL_GROUNDING
+    return tuple(dict.fromkeys(item["label"] for item in row["objects"])) if is_vg else ()
+
+
 def _answer(
-    model: GroundingModel, questions: Sequence[Prediction], images: _Images, out: Path, batch_size: int
+    model: AskedModel,
+    questions: Sequence[Prediction],
+    images: _Images,
+    out: Path,
+    batch_size: int,
+    decoding: Decoding,
 ) -> int:
     """Answer what `out` does not hold yet; several processes answer a share each, and the first joins their files."""
     with _processes() as wait:
@@ -168,11 +236,13 @@ def _answer(
                 part.unlink()
         wait()
         done = finished(out, questions)
+        _check_samples(out, done, decoding)
         left = _batches([each for each in questions if each.id not in done], batch_size)
         rank, number = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
         wait()  # the first process may not write before the others have read
         part = out if number == 1 else out.with_name(f"{out.name}.part-{rank}")
-        _answer_share(model, left[rank::number], images, part, (len(done), len(questions)))
+        answer = partial(_answer_batch, model, images=images, decoding=decoding)
+        _answer_share(answer, left[rank::number], part, (len(done), len(questions)))
         wait()
         if is_main_process():
             everything = _done(out, questions, keep_failed=True)
@@ -186,10 +256,20 @@ def _answer(
     return sum(map(len, left))
 
 
+def _check_samples(out: Path, done: Mapping[int, Prediction], decoding: Decoding) -> None:
+    """Raises ValueError if a file holds another number of answers to each question."""
+    for each in done.values():
+        number = len(each.samples or (each.response,))
+        if number != decoding.n:
+            raise ValueError(
+                f"{out} holds {number} answers to a question, and --n is {decoding.n}; "
+                "remove it, or choose another --out"
+            )
+
+
 def _answer_share(
-    model: GroundingModel,
+    answer: Callable[[Sequence[Prediction]], list[Prediction]],
     batches: Sequence[Sequence[Prediction]],
-    images: _Images,
     part: Path,
     progress: tuple[int, int],
 ) -> None:
@@ -198,26 +278,49 @@ def _answer_share(
         progress_bar(total=progress[1], initial=progress[0], desc=part.name.split(".")[0]) as bar,
     ):
         for batch in batches:
-            for each in _answer_batch(model, batch, images):
+            for each in answer(batch):
                 file.write(each.as_line())
             file.flush()
             bar.update(len(batch))
 
 
-def _answer_batch(model: GroundingModel, batch: Sequence[Prediction], images: _Images) -> list[Prediction]:
+def _answer_batch(
+    model: AskedModel, batch: Sequence[Prediction], images: _Images, decoding: Decoding
+) -> list[Prediction]:
     """The answers of a batch. If it fails, its questions are asked one by one, and those that fail hold the error."""
     try:
         opened = {name: images[name] for name in {each.image for each in batch}}
-        queries = [Query(each.question, opened[each.image]) for each in batch]
-        responses = model.generate(queries, len(batch))
-    except MissingPixelsError:
+        queries = [_query(each, opened[each.image]) for each in batch]
+        refused = [model.refusal(query) for query in queries]
+        asked = [query for query, reason in zip(queries, refused, strict=True) if not reason]
+        said = iter(model.sample(asked, decoding, len(asked)) if asked else ())
+        return [
+            replace(each, error=reason[:_ERROR_CHARS])
+            if reason
+            else _answered(model, each, query, next(said))
+            for each, query, reason in zip(batch, queries, refused, strict=True)
+        ]
+    except (MissingPixelsError, StoppedError):
         raise
     except Exception as error:  # an image or a question can make any layer fail
         if len(batch) > 1:
-            return [answer for each in batch for answer in _answer_batch(model, [each], images)]
+            return [answer for each in batch for answer in _answer_batch(model, [each], images, decoding)]
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         return [replace(batch[0], error=reason[:_ERROR_CHARS])]
-    return [replace(each, response=response) for each, response in zip(batch, responses, strict=True)]
+
+
+def _answered(model: AskedModel, asked: Prediction, query: Query, said: Sequence[str]) -> Prediction:
+    answers = [_fields(model, text, query) for text in said]
+    return replace(asked, **answers[0], samples=answers if len(answers) > 1 else None)
+
+
+def _fields(model: AskedModel, text: str, query: Query) -> dict[str, Any]:
+    """What a prediction holds of an answer; `raw` and `issues` only if the response is not what was said."""
+    response = model.bird_text(text, query)
+    if response == text:
+        return {"response": response}
+    issues = [str(issue) for issue in model.read(text, query).issues]
+    return {"response": response, "raw": text, **({"issues": issues} if issues else {})}
 
 
 def _batches(questions: Sequence[Prediction], batch_size: int) -> list[list[Prediction]]:

@@ -4,13 +4,17 @@
 
 `id` is the number of the row in the predicted split, from 0; `annotation` is the reference. Files of `bird predict`
 also hold the `task`, whether the image is `synthetic`, the `case_id`, and the `error` of a question that failed.
+
+The response is in BiRD's grammar whatever model was asked. `raw` is what a model of another family said, and `issues`
+what could not be read of it: the response then ends in `<box></box>`, which is unreadable. With several answers to a
+question, `samples` has them all, and the response is the first.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +30,7 @@ _SHOWN = 5  # ids that an error lists
 _MAX_CHARS = 1_000_000  # of a text in a prediction file
 _MAX_IMAGE_CHARS = 1000
 _TEXTS = ("image", "question", "annotation", "response")
+_ANSWERED = ("response", "error", "raw", "issues", "samples")  # what an answer adds to its question
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,9 @@ class Prediction:
     facts: of checks (checks.py), what is needed to score the answer, as JSON values.
     case_id: the case (patient) of the image, over which intervals are computed.
     error: why there is no answer, if the model failed on the question; the response is then empty.
+    raw: what the model said, if the response is not that. issues: what could not be read of it (`Issue`).
+    samples: all answers to the question, each with its response and what else the first one has.
+    names: the objects that a vg question asks for; they are not written.
     """
 
     id: int
@@ -48,6 +56,10 @@ class Prediction:
     facts: Mapping[str, Any] | None = None
     case_id: str | None = None
     error: str | None = None
+    raw: str | None = None
+    issues: Sequence[str] | None = None
+    samples: Sequence[Mapping[str, Any]] | None = None
+    names: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def modality(self) -> Modality:
@@ -66,7 +78,7 @@ class Prediction:
 
     def as_line(self) -> str:
         """One line of a prediction file, with its line feed."""
-        known = {name: value for name, value in asdict(self).items() if value is not None}
+        known = {name: value for name, value in asdict(self).items() if value is not None and name != "names"}
         return json.dumps(known, ensure_ascii=False) + "\n"
 
 
@@ -117,7 +129,7 @@ def finished(path: Path, expected: Sequence[Prediction], keep_failed: bool = Fal
             )
         if prediction.id in done:
             raise ValueError(f"{path} answers id {prediction.id} twice; remove one of the two lines")
-        done[prediction.id] = replace(known, response=prediction.response, error=prediction.error)
+        done[prediction.id] = replace(known, **{name: getattr(prediction, name) for name in _ANSWERED})
     return {number: each for number, each in done.items() if keep_failed or each.error is None}
 
 
@@ -185,6 +197,10 @@ def _prediction(row: Any) -> Prediction:
         raise ValueError("facts must be a JSON object")
     if not all(isinstance(row.get(name), str | None) for name in ("case_id", "error")):
         raise ValueError("case_id and error must be strings")
+    if not isinstance(row.get("raw"), str | None):
+        raise ValueError("raw must be a string")
+    if not all(_is_list_of(row.get(name), kind) for name, kind in (("issues", str), ("samples", dict))):
+        raise ValueError("issues must be a list of strings, and samples one of JSON objects")
     prediction = Prediction(
         id=row["id"],
         task=str(row.get("task", "")),
@@ -192,11 +208,18 @@ def _prediction(row: Any) -> Prediction:
         facts=row.get("facts"),
         case_id=row.get("case_id"),
         error=row.get("error"),
+        raw=row.get("raw"),
+        issues=row.get("issues"),
+        samples=row.get("samples"),
         **{name: row[name] for name in _TEXTS},
     )
     if prediction.task != LLAVA_MED:
         assert prediction.modality  # raises ValueError if the name of the image has none
     return prediction
+
+
+def _is_list_of(value: Any, kind: type) -> bool:
+    return value is None or (isinstance(value, list) and all(isinstance(each, kind) for each in value))
 
 
 def _check_ids(path: Path, numbered: Sequence[tuple[int, int]]) -> None:

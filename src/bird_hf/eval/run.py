@@ -28,13 +28,19 @@ KINDS = (*(kind.value for kind in (*SINGLE_TASKS, *Missing)), CHECKS, LLAVA_MED)
 
 @dataclass(frozen=True)
 class Run:
-    """Which model answered which split; `questions` is the number of questions by kind."""
+    """Which model answered which split; `questions` is the number of questions by kind.
+
+    weights_sha256: empty for a model behind an endpoint. dialect: how a model of another family was asked. sampling:
+    how answers were sampled. Both are empty, and not written, for greedy answers of BiRD.
+    """
 
     model: str
     weights_sha256: str
     data: str
     split: str
     questions: Mapping[str, int]
+    dialect: str = ""
+    sampling: str = ""
 
 
 def weights_sha256(checkpoint: Path) -> str:
@@ -65,7 +71,10 @@ def begin_run(folder: Path, run: Run) -> None:
             "remove it, or choose another folder"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / RUN_FILE, json.dumps(asdict(run), indent=1) + "\n")
+    known = {
+        name: value for name, value in asdict(run).items() if value or name not in ("dialect", "sampling")
+    }
+    write_text(folder / RUN_FILE, json.dumps(known, indent=1) + "\n")
 
 
 def read_run(folder: Path) -> Run | None:

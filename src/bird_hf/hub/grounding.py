@@ -55,6 +55,7 @@ class Issue(StrEnum):
         "outside_picture"  # a box that lies, wholly or in part, in the padding around the picture
     )
     BROKEN_JSON = "broken_json"  # a list of objects that is cut or not valid JSON
+    TOO_LONG = "too_long"  # an answer of which only the beginning was read
 
 
 @dataclass(frozen=True, slots=True)

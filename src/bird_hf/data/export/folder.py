@@ -97,7 +97,7 @@ class _Writer:
     left_out: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        padding = self.trainer.dialect.padding_rgb if self.trainer.dialect else (0, 0, 0)
+        padding = (self.trainer.dialect and self.trainer.dialect.padding_rgb) or (0, 0, 0)
         self._pictures = Pictures(self.choice.images_dir, self.choice.link, padding)
         self._waiting = self.export.folder / ".left_out.jsonl"
 

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 from ...atomic_writes import write_text
 from ..records import Dialogue, ImageRecord
 from .base import Refusal
-from .chat import ChatSettings, Conversation, connect, converse, failure_of
+from .calls import connect, failure_of
+from .chat import ChatSettings, Conversation, converse
 from .reply_store import Reply, ReplyStore, Request
 
 if TYPE_CHECKING:

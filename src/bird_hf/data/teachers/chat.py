@@ -7,10 +7,8 @@ most twice, with the reasons. `converse` is that exchange without a network; `Re
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
-import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -20,11 +18,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ...extras import missing_extra
 from ..draws import draw_of
 from ..records import Axis, Dialogue, ImageRecord, Turn, hash_of_turn
 from .analysis import MODALITY_NAMES
 from .base import Refusal
+from .calls import CallRunner, connect, failure_of
 from .fact_check import FaultyReplyError, check_names
 from .plan import PlannedTurn, plan_turns
 from .positions import place_of
@@ -194,86 +192,33 @@ class ChatTeacher:
             runner.close()
 
 
-class RequestRunner:
-    """Runs conversations in an event loop in its own thread, since a notebook's loop is already running."""
+class RequestRunner(CallRunner):
+    """Runs the conversations about several images."""
 
     def __init__(self, settings: ChatSettings, store: ReplyStore) -> None:
-        self.settings, self.store = settings, store
+        super().__init__(store, settings.concurrency)
+        self.settings = settings
         self.client: AsyncOpenAI | None = None  # made at the first call: stored replies need no key
-        self.running: dict[str, asyncio.Task[Reply]] = {}
-        self.free = asyncio.Semaphore(settings.concurrency)
-        self.failure: Exception | None = None  # the reason why no further call is made
-        self.loop = asyncio.new_event_loop()
-        self.thread = threading.Thread(target=self.loop.run_forever, name="bird-teacher", daemon=True)
-        self.thread.start()
 
     def start(self, record: ImageRecord) -> Future[Dialogue | Refusal]:
-        return asyncio.run_coroutine_threadsafe(self._converse(record), self.loop)
-
-    def close(self) -> None:
-        """Wait until running calls have ended and their replies are stored; start no others."""
-        self.failure = self.failure or ValueError("the run was closed")
-        asyncio.run_coroutine_threadsafe(self._finish(), self.loop).result()
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join()
-        self.loop.close()
-
-    async def _finish(self) -> None:
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        await asyncio.gather(*others, return_exceptions=True)
-        if self.client is not None:
-            await self.client.close()
+        return self.run(self._converse(record))
 
     async def _converse(self, record: ImageRecord) -> Dialogue | Refusal:
         conversation = converse(self.settings, record)
         try:
             request = next(conversation)
             while True:
-                request = conversation.send(await self._reply(request))
+                request = conversation.send(await self.reply(request))
         except StopIteration as end:
             return end.value
 
-    async def _reply(self, request: Request) -> Reply:
-        """Return the reply to a request: from the store, from a running call of another image, or from a new call."""
-        if kept := self.store.get(request.key):
-            return kept
-        if request.key not in self.running:
-            self.running[request.key] = asyncio.create_task(self._send(request))
-        try:
-            return await self.running[request.key]
-        finally:
-            self.running.pop(request.key, None)
+    async def call(self, request: Request) -> Reply:
+        self.client = self.client or connect(self.settings)
+        return await _call(self.client, request)
 
-    async def _send(self, request: Request) -> Reply:
-        async with self.free:
-            if self.failure:
-                raise self.failure
-            try:
-                self.client = self.client or connect(self.settings)
-                reply = await _call(self.client, request)
-                self.store.put(request.key, reply, request.payload())
-            except Exception as error:
-                self.failure = error  # it would fail for the next image too
-                raise
-            return reply
-
-
-def connect(settings: ChatSettings) -> AsyncOpenAI:
-    """Return the SDK's client. Raises ValueError if the package or the key is missing."""
-    try:
-        import openai
-    except ImportError:
-        raise ValueError(f"a chat teacher needs openai; {missing_extra('data')}") from None
-    no_key = "no API key for the teacher: set OPENAI_API_KEY (any value if your own server needs none)"
-    try:
-        client = openai.AsyncOpenAI(
-            base_url=settings.base_url, max_retries=settings.max_retries, timeout=settings.timeout
-        )
-    except openai.OpenAIError:
-        raise ValueError(no_key) from None
-    if not client.api_key:
-        raise ValueError(no_key)
-    return client
+    async def disconnect(self) -> None:
+        if self.client is not None:
+            await self.client.close()
 
 
 async def _call(client: AsyncOpenAI, request: Request) -> Reply:
@@ -289,12 +234,3 @@ async def _call(client: AsyncOpenAI, request: Request) -> Reply:
     except openai.OpenAIError as error:
         raise ValueError(failure_of(client, error)) from None
     return Reply(200, answer.http_response.text)
-
-
-def failure_of(client: AsyncOpenAI, error: Exception) -> str:
-    """Return one line about a failed call, without the API key, which some servers repeat."""
-    cause = "".join(filter(str.isprintable, " ".join(str(error).split()))).replace(client.api_key, "***")[
-        :200
-    ]
-    host = client.base_url.host
-    return f"the teacher at {host} does not answer: {cause}; replies so far are kept, run again to continue"

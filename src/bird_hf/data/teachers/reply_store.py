@@ -20,7 +20,7 @@ class Request:
     """The input of a chat completion. `settings` are its fields besides model and messages."""
 
     model: str
-    messages: tuple[Mapping[str, str], ...]
+    messages: tuple[Mapping[str, Any], ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def payload(self) -> dict[str, Any]:
@@ -30,6 +30,10 @@ class Request:
             "messages": [dict(message) for message in self.messages],
             **self.settings,
         }
+
+    def described(self) -> dict[str, Any]:
+        """Return the payload as it is kept beside its reply, for readers of the file."""
+        return self.payload()
 
     @property
     def key(self) -> str:

@@ -33,6 +33,7 @@ class DeepSeekVL2Dialect(ListTagsDialect):
     model_types: ClassVar[tuple[str, ...]] = ("deepseek_vl_v2",)
     phrase_tags: ClassVar[tuple[str, str]] = ("<|ref|>", "<|/ref|>")
     box_tags: ClassVar[tuple[str, str]] = ("<|det|>", "<|/det|>")
+    special_tokens: ClassVar[bool] = True
     other_tags: ClassVar[tuple[str, ...]] = ("<|grounding|>",)
 
     def grids(self, view: View) -> tuple[Grid, Grid]:

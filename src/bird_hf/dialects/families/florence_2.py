@@ -35,6 +35,7 @@ class Florence2Dialect(BoxesLastDialect):
     )
     model_types: ClassVar[tuple[str, ...]] = ("florence2",)
     token: ClassVar[str] = "<loc_{:d}>"
+    special_tokens: ClassVar[bool] = True
 
     def grids(self, view: View) -> tuple[Grid, Grid]:
         grid = Grid(scale=1000, top=999, rounding=Rounding.FLOOR, is_bins=True)

@@ -45,6 +45,7 @@ class Kosmos2Dialect(TaggedDialect):
     box_tags: ClassVar[tuple[str, str]] = ("<object>", "</object>")
     other_tags: ClassVar[tuple[str, ...]] = ("<grounding>",)
     groups_boxes: ClassVar[bool] = True
+    special_tokens: ClassVar[bool] = True
 
     def grids(self, view: View) -> tuple[Grid, Grid]:
         grid = Grid(scale=_CELLS, top=_CELLS - 1, rounding=Rounding.FLOOR, is_bins=True)

@@ -46,6 +46,7 @@ class MedGemmaDialect(JsonDialect):
     name_parts: ClassVar[tuple[str, ...]] = ("medgemma",)
     thinking: ClassVar[tuple[tuple[str, str], ...]] = (("<unused94>", "<unused95>"), ("<think>", "</think>"))
     key: ClassVar[str] = "box_2d"
+    padding_rgb: ClassVar[tuple[int, int, int] | None] = (0, 0, 0)
 
     def view(self, image_wh: tuple[int, int]) -> View:
         return padded_square(image_wh)

@@ -38,6 +38,7 @@ class PaliGemmaDialect(BoxesFirstDialect):
     )
     model_types: ClassVar[tuple[str, ...]] = ("paligemma",)
     token: ClassVar[str] = "<loc{:04d}>"
+    special_tokens: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -32,6 +32,7 @@ class Qwen2VLDialect(PointTagsDialect):
     model_types: ClassVar[tuple[str, ...]] = ("qwen2_vl",)
     phrase_tags: ClassVar[tuple[str, str]] = ("<|object_ref_start|>", "<|object_ref_end|>")
     box_tags: ClassVar[tuple[str, str]] = ("<|box_start|>", "<|box_end|>")
+    special_tokens: ClassVar[bool] = True
 
     def grids(self, view: View) -> tuple[Grid, Grid]:
         grid = Grid(scale=1000, top=1000)

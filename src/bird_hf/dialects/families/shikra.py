@@ -28,12 +28,12 @@ class ShikraDialect(NumberListDialect):
     )
     frame: ClassVar[str] = "fractions of the padded square"
     sees: ClassVar[str] = "the picture in the middle of a square; an odd pixel is added at the right or below"
-    padding_rgb: ClassVar[tuple[int, int, int]] = (255, 255, 255)
     questions: ClassVar[Questions] = Questions(
         vg="Where is the {names}? Give the coordinates.", vg_unnamed="{question}", name_separator=" and the "
     )
     model_types: ClassVar[tuple[str, ...]] = ("shikra",)
     decimals: ClassVar[int] = 3
+    padding_rgb: ClassVar[tuple[int, int, int] | None] = (255, 255, 255)
     separator: ClassVar[str] = ","
 
     def format_boxes(self, boxes: Sequence[Box], view: View) -> str:
