@@ -330,7 +330,7 @@ def _pickle_that_runs(folder: Path) -> None:
         (lambda folder: (folder / "config.json").unlink(), ["it has no config.json", "bird quickstart"]),
         (
             lambda folder: (folder / "config.json").write_text('{"model_type": "qwen2"}'),
-            ["type 'qwen2', not 'bird'", "bird convert"],
+            ["model type 'qwen2'", "give --dialect"],
         ),
         (lambda folder: (folder / "config.json").write_text("{'a"), ["config.json is not a JSON", "copy"]),
         (lambda folder: (folder / WEIGHTS).unlink(), ["no weights", "copy"]),

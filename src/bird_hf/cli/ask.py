@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -121,8 +121,7 @@ def ask(
         _print_names(model.model, as_json)
         return
     if image is None or question is None:
-        missing = "IMAGE" if image is None else "QUESTION"
-        context.fail(f'Missing argument {missing}; for example bird ask IMAGE.png "Where is the right lung?"')
+        _refuse_missing(context, "IMAGE" if image is None else "QUESTION")
     images, questions = [image, *(more_images or [])], [question, *(more_questions or [])]
     decoded = decoding.decoding()
     asked = [(path, text) for path in images for text in questions for _ in range(decoded.n)]
@@ -132,10 +131,14 @@ def ask(
     answers = _answers(queries, model.choice(), decoded)
     paths = [path for path, _ in asked]
     documents = [_document(*each) for each in zip(answers, paths, pictures, strict=True)]
-    if as_json:
-        typer.echo(json.dumps(documents if len(documents) > 1 else documents[0], ensure_ascii=False))
-    else:
+    if not as_json:
         _print_answers(asked, documents)
+        return
+    typer.echo(json.dumps(documents if len(documents) > 1 else documents[0], ensure_ascii=False))
+
+
+def _refuse_missing(context: typer.Context, name: str) -> NoReturn:
+    context.fail(f'Missing argument {name}; for example bird ask IMAGE.png "Where is the right lung?"')
 
 
 def _asked_box(px: str | None, unit: str | None) -> Box | Sequence[float] | None:
