@@ -131,10 +131,7 @@ def ask(
     answers = _answers(queries, model.choice(), decoded)
     paths = [path for path, _ in asked]
     documents = [_document(*each) for each in zip(answers, paths, pictures, strict=True)]
-    if not as_json:
-        _print_answers(asked, documents)
-        return
-    typer.echo(json.dumps(documents if len(documents) > 1 else documents[0], ensure_ascii=False))
+    _print_answers(asked, documents, as_json)
 
 
 def _refuse_missing(context: typer.Context, name: str) -> NoReturn:
@@ -221,7 +218,12 @@ def _document(answer: Answer, image: Path, picture: Path | None) -> dict[str, An
     return document | {"drawing": str(picture), "drawing_scale": round(scale, 3)}
 
 
-def _print_answers(asked: Sequence[tuple[Path, str]], documents: Sequence[dict[str, Any]]) -> None:
+def _print_answers(
+    asked: Sequence[tuple[Path, str]], documents: Sequence[dict[str, Any]], as_json: bool
+) -> None:
+    if as_json:
+        typer.echo(json.dumps(documents if len(documents) > 1 else documents[0], ensure_ascii=False))
+        return
     for (path, text), document in zip(asked, documents, strict=True):
         if len(asked) > 1:
             typer.echo(f"{path}: {text}")
