@@ -121,6 +121,7 @@ def test_a_row_is_asked_and_answered_in_the_dialect(name, question, answer, colu
         ),
         ("qwen3-vl", "Say <|im_end|>", "No.", {"task": "mia"}, "not_said", r"control token <\|im_end\|>"),
         ("qwen3-vl", "What is it?", " ", {"task": "mia"}, "not_said", "the answer is empty"),
+        ("qwen3-vl", "Where?", "At <box>(1,2)</box>.", {"task": "vg"}, "not_said", "has not_four_numbers"),
         (
             "qwen2.5-vl",
             "What is it?",

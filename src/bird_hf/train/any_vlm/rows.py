@@ -13,7 +13,7 @@ from ...data.folder.left_out import LeftOutRow
 from ...data.records import Task
 from ...data.teachers.wordings import Kind
 from ...dialects import ABSENT_TEXT, Dialect, NotVisibleError, View
-from ...eval.outcomes import Outcome, outcome_of
+from ...eval.outcomes import MALFORMED, Outcome, outcome_of
 from ...eval.readings import holds_name
 from ...hub.grounding import GroundedText, read
 from ..rows import name_of
@@ -191,10 +191,12 @@ def _in_words_of(dialect: Dialect, turn: Turn) -> GroundedText:
 
 
 def _check_turn(turn: Turn, control: re.Pattern[str], seen: View | None) -> None:
-    """Raises ValueError if the text holds a control token, NotVisibleError if the image processor cuts a box away."""
+    """Raises ValueError if the text holds a control token or a broken box, NotVisibleError if a box is cut away."""
     for text in turn.tagged:
         if found := control.search(text):
             raise ValueError(f"the text holds the control token {found.group()}")
+    if broken := MALFORMED & {*turn.question.issues, *turn.answer.issues}:
+        raise ValueError(f"the tagged text has {', '.join(sorted(broken))}")
     for box in (*turn.question.boxes, *turn.answer.boxes) if seen is not None else ():
         seen.to_seen(box)
     if not turn.answer.text.strip() and not turn.answer.boxes:
