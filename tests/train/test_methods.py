@@ -90,12 +90,13 @@ def test_tensorboard_has_the_log(trainer_of, tmp_path, tiny_checkpoint, monkeypa
 
 
 @pytest.mark.skipif(find_spec("trackio") is None, reason="needs pip install trackio")
-def test_trackio_has_the_log(trainer_of, tmp_path, tiny_checkpoint, monkeypatch):
-    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+def test_trackio_has_the_log(trainer_of, tiny_checkpoint):
     trainer_of(
         model_name_or_path=str(tiny_checkpoint), report_to="trackio", logging_steps=1, project="bird"
     ).train()
-    assert list((tmp_path / "trackio").glob("bird*"))
+    from trackio.utils import TRACKIO_DIR  # HF_HOME of the tests, as it was on the first import
+
+    assert list(TRACKIO_DIR.glob("bird*"))
 
 
 # --- rows -----------------------------------------------------------------------------------------------------
