@@ -18,11 +18,12 @@ from transformers import PreTrainedTokenizerFast
 
 HIDDEN = 96
 TEXTS = [
-    'Locate the left kidney in this image and output the bbox coordinates in JSON format. [{"bbox_2d": [0, 1], "label": '
-    '"left kidney"}]',
+    "Locate the left kidney in this image and output the bbox coordinates in JSON format.",
+    '[{"bbox_2d": [0, 1], "label": "left kidney"}]',
     "detect left kidney ; spleen answer en Where is the liver? Here it is. There is no such object in this image.",
-    "Please provide the bounding box coordinate of the region this sentence describes: <ref>spleen</ref><box>[[1, 2]]</box>",
-    "The image size is [64, 96], and the origin of the coordinate system is located in the upper left corner of the image.",
+    "Please provide the bounding box coordinate of the region this sentence describes: <ref>spleen</ref>",
+    "<box>[[1, 2]]</box> The image size is [64, 96], and the origin of the coordinate system is located in the upper",
+    "left corner of the image.",
 ]
 _TEXT = {
     "hidden_size": HIDDEN,
@@ -99,8 +100,15 @@ _QWEN_TEMPLATE = (
 
 
 def _qwen_ids(tokenizer: Any) -> dict[str, int]:
-    marks = {"image": "image_pad", "video": "video_pad", "vision_start": "vision_start", "vision_end": "vision_end"}
-    return {f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{mark}|>") for name, mark in marks.items()}
+    marks = {
+        "image": "image_pad",
+        "video": "video_pad",
+        "vision_start": "vision_start",
+        "vision_end": "vision_end",
+    }
+    return {
+        f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{mark}|>") for name, mark in marks.items()
+    }
 
 
 def _qwen_text(tokenizer: Any) -> dict[str, Any]:

@@ -130,12 +130,7 @@ def ask(
     opened = _opened(images, slice_, frame, window)
     queries = _queries(opened, questions, _asked_box(box, box_unit), task, asked_names or ())
     answers = _answers(queries, model.choice(), decoded)
-    paths = [path for path, _ in asked]
-    documents = [_document(*each) for each in zip(answers, paths, pictures, strict=True)]
-    if as_json:
-        typer.echo(json.dumps(documents if len(documents) > 1 else documents[0], ensure_ascii=False))
-    else:
-        _print_answers(asked, documents)
+    _print_answers(asked, answers, pictures, as_json)
 
 
 def _asked_box(px: str | None, unit: str | None) -> Box | Sequence[float] | None:
@@ -218,7 +213,17 @@ def _document(answer: Answer, image: Path, picture: Path | None) -> dict[str, An
     return document | {"drawing": str(picture), "drawing_scale": round(scale, 3)}
 
 
-def _print_answers(asked: Sequence[tuple[Path, str]], documents: Sequence[dict[str, Any]]) -> None:
+def _print_answers(
+    asked: Sequence[tuple[Path, str]],
+    answers: Sequence[Answer],
+    pictures: Sequence[Path | None],
+    as_json: bool,
+) -> None:
+    paths = [path for path, _ in asked]
+    documents = [_document(*each) for each in zip(answers, paths, pictures, strict=True)]
+    if as_json:
+        typer.echo(json.dumps(documents if len(documents) > 1 else documents[0], ensure_ascii=False))
+        return
     for (path, text), document in zip(asked, documents, strict=True):
         if len(asked) > 1:
             typer.echo(f"{path}: {text}")
