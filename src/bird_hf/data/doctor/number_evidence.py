@@ -64,15 +64,21 @@ class NumberEvidence:
         for _, mask in found:
             wrong |= mask
         if not wrong.all() and self._are_in_corner(convention):
-            return Against(len(wrong), 0, "all boxes lie in the first hundredth of the frame")
+            return Against(len(wrong), 0, "no number is above a hundredth of the frame")
         if not wrong.any():
             return Against(0)
         first = int(np.argmax(wrong))
         return Against(int(wrong.sum()), first, next(why for why, mask in found if mask[first]))
 
     def _are_in_corner(self, convention: Convention) -> bool:
-        """Whether all of at least three boxes lie in the first hundredth of the frame along both axes."""
-        far = corners_of(convention.order, self.numbers)[:, 2:]
+        """Whether no number of at least three boxes is above a hundredth of the frame."""
+        is_corners = convention.order in _CORNER_ORDERS
+        far = (
+            corners_of(convention.order, self.numbers)
+            if is_corners
+            else self.numbers.reshape(-1, 2, 2).max(axis=1)
+        )
+        far = far[:, -2:]
         lengths = self.pictures.lengths(convention)
         return len(far) >= _FEW and bool(
             np.all(far <= _CORNER * np.where(np.isnan(lengths), _LEAST_PX, lengths))
