@@ -39,7 +39,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_bird import BirdConfig, BirdVisionConfig
 from .decoding_bird import CoordinateSmoothing
-from .packed_attention import packed_mask
+from .packed_attention import packed_mask, padded_mask
 
 ImageFeatures: TypeAlias = torch.Tensor | Sequence[torch.Tensor]
 # What holds images, one after the other, of the whole batch.
@@ -331,6 +331,17 @@ class BirdModel(BirdPreTrainedModel):
             )
         return image_features
 
+    def _reads_from_the_start(
+        self, inputs_embeds: torch.Tensor, attention_mask: torch.Tensor | None, cache: Cache | None
+    ) -> bool:
+        """Whether sdpa gets a mask of the padding, (B, T), of all that is read: nothing is cached yet."""
+        return (
+            self.language_model.config._attn_implementation == "sdpa"
+            and isinstance(attention_mask, torch.Tensor)
+            and attention_mask.shape == inputs_embeds.shape[:2]
+            and (cache is None or not cache.is_compileable)  # else keys are as many as the cache has room for
+        )
+
     @can_return_tuple
     def forward(
         self,
@@ -364,6 +375,8 @@ class BirdModel(BirdPreTrainedModel):
             raise ValueError("give either input_ids or inputs_embeds")
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)  # (B, T, D)
+        if self._reads_from_the_start(inputs_embeds, attention_mask, past_key_values):
+            attention_mask = padded_mask(attention_mask)
         features = self._read_images(pixel_values, image_features)
         if features is not None:
             features = features.to(inputs_embeds)  # (N, Q, D)
