@@ -51,12 +51,13 @@ def test_all_parts_run_once_and_are_scored(few_questions, tmp_path):
     document = json.loads(first.stdout)
     assert [*document] == ["settings", "machine", "early", "grpo", "scores"]
     assert [row["step"] for row in document["grpo"]["curve"]] == [1, 2]
-    scores = document["scores"]
-    assert scores["cases"] == 4 and scores["questions"] >= 4
-    for name in ("early", "grpo"):
-        assert 0.0 <= scores[name]["mean"] <= 1.0 and len(scores[name]["interval"]) == 2
-    low, high = scores["difference"]["mean"]["interval"]
-    assert low <= scores["difference"]["mean"]["difference"] <= high
+    assert document["scores"]["questions"] >= 4
+    for scores in (document["scores"], document["scores"]["plain"]):
+        assert scores["cases"] == 4
+        for name in ("early", "grpo"):
+            assert 0.0 <= scores[name]["mean"] <= 1.0 and len(scores[name]["interval"]) == 2
+        low, high = scores["difference"]["mean"]["interval"]
+        assert low <= scores["difference"]["mean"]["difference"] <= high
     again = run("--out", out, "--data", few_questions, "--tiny")
     assert json.loads(again.stdout) == document  # with its seconds: nothing was run again
     other = run("--out", out, "--data", few_questions, "--tiny", "--learning_rate", "1e-5")
