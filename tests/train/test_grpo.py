@@ -211,7 +211,7 @@ def test_images_are_not_taken_for_equal_by_their_sums():
 
 
 def test_repeated_images_are_computed_once_with_the_same_outcome(monkeypatch):
-    model, processor = load_checkpoint(embedded_checkpoint())
+    model, _ = load_checkpoint(embedded_checkpoint())
     model.float().freeze_vision()
     side = model.config.vision_config.image_size
     pixels = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(1))[[0, 1, 0, 0]]
