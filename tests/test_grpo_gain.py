@@ -1,4 +1,7 @@
-"""benchmarks/grpo_gain.py on a few images: every part runs, is done once, and the document holds what a page shows."""
+"""benchmarks/grpo_gain.py and grpo_signal.py on a few images.
+
+Every part of grpo_gain.py runs, is done once, and the document holds what a page shows.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +13,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from bird_hf.data.folder.publish import image_cell, publish
 from bird_hf.data.masks import record_of
 from bird_hf.data.phantoms import draw_phantom
 from bird_hf.data.records import Modality, Task
 from bird_hf.data.teachers.templates import write_dialogue
+from bird_hf.sample import embedded_checkpoint
 
 pytestmark = pytest.mark.slow
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "grpo_gain.py"
+SIGNAL = SCRIPT.with_name("grpo_signal.py")
 
 
 @pytest.fixture(scope="module")
 def few_questions(tmp_path_factory) -> Path:
-    """A Med-GRIT folder with a test split of four images."""
+    """A Med-GRIT folder of four images, in a split to train on and one to score on."""
     dialogues = []
     for seed in range(4):
         image = draw_phantom(Modality.FUNDUS, seed, 64)
@@ -33,7 +39,7 @@ def few_questions(tmp_path_factory) -> Path:
         )
         dialogues.append((turns, image_cell(image)))
     folder = tmp_path_factory.mktemp("few") / "med-grit"
-    publish({"test": dialogues}, folder, "# Few\n")
+    publish({"train": dialogues, "test": dialogues}, folder, "# Few\n")
     return folder
 
 
@@ -51,13 +57,43 @@ def test_all_parts_run_once_and_are_scored(few_questions, tmp_path):
     document = json.loads(first.stdout)
     assert [*document] == ["settings", "machine", "early", "grpo", "scores"]
     assert [row["step"] for row in document["grpo"]["curve"]] == [1, 2]
-    scores = document["scores"]
-    assert scores["cases"] == 4 and scores["questions"] >= 4
-    for name in ("early", "grpo"):
-        assert 0.0 <= scores[name]["mean"] <= 1.0 and len(scores[name]["interval"]) == 2
-    low, high = scores["difference"]["mean"]["interval"]
-    assert low <= scores["difference"]["mean"]["difference"] <= high
+    assert document["scores"]["questions"] >= 4
+    for scores in (document["scores"], document["scores"]["plain"]):
+        assert scores["cases"] == 4
+        for name in ("early", "grpo"):
+            assert 0.0 <= scores[name]["mean"] <= 1.0 and len(scores[name]["interval"]) == 2
+        low, high = scores["difference"]["mean"]["interval"]
+        assert low <= scores["difference"]["mean"]["difference"] <= high
     again = run("--out", out, "--data", few_questions, "--tiny")
     assert json.loads(again.stdout) == document  # with its seconds: nothing was run again
     other = run("--out", out, "--data", few_questions, "--tiny", "--learning_rate", "1e-5")
     assert other.returncode and "was made with other settings" in other.stderr
+
+
+def test_the_gradients_of_steps_are_compared(tmp_path, monkeypatch, few_questions):
+    monkeypatch.chdir(tmp_path)
+    recipe = tmp_path / "recipe.yaml"
+    fields = {
+        "method": "grpo",
+        "model_name_or_path": str(embedded_checkpoint()),
+        "dataset_name": str(few_questions),
+        "dataset_config": "chat",
+        "num_generations": 2,
+        "max_completion_length": 24,
+        "per_device_train_batch_size": 4,
+        "learning_rate": 1.0,  # taken as 0
+        "temperature": 1.5,
+        "use_cpu": True,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "report_to": "none",
+    }
+    recipe.write_text(yaml.safe_dump(fields))
+    found = subprocess.run(
+        [sys.executable, str(SIGNAL), "--steps", "2", "--config", str(recipe)], capture_output=True, text=True
+    )
+    assert found.returncode == 0, found.stderr[-3000:]
+    document = json.loads(found.stdout[found.stdout.index("{\n") :])
+    assert (document["answers_per_step"], document["temperature"]) == (4, 1.5)
+    assert {*document["cosines"]} == {"resampler", "embed_tokens", "language_model"}
+    assert all(-1.0 <= each["mean"] <= 1.0 for each in document["cosines"].values())

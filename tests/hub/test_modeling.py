@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from bird_hf.convert import convert
 from bird_hf.hub.configuration_bird import BirdConfig, BirdVisionConfig
@@ -162,6 +163,33 @@ def test_a_left_padded_row_equals_the_row_alone(small):
     )
     torch.testing.assert_close(batch[:1], logits(small, **long), atol=1e-5, rtol=0)
     torch.testing.assert_close(batch[1:, padding:], logits(small, **short), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("cached", [False, True], ids=["loss", "prompt of generate"])
+def test_sdpa_has_no_row_without_anything_to_attend_to(small, monkeypatch, dtype, cached):
+    """Padding on the left attends to itself: the softmax of an empty row, and its gradient, are not defined."""
+    ids = torch.cat([small_inputs(3, 4, 5, 6)["input_ids"], torch.zeros(1, 3, dtype=torch.long)], dim=1)
+    ids = torch.cat([ids, ids.roll(3, 1)])  # padded on the right, and on the left
+    mask = (ids != 0).long()
+    pixels = small_inputs(3)["pixel_values"].repeat(2, 1, 1, 1)
+    seen, attend = [], F.scaled_dot_product_attention
+
+    def recorded(query, key, value, attn_mask=None, **options):
+        seen.append(attn_mask)
+        return attend(query, key, value, attn_mask=attn_mask, **options)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", recorded)
+    small.zero_grad()
+    with torch.autocast("cpu", dtype, enabled=dtype is not torch.float32):
+        out = small(input_ids=ids, attention_mask=mask, pixel_values=pixels, use_cache=cached).logits
+    out[:, 2:][mask[:, 2:] == 1].float().logsumexp(-1).sum().backward()
+    masks = [each if each.dtype == torch.bool else each == 0 for each in seen if each is not None]
+    assert len(masks) == small.config.text_config.num_hidden_layers
+    assert all(each.any(-1).all() for each in masks)
+    assert out.isfinite().all()
+    assert all(each.grad.isfinite().all() for each in small.parameters() if each.grad is not None)
+    small.zero_grad()
 
 
 def shared_prefix(prefix, first, second):

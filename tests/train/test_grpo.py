@@ -12,7 +12,13 @@ from transformers import GenerationConfig
 from bird_hf.checkpoint.load import load_checkpoint
 from bird_hf.sample import embedded_checkpoint
 from bird_hf.train import grpo, run
-from bird_hf.train.grpo import BirdGRPOConfig, grounding_prompts, sampling_from_policy
+from bird_hf.train.grpo import (
+    BirdGRPOConfig,
+    distinct_images,
+    each_image_once,
+    grounding_prompts,
+    sampling_from_policy,
+)
 from bird_hf.train.recipe import BirdSFTConfig
 
 pytestmark = pytest.mark.usefixtures("own_folder")
@@ -187,7 +193,65 @@ def test_what_changes_probabilities_is_off_while_sampling_only():
     assert (model.config.coordinate_smoothing_sigma, model.generation_config.to_dict()) == before
 
 
+@pytest.mark.parametrize(
+    ("images", "first", "place"),
+    [
+        pytest.param([1, 1, 2, 1, 2], [0, 2], [0, 0, 1, 0, 1], id="two images"),
+        pytest.param([3], [0], [0], id="one"),
+        pytest.param([1, 2, 3], [0, 1, 2], [0, 1, 2], id="all differ"),
+    ],
+)
+def test_equal_images_are_found(images, first, place):
+    pixels = torch.stack([torch.full((3, 2, 2), float(each)) for each in images])
+    assert [each.tolist() for each in distinct_images(pixels)] == [first, place]
+
+
+def test_images_are_not_taken_for_equal_by_their_sums():
+    pixels = torch.zeros(3, 3, 2, 2)
+    pixels[1, 0, 0, 0], pixels[1, 2, 1, 1] = 2.0, -1.0  # 1 * 2 - 2 * 1 = 0 with the weights of the sums
+    assert [each.tolist() for each in distinct_images(pixels)] == [[0, 1, 2], [0, 1, 2]]
+
+
+def test_repeated_images_are_computed_once_with_the_same_outcome(monkeypatch):
+    model, _ = load_checkpoint(embedded_checkpoint())
+    model.float().freeze_vision()
+    side = model.config.vision_config.image_size
+    pixels = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(1))[[0, 1, 0, 0]]
+    ids = torch.full((4, model.config.vision_config.num_queries), model.config.image_token_id)
+    ids = torch.cat([ids, torch.tensor([[5, 6], [7, 8], [9, 10], [5, 6]])], dim=1)
+    tower, counts = model.model.vision_tower.forward, []
+
+    def counted(pixel_values, **kwargs):
+        counts.append(len(pixel_values))
+        return tower(pixel_values, **kwargs)
+
+    monkeypatch.setattr(model.model.vision_tower, "forward", counted)
+
+    def outcome():
+        model.zero_grad()
+        loss = model(input_ids=ids, pixel_values=pixels, labels=ids).loss
+        loss.backward()
+        return loss, model.model.resampler.query.grad.clone()
+
+    expected = outcome()
+    with each_image_once(model):
+        found = outcome()
+    again = outcome()
+    assert counts == [4, 2, 4]
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(again, expected, atol=1e-6, rtol=1e-5)
+
+
 # --- training -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_embeddings_are_frozen_with_the_head_tied_to_them(trainer_of, four_phantoms, frozen):
+    trainer = trainer_of(
+        **GRPO | {"model_name_or_path": str(embedded_checkpoint()), "freeze_embeddings": frozen}
+    )
+    assert trainer.model.lm_head.weight.requires_grad is not frozen
+    assert trainer.model.model.resampler.query.requires_grad
 
 
 @pytest.mark.slow

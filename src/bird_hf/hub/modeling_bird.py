@@ -39,7 +39,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_bird import BirdConfig, BirdVisionConfig
 from .decoding_bird import CoordinateSmoothing
-from .packed_attention import BlockMask, packed_mask
+from .packed_attention import BlockMask, packed_mask, padded_mask
 
 ImageFeatures: TypeAlias = torch.Tensor | Sequence[torch.Tensor]
 # What holds images, one after the other, of the whole batch.
@@ -371,6 +371,7 @@ class BirdModel(BirdPreTrainedModel):
         attention_mask: torch.Tensor | None,
         turn_ids: torch.Tensor | None,
         row_ids: torch.Tensor | None,
+        cache: Cache | None,
     ) -> torch.Tensor | BlockMask | None:
         """The given mask, or that of packed sequences, in the form that the language model's attention needs."""
         mask: torch.Tensor | BlockMask | None = attention_mask
@@ -378,7 +379,20 @@ class BirdModel(BirdPreTrainedModel):
             if attention_mask is not None:
                 raise ValueError("turn_ids and attention_mask are both given; leave one of them out")
             mask = packed_mask(turn_ids, row_ids, self.language_model.config._attn_implementation)
+        elif self._reads_from_the_start(embeds, attention_mask, cache):
+            mask = padded_mask(attention_mask)
         return _additive(mask, _compute_dtype(embeds))
+
+    def _reads_from_the_start(
+        self, inputs_embeds: torch.Tensor, attention_mask: torch.Tensor | None, cache: Cache | None
+    ) -> bool:
+        """Whether sdpa gets a mask of the padding, (B, T), of all that is read: nothing is cached yet."""
+        return (
+            self.language_model.config._attn_implementation == "sdpa"
+            and isinstance(attention_mask, torch.Tensor)
+            and attention_mask.shape == inputs_embeds.shape[:2]
+            and (cache is None or not cache.is_compileable)  # else keys are as many as the cache has room for
+        )
 
     @can_return_tuple
     def forward(
@@ -413,7 +427,7 @@ class BirdModel(BirdPreTrainedModel):
             inputs_embeds = self._add_blank_image(inputs_embeds)
         outputs = self.language_model(
             inputs_embeds=inputs_embeds,
-            attention_mask=self._mask(inputs_embeds, attention_mask, turn_ids, row_ids),
+            attention_mask=self._mask(inputs_embeds, attention_mask, turn_ids, row_ids, past_key_values),
             position_ids=position_ids,
             past_key_values=past_key_values,
             **kwargs,

@@ -46,6 +46,17 @@ def visibility(turn_ids: torch.Tensor, row_ids: torch.Tensor | None = None) -> t
     return (seen.tril() | itself)[:, None]
 
 
+def padded_mask(attention_mask: torch.Tensor) -> torch.Tensor:
+    """The causal mask of sequences that are padded on the left, (B, T) -> (B, 1, T, T) bool; of others, unchanged.
+
+    In transformers' own mask for sdpa, padding on the left attends to nothing. The softmax of an empty row is not
+    defined, and what a kernel's backward pass makes of it differs. Here padding attends to itself.
+    """
+    if not torch.compiler.is_compiling() and attention_mask[:, 0].all():
+        return attention_mask  # sdpa's own causal mask is faster
+    return visibility(attention_mask.to(torch.int16) + PADDING)
+
+
 def block_mask(turn_ids: torch.Tensor, row_ids: torch.Tensor | None = None) -> BlockMask:
     """What `visibility` says, for flex attention.
 
@@ -123,4 +134,4 @@ PACKED_MASKS: dict[str, Callable[[torch.Tensor, torch.Tensor | None], torch.Tens
     "flex_attention": block_mask
 }
 
-__all__ = ["PACKED_MASKS", "PADDING", "PREFIX", "block_mask", "packed_mask", "visibility"]
+__all__ = ["PACKED_MASKS", "PADDING", "PREFIX", "block_mask", "packed_mask", "padded_mask", "visibility"]

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+import torch
 from datasets import Dataset, IterableDataset
 from peft import PeftModel
 from transformers import GenerationConfig, set_seed
@@ -33,20 +34,32 @@ class BirdGRPOConfig(GRPOConfig):
 
     method: `grpo`, by which a recipe is known to be one for this config.
     freeze_vision: train the resampler and the language model only.
+    freeze_embeddings: keep the embeddings of tokens frozen, and with them a head that is tied to them. A step samples
+        few of the coordinates; AdamW moves the rows of those few as far as any other weight, by what little they say.
     """
 
     method: Literal["sft", "grpo", "any_vlm"] = field(default="grpo", metadata={"help": "how to train"})
     freeze_vision: bool = field(default=True, metadata={"help": "keep the vision tower and projector frozen"})
 
+    freeze_embeddings: bool = field(default=False, metadata={"help": "keep the embeddings of tokens frozen"})
+
     OLD_FIELDS: ClassVar[dict[str, str | None]] = BirdSFTConfig.OLD_FIELDS
 
 
 class BirdGRPOTrainer(WholeCheckpoints, GRPOTrainer):
-    """TRL's `GRPOTrainer`, which samples from the policy itself: see `sampling_from_policy`."""
+    """TRL's `GRPOTrainer`, which samples from the policy itself: see `sampling_from_policy`.
+
+    All answers of a batch about an image share its features: see `each_image_once`.
+    """
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
-        with sampling_from_policy(self.accelerator.unwrap_model(self.model)):
+        model = self.accelerator.unwrap_model(self.model)
+        with sampling_from_policy(model), each_image_once(model):
             return super()._generate_single_turn(*args, **kwargs)
+
+    def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+        with each_image_once(self.accelerator.unwrap_model(model)):
+            return super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
 
 
 @contextmanager
@@ -57,13 +70,49 @@ def sampling_from_policy(model: BirdForConditionalGeneration | PeftModel) -> Ite
     `generation_config`, such as `sequence_bias`. The loss is computed from the model's own probabilities, so answers
     must be drawn from them too.
     """
-    plain = model.get_base_model() if isinstance(model, PeftModel) else model
+    plain = _without_adapter(model)
     sigma, settings = plain.config.coordinate_smoothing_sigma, plain.generation_config
     plain.config.coordinate_smoothing_sigma, plain.generation_config = None, GenerationConfig()
     try:
         yield
     finally:
         plain.config.coordinate_smoothing_sigma, plain.generation_config = sigma, settings
+
+
+@contextmanager
+def each_image_once(model: BirdForConditionalGeneration | PeftModel) -> Iterator[None]:
+    """Computes the features of an image once for all rows of a batch that ask about it.
+
+    TRL repeats the image `num_generations` times, when it samples and in the loss.
+    """
+    inner = _without_adapter(model).model
+    compute = inner.get_image_features
+
+    def once(pixel_values: torch.Tensor, **kwargs: Any) -> Any:
+        first, place = distinct_images(pixel_values)
+        outputs = compute(pixel_values[first], **kwargs)
+        outputs.pooler_output = [outputs.pooler_output[number] for number in place.tolist()]
+        return outputs
+
+    inner.get_image_features = once
+    try:
+        yield
+    finally:
+        del inner.get_image_features  # the method of the class again
+
+
+def distinct_images(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The distinct images of (N, 3, S, S): the numbers of D of them, and for each of the N which of the D it is."""
+    flat, numbers = pixels.flatten(1).float(), torch.arange(len(pixels), device=pixels.device)
+    sums = (flat * torch.linspace(1, 2, flat.shape[1], device=pixels.device)).sum(1)
+    values, place = sums.unique(return_inverse=True)
+    first = torch.full_like(values, len(pixels), dtype=torch.long).scatter_reduce_(0, place, numbers, "amin")
+    # Images that differ may have equal sums.
+    return (first, place) if torch.equal(pixels[first][place], pixels) else (numbers, numbers)
+
+
+def _without_adapter(model: BirdForConditionalGeneration | PeftModel) -> BirdForConditionalGeneration:
+    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 def build_trainer(
@@ -78,6 +127,8 @@ def build_trainer(
     model, processor = load_model(recipe.model)
     if args.freeze_vision:
         model.freeze_vision()
+    if args.freeze_embeddings:
+        model.get_input_embeddings().requires_grad_(False)
     return BirdGRPOTrainer(
         model=model,
         reward_funcs=[box_reward],
