@@ -84,7 +84,7 @@ def test_a_field_that_is_not_of_grpo_is_refused(write_recipe, tmp_path, fields, 
 def test_an_unknown_method_is_refused(write_recipe, tmp_path):
     path = str(write_recipe(tmp_path))
     for arguments in (["--method", "ppo"], ["--config", str(write_recipe(tmp_path / "ppo", method="ppo"))]):
-        with pytest.raises(ValueError, match=r"^method is 'ppo', but must be one of sft, grpo$"):
+        with pytest.raises(ValueError, match=r"^method is 'ppo', but must be one of sft, grpo, any_vlm$"):
             run.read(["--config", path, *arguments])
 
 
