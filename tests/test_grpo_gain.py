@@ -44,9 +44,13 @@ def few_questions(tmp_path_factory) -> Path:
 
 
 def run(*options):
-    environment = os.environ | {"OMP_NUM_THREADS": "2"}
+    return finished(SCRIPT, *options)
+
+
+def finished(*command):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}  # two threads wait for each other on a busy machine
     return subprocess.run(
-        [sys.executable, str(SCRIPT), *map(str, options)], env=environment, capture_output=True, text=True
+        [sys.executable, *map(str, command)], env=environment, capture_output=True, text=True
     )
 
 
@@ -89,9 +93,7 @@ def test_the_gradients_of_steps_are_compared(tmp_path, monkeypatch, few_question
         "report_to": "none",
     }
     recipe.write_text(yaml.safe_dump(fields))
-    found = subprocess.run(
-        [sys.executable, str(SIGNAL), "--steps", "2", "--config", str(recipe)], capture_output=True, text=True
-    )
+    found = finished(SIGNAL, "--steps", 2, "--config", recipe)
     assert found.returncode == 0, found.stderr[-3000:]
     document = json.loads(found.stdout[found.stdout.index("{\n") :])
     assert (document["answers_per_step"], document["temperature"]) == (4, 1.5)
