@@ -14,7 +14,7 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 
 from .measure import Lazy, Part, PeakMemory
-from .models import Batch, config, loss_of, make_batch, make_model, make_processor, make_rows, use_attention
+from .models import Batch, config, loss_of, make_batch, make_model, make_processor, make_rows
 
 LAYERS = 8  # of 32
 RANK = 16
@@ -51,7 +51,7 @@ class Trained:
 def measure(lazy: Lazy[Trained], checkpointing: bool) -> dict[str, Any]:
     trained = lazy.get()
     model, batch = trained.model, trained.batch
-    mask = batch.mask(use_attention(model, "sdpa"))
+    model.set_attn_implementation("sdpa")
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     else:
@@ -59,7 +59,7 @@ def measure(lazy: Lazy[Trained], checkpointing: bool) -> dict[str, Any]:
     with PeakMemory(trained.device) as memory:
         for _ in range(2):  # gradients and states are there in the second step
             with torch.autocast(trained.device.type, dtype=torch.bfloat16):
-                loss = loss_of(model, batch, mask)
+                loss = loss_of(model, batch)
             loss.backward()
             trained.optimizer.step()
     trained.optimizer.zero_grad()

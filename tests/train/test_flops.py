@@ -144,14 +144,15 @@ def test_memory_is_that_of_the_h100_within_15_percent() -> None:
         adapter = 64 * of_rank_1 * config.text_config.num_hidden_layers if name.startswith("lora") else 0
         parts = Parts(language_model=Part(adapter=adapter)) if adapter else Parts()
         batch = case["microbatch"]
-        work = Work(batch["rows"], batch["rows"] * batch["length"], batch["supervised_tokens"], 0)
+        tokens = batch.get("sequences", batch["rows"]) * batch["length"]
+        work = Work(batch["rows"], tokens, batch["supervised_tokens"], 0)
         kept = activation_bytes(config, work, parts, case["gradient_checkpointing"])
         trained = case["trainable_parameters"]
         weights = Weights(9_655_886_592 + adapter - trained, 0, trained, 0)
         found = memory(Setting("bf16", 2, 2, 2, 4), weights, kept, devices=1).total
         assert found == pytest.approx(case["peak_memory_bytes"], rel=0.15), name
         checked += 1
-    assert checked == 7
+    assert checked == 19
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,10 @@ def test_more_memory_fits_plainer_settings(planned: Callable[..., Any]) -> None:
     assert "QLoRA, 4-bit base" in fitting(16) and "DDP, float32 weights" in fitting(320)
 
 
-def test_the_text_names_the_setting_that_fits(run_bird: Callable[..., Any], tmp_path: Path) -> None:
+def test_the_text_names_the_setting_that_fits(
+    run_bird: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where there is no dataset
     ran = run_bird("train", "--plan", "--config", PAPER)
     assert ran.code == 0
     assert "First that fits 80 GB (95 % of it): ZeRO-2" in ran.out

@@ -24,6 +24,7 @@ from .layouts import PACKED, ROW, Layout, layouts
 from .lengths import SAMPLED_ROWS, Lengths, estimated, exact, paper_lengths, read_lengths
 from .memory import Setting, Weights, activation_bytes, full_settings, lora_settings, memory
 from .mixture import Source, sources_of
+from .packing import PAIRS
 from .recipe import BirdSFTConfig, accumulation_steps, field_names, method_of, read_fields
 
 PARTS = ("vision_tower", "resampler", "projector", "language_model")
@@ -264,6 +265,21 @@ def _layout(
     }
 
 
+def _batch_of(
+    fields: dict[str, Any], own: Layout, lengths: Lengths, hardware: Hardware
+) -> tuple[int, int, float]:
+    """Rows of a step (or pairs, as `global_batch_unit` says), gradient accumulation, and rows of an epoch."""
+    batch, wanted = fields["per_device_train_batch_size"], fields["global_batch_size"]
+    accumulated = fields["gradient_accumulation_steps"]
+    if own.name == PACKED:  # a step packs its rows into as many sequences as they need
+        in_pairs = fields["global_batch_unit"] == PAIRS
+        per_epoch = _pairs(lengths) if in_pairs else lengths.total
+        return wanted or batch * accumulated * hardware.devices, 1, per_epoch
+    if wanted is not None:
+        accumulated = accumulation_steps(wanted, batch, hardware.devices)
+    return batch * accumulated * hardware.devices, accumulated, own.sequences
+
+
 def _run(
     fields: dict[str, Any],
     own: Layout,
@@ -273,18 +289,13 @@ def _run(
     sizes: _Sizes,
 ) -> dict[str, Any]:
     """Steps, epochs and hours of the recipe as it is."""
-    batch, wanted = fields["per_device_train_batch_size"], fields["global_batch_size"]
-    if wanted is None:
-        accumulated = fields["gradient_accumulation_steps"]
-    else:
-        accumulated = accumulation_steps(wanted, batch, hardware.devices)
-    rows = batch * accumulated * hardware.devices
+    rows, accumulated, per_epoch = _batch_of(fields, own, lengths, hardware)
     if fields["max_steps"] > 0:
         steps = fields["max_steps"]
-        epochs = steps * rows / own.sequences
+        epochs = steps * rows / per_epoch
     else:
         epochs = float(fields["num_train_epochs"])
-        steps = max(1, round(epochs * own.sequences / rows))
+        steps = max(1, round(epochs * per_epoch / rows))
     flops = epochs * training_flops(config, own.work, sizes.parts)
     return {
         "layout": own.name,
