@@ -65,8 +65,11 @@ def test_the_papers_run_is_planned_where_neither_model_nor_data_is(planned: Call
 def test_hours_fall_with_devices_and_the_step_stays_128_rows(
     planned: Callable[..., Any], devices: int
 ) -> None:
-    run = planned("--devices", devices)["run"]
+    run = planned("--devices", devices, "--packing", "false")["run"]
     assert run["rows_per_step"] == 128 and run["gradient_accumulation_steps"] * devices == 32
+    packed = planned("--devices", devices)["run"]
+    assert packed["rows_per_step"] == 128 and packed["gradient_accumulation_steps"] == 1
+    assert packed["steps"] == run["steps"]
     assert run["device_hours"] == pytest.approx(run["hours"] * devices)
 
 
@@ -141,7 +144,7 @@ def test_the_page_shows_planned_beside_measured(load_script: Callable[..., Any],
         # fields
         (["--plan", "--learning_rat", "1"], ["learning_rat is not a field", "learning_rate"]),
         (["--plan", "--lora_target_modules", "nothing"], ["nothing matches no layer"]),
-        (["--plan", "--devices", "3"], ["global_batch_size 128 is not a multiple"]),
+        (["--plan", "--packing", "false", "--devices", "3"], ["global_batch_size 128 is not a multiple"]),
         (["--plan", "--model_name_or_path", "."], [". holds no configuration of BiRD"]),
         (["--plan", "--dataset_name", "."], [". is not a dataset"]),
         # without --plan

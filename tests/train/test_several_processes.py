@@ -114,7 +114,7 @@ def test_two_processes_train_as_one(
             ("unbroken", {}),
             ("stopped", {}),
             # one process has an image where the other has none: both must run the same layers
-            ("mixed", {"dataset_name": some_without_image, "dataset_config": None}),
+            ("mixed", {"dataset_name": some_without_image, "dataset_config": None, "text_only": True}),
             ("adapter", LORA),
         )
     )
