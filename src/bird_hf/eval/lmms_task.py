@@ -13,11 +13,12 @@ from typing import Any
 
 from PIL import Image
 
+from ..asking.bird_text import bird_text
 from ..data.records import Task
 from ..dialects import read_dialect
 from ..hub.boxes import Box
-from ..hub.grounding import GroundedText, read, write
-from .outcomes import MALFORMED, Outcome, outcome_of
+from ..hub.grounding import GroundedText, read
+from .outcomes import Outcome, outcome_of
 from .recall import Recall, mean_score, total
 from .score import recall_rule
 
@@ -49,21 +50,23 @@ class LmmsTask:
     def process_vg(self, doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
         """The values of a visual grounding row by metric."""
         answer = self._read(doc, results)
-        response, strict = _in_bird_tags(answer)
+        response = bird_text(answer)
         values: dict[str, Any] = {
             "recall@0.5_paper": _counts(doc, Task.VISUAL_GROUNDING, "paper", response),
-            "recall@0.5_strict": _counts(doc, Task.VISUAL_GROUNDING, "strict", strict),
-            "unreadable_rate": float(outcome_of(Task.VISUAL_GROUNDING, strict) is Outcome.UNREADABLE),
+            "recall@0.5_strict": _counts(doc, Task.VISUAL_GROUNDING, "strict", response),
+            "unreadable_rate": float(outcome_of(Task.VISUAL_GROUNDING, response) is Outcome.UNREADABLE),
         }
         return values | _one_box(read(doc["reference"]).boxes, answer.boxes)
 
     def process_roc(self, doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
         """The values of a referring object classification row by metric."""
-        response, strict = _in_bird_tags(self._read(doc, results))
+        response = bird_text(self._read(doc, results))
         return {
             "name_recall_paper": _counts(doc, Task.REFERRING_CLASSIFICATION, "paper", response),
-            "name_recall_strict": _counts(doc, Task.REFERRING_CLASSIFICATION, "strict", strict),
-            "unreadable_rate": float(outcome_of(Task.REFERRING_CLASSIFICATION, strict) is Outcome.UNREADABLE),
+            "name_recall_strict": _counts(doc, Task.REFERRING_CLASSIFICATION, "strict", response),
+            "unreadable_rate": float(
+                outcome_of(Task.REFERRING_CLASSIFICATION, response) is Outcome.UNREADABLE
+            ),
         }
 
     def _read(self, doc: Mapping[str, Any], results: Sequence[str]) -> GroundedText:
@@ -84,17 +87,6 @@ def mean(values: Sequence[float | None]) -> float:
     """The mean over rows that have a value; NaN if none has."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else math.nan
-
-
-def _in_bird_tags(answer: GroundedText) -> tuple[str, str]:
-    """An answer in BiRD's tags for paper rules, and for strict ones, which take nothing from a broken answer."""
-    try:
-        response = write(answer.text, answer.spans)
-    except (
-        ValueError
-    ):  # its words hold tags of BiRD: an answer in another way of writing than it was asked for
-        return "", ""
-    return response, response if MALFORMED.isdisjoint(answer.issues) else ""
 
 
 def _counts(doc: Mapping[str, Any], task: Task, rules: str, response: str) -> dict[str, Any]:

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
+from ...asking.bird_text import bird_text
 from ...dialects import Dialect
-from ...eval.outcomes import MALFORMED, Outcome
+from ...eval.outcomes import Outcome
 from ...eval.pairing import pair
-from ...hub.grounding import GroundedText, write
 from .encode import Encoder
 
 RECALL = "vg_recall@0.5"
@@ -33,19 +33,6 @@ def answer(model: Any, encoder: Encoder, rows: Sequence[Mapping[str, Any]], max_
     return [encoder.said(ids) for ids in made[:, inputs["input_ids"].shape[1] :].tolist()]
 
 
-def tagged(found: GroundedText) -> str:
-    """What a dialect has read, in the grammar that scores read; empty if it is unreadable.
-
-    An answer whose boxes are broken, or that holds the tags of that grammar, could be read as another one.
-    """
-    if not MALFORMED.isdisjoint(found.issues):
-        return ""
-    try:
-        return write(found.text, found.spans)
-    except ValueError:
-        return ""
-
-
 def grounding_counts(
     rows: Sequence[Mapping[str, Any]], responses: Sequence[str], dialect: Dialect
 ) -> dict[str, int]:
@@ -53,7 +40,7 @@ def grounding_counts(
     counts = dict.fromkeys(("questions", "boxes", "hits", "false_boxes", "unreadable"), 0)
     for row, response in zip(rows, responses, strict=True):
         view = dialect.view(tuple(row["image_wh"]))
-        paired = pair(row["reference"], tagged(dialect.read(response, view)))
+        paired = pair(row["reference"], bird_text(dialect.read(response, view)))
         counts["questions"] += 1
         counts["boxes"] += len(paired.reference)
         counts["hits"] += paired.hits
