@@ -15,7 +15,8 @@ from transformers import (
 )
 from trl import ModelConfig, get_quantization_config
 
-from ...dialects import FILE_NAME, Dialect, View, for_model, get, names, read_dialect
+from ...asking.fitting import fitting_dialect
+from ...dialects import Dialect, View
 from .encode import check_processor
 
 _VISION = ("vision", "visual", "multi_modal_projector", "connector")  # in the names of parameters
@@ -74,31 +75,11 @@ def load_model(config: ModelConfig, freeze_vision: bool) -> PreTrainedModel:
 def choose_dialect(
     wanted: str | None, name: str, model: PreTrainedModel, processor: ProcessorMixin
 ) -> Dialect:
-    """The dialect that a recipe names, with the settings of the model's processor.
-
-    Without one, that of the checkpoint's `dialect.json`, or else that of its configuration. Warns if the configuration
-    says another than the recipe. Raises ValueError if there is none.
-    """
+    """The dialect that a recipe names, or the one that fits; see `fitting_dialect`, whose remarks are logged."""
     config = model.config.to_dict() | {"_name_or_path": name}
-    settings = processor.image_processor.to_dict()
-    usual = for_model(config, settings)
-    if wanted is None:
-        if (Path(name) / FILE_NAME).is_file():
-            return read_dialect(Path(name))
-        if usual is None:
-            raise ValueError(
-                f"the dialect of {name} ({config.get('model_type')}) is not known; set dialect to one of "
-                f"{', '.join(names())}"
-            )
-        return usual
-    dialect = type(get(wanted)).from_config(config, settings)
-    if usual is not None and usual.name != dialect.name:
-        log.warning(
-            "dialect %s is not the one that %s models are trained on, which is %s",
-            dialect.name,
-            config.get("model_type"),
-            usual.name,
-        )
+    dialect, remarks = fitting_dialect(wanted, name, config, processor.image_processor.to_dict(), Path(name))
+    for remark in remarks:
+        log.warning("%s", remark)
     return dialect
 
 
