@@ -61,7 +61,7 @@ def test_what_is_asked_in_training_is_what_generate_is_asked(trainer_of_llava):
         ({"max_length": 40, "too_long": "drop"}, "8 of 8 questions have more than 40 tokens"),
         (
             {"dialect": None},
-            r"the dialect of .*llava \(llava\) is not known; set dialect to one of bird, deepseek-vl2",
+            r"llava: how this model writes boxes is not known .*; give --dialect, one of bird",
         ),
         ({"dialect": "qwen3vl"}, "there is no dialect 'qwen3vl'; the nearest is qwen3-vl"),
         ({"packing": True}, "cannot pack rows with images"),
@@ -94,10 +94,7 @@ def test_a_model_that_is_not_there_is_refused(any_vlm_trainer, tmp_path):
 
 def test_a_dialect_of_another_model_is_warned_about(any_vlm_trainer, tiny_folder, caplog):
     any_vlm_trainer(tiny_folder("paligemma"), dialect="internvl")
-    assert (
-        "dialect internvl is not the one that paligemma models are trained on, which is paligemma"
-        in caplog.text
-    )
+    assert "in the dialect internvl, but its configuration says paligemma" in caplog.text
 
 
 def test_an_adapter_is_saved_with_processor_and_dialect(any_vlm_trainer, tiny_folder):
