@@ -18,6 +18,7 @@ from ..data.records import Task
 from ..dialects import read_dialect
 from ..hub.boxes import Box
 from ..hub.grounding import GroundedText, read
+from ..hub.pixels import open_image
 from .outcomes import Outcome, outcome_of
 from .recall import Recall, mean_score, total
 from .score import recall_rule
@@ -32,12 +33,11 @@ class LmmsTask:
         self.folder, self.dialect = folder, read_dialect(folder)
 
     def doc_to_visual(self, doc: Mapping[str, Any]) -> list[Image.Image]:
-        """The picture of a row. Raises ValueError if its path leads out of the folder."""
+        """The picture of a row, upright. Raises ValueError if its path leads out of the folder, or it cannot be read."""
         path = (self.folder / doc["image"]).resolve()
         if "/" in doc["image"].removeprefix("images/") or ".." in Path(doc["image"]).parts:
             raise ValueError(f"{doc['image'][:80]!r} is no picture of {self.folder}")
-        with Image.open(path) as picture:
-            return [picture.convert("RGB")]
+        return [open_image(path)]
 
     def doc_to_text(self, doc: Mapping[str, Any], lmms_eval_specific_kwargs: Any = None) -> str:
         """The question, as the model is asked."""
