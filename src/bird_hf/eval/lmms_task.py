@@ -33,7 +33,7 @@ class LmmsTask:
         self.folder, self.dialect = folder, read_dialect(folder)
 
     def doc_to_visual(self, doc: Mapping[str, Any]) -> list[Image.Image]:
-        """The picture of a row, upright. Raises ValueError if its path leads out of the folder, or it cannot be read."""
+        """The picture of a row, upright. Raises ValueError if it is outside the folder, or cannot be read."""
         path = (self.folder / doc["image"]).resolve()
         if "/" in doc["image"].removeprefix("images/") or ".." in Path(doc["image"]).parts:
             raise ValueError(f"{doc['image'][:80]!r} is no picture of {self.folder}")

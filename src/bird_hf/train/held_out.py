@@ -131,7 +131,7 @@ def _questions_of(rows: Dataset) -> Iterator[tuple[Task, Question]]:
                 continue
             form = forms[turn] if turn < len(forms) else ""
             task = task_of_turn(read(texts[0]), read(texts[1]), form, row.get("task"))
-            if task is not None:
+            if task in (Task.VISUAL_GROUNDING, Task.REFERRING_CLASSIFICATION):
                 yield task, Question(number, *texts)
 
 

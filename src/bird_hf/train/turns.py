@@ -10,18 +10,21 @@ _TASKS = {
     Kind.GROUND: Task.VISUAL_GROUNDING,
     Kind.GROUND_PAIR: Task.VISUAL_GROUNDING,
     Kind.CLASSIFY: Task.REFERRING_CLASSIFICATION,
+    Kind.DESCRIBE: Task.REFERRING_CAPTION,
 }
 
 
-def task_of_turn(question: GroundedText, answer: GroundedText, form: str, task: str | None) -> Task | None:
-    """VG or ROC; None for other turns.
+def task_of_turn(question: GroundedText, answer: GroundedText, form: str, task: str | None) -> Task:
+    """The task of a turn: that of its row, or by the form of its question, or else by where boxes are.
 
-    form: the id of the question's form, such as `vg/plain`, or "". task: of the row. Without either, a turn is VG if
-    its answer has boxes and its question has none, and ROC is not told from RC.
+    form: the id of the question's form, such as `vg/plain`, or "". task: of the row; `chat` says nothing. Where boxes
+    are does not tell ROC from RC, so a question with a box is then RC.
     """
-    if task in (Task.VISUAL_GROUNDING, Task.REFERRING_CLASSIFICATION):
+    if task and task != Task.CHAT:
         return Task(task)
     if form:
         kind = form.split("/")[0]
-        return next((found for known, found in _TASKS.items() if known == kind), None)
-    return Task.VISUAL_GROUNDING if answer.boxes and not question.boxes else None
+        return next((found for known, found in _TASKS.items() if known == kind), Task.IMAGE_ANALYSIS)
+    if answer.boxes and not question.boxes:
+        return Task.VISUAL_GROUNDING
+    return Task.REFERRING_CAPTION if question.boxes else Task.IMAGE_ANALYSIS

@@ -11,22 +11,15 @@ from datasets import Dataset, IterableDataset
 
 from ...data.folder.left_out import LeftOutRow
 from ...data.records import Task
-from ...data.teachers.wordings import Kind
 from ...dialects import ABSENT_TEXT, Dialect, NotVisibleError, View
 from ...eval.outcomes import MALFORMED, Outcome, outcome_of
 from ...eval.readings import holds_name
 from ...hub.grounding import GroundedText, read
 from ..rows import name_of
+from ..turns import task_of_turn
 
 _COLUMNS = ("image_id", "image_wh", "messages", "objects", "forms", "task", "independent")
 _SHOWN = 60  # characters of a question that a message shows
-_TASK_OF_KIND = {
-    Kind.GROUND: Task.VISUAL_GROUNDING,
-    Kind.GROUND_PAIR: Task.VISUAL_GROUNDING,
-    Kind.CLASSIFY: Task.REFERRING_CLASSIFICATION,
-    Kind.DESCRIBE: Task.REFERRING_CAPTION,
-}
-
 # What an image processor shows of a picture of (width, height); None: the whole.
 Shown = Callable[[tuple[int, int]], View | None]
 
@@ -107,25 +100,13 @@ def turns_of(row: Mapping[str, Any]) -> list[Turn]:
 
 def _turn(row: Mapping[str, Any], asked: str, answered: str, form: str) -> Turn:
     question, answer = read(asked), read(answered)
-    task = _task_of(row.get("task"), form, question, answer)
+    task = task_of_turn(question, answer, form, row.get("task"))
     if task != Task.VISUAL_GROUNDING:
         return Turn(task, question, answer, (), (asked, answered))
     names = tuple(dict.fromkeys(span.phrase for span in answer.spans if span.boxes and span.phrase))
     if not answer.boxes:
         names = _absent_names(row, question.text)
     return Turn(task, question, answer, names, (asked, answered))
-
-
-def _task_of(task: str | None, form: str, question: GroundedText, answer: GroundedText) -> Task:
-    """By the task of the row, the form of the question, or else by where boxes are."""
-    if task and task != Task.CHAT:
-        return Task(task)
-    if form:
-        kind = form.split("/")[0]
-        return next((found for known, found in _TASK_OF_KIND.items() if kind == known), Task.IMAGE_ANALYSIS)
-    if answer.boxes and not question.boxes:
-        return Task.VISUAL_GROUNDING
-    return Task.REFERRING_CAPTION if question.boxes else Task.IMAGE_ANALYSIS
 
 
 def _absent_names(row: Mapping[str, Any], question: str) -> tuple[str, ...]:
