@@ -97,7 +97,7 @@ def test_what_cannot_be_split_is_named(collator_of, item):
 
 def test_max_turns_bounds_the_length(collator_of):
     rows = dataset_of(*THREE[:2])
-    with pytest.raises(ValueError, match="too_long|max_length"):
+    with pytest.raises(ValueError, match="max_length"):
         measured_rows(rows, collator_of(max_length=MANY))
     assert len(measured_rows(rows, collator_of(max_length=MANY, max_turns=1))[1]) == 2
 
