@@ -14,11 +14,9 @@ from safetensors.torch import load_file
 
 from bird_hf.data.records import Task
 from bird_hf.eval.score import score_recall
-from bird_hf.hub.grounding import read
 from bird_hf.inference import GroundingModel
 from bird_hf.train import run
 from bird_hf.train.held_out import HeldOutQuestions
-from bird_hf.train.turns import task_of_turn
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_folder")]
 
@@ -50,25 +48,6 @@ def fast_answers(monkeypatch):
 # --- which turns are asked ------------------------------------------------------------------------------------
 
 BOX = "<box>(10,10),(500,500)</box>"
-
-
-@pytest.mark.parametrize(
-    ("question", "answer", "form", "task", "expected"),
-    [
-        ("Where is it?", f"<ref>it</ref>{BOX}", "", "vg", Task.VISUAL_GROUNDING),
-        ("Where is it?", "There is no it.", "", "vg", Task.VISUAL_GROUNDING),  # by the row
-        ("Where is it?", "There is no it.", "vg/plain", "chat", Task.VISUAL_GROUNDING),  # by the form
-        ("Where are they?", "a and b", "vg_pair/both", "chat", Task.VISUAL_GROUNDING),
-        (f"What is this{BOX}?", "The liver.", "roc/plain", "chat", Task.REFERRING_CLASSIFICATION),
-        (f"What is this{BOX}?", "The liver.", "rc/plain", "chat", None),
-        (f"What is this{BOX}?", "The liver.", "", "chat", None),  # ROC is not told from RC
-        ("Where is it?", f"<ref>it</ref>{BOX}", "", None, Task.VISUAL_GROUNDING),  # by its boxes
-        ("Which modality?", "CT.", "", None, None),
-        ("Which modality?", "CT.", "modality/plain", "chat", None),
-    ],
-)
-def test_the_task_of_a_turn(question, answer, form, task, expected):
-    assert task_of_turn(read(question), read(answer), form, task) is expected
 
 
 def row(messages, **fields):
