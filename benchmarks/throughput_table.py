@@ -58,7 +58,7 @@ def as_markdown(report: dict[str, Any]) -> str:
     seconds = {(way["rows"], way["way"]): way["seconds_per_pair"] for way in report["ways"]}
     lines = [
         f"One thread of {of['cpu']} ({of['capability']}{', with AMX' if of['has_amx'] else ''}), torch {of['torch']}, "
-        f"transformers {of['transformers']}; other work ran on the machine. A product of two {matmul['side']} x "
+        f"transformers {of['transformers']}; a virtual machine on a shared host. A product of two {matmul['side']} x "
         f"{matmul['side']} matrices in bf16 ran at {matmul['flops_per_second'] / 1e9:.0f} GFLOP/s (median; "
         f"{matmul['lowest'] / 1e9:.0f} to {matmul['highest'] / 1e9:.0f} during the run). "
         f"Medians of {report['repeats']} repeats.",

@@ -1,6 +1,7 @@
 """What a question-answer pair costs in training, padded, packed and cached, in CPU seconds of one thread.
 
-    python benchmarks/train_throughput.py [--rows 8] [--repeats 3] [--out throughput.json] [--tiny] [--profile]
+    python benchmarks/train_throughput.py [--rows 8] [--repeats 3] [--out throughput.json] [--compile] [--tiny]
+    python benchmarks/train_throughput.py --profile  what the operators of the fastest way take
     python benchmarks/train_throughput.py --write    docs/gpu/train_throughput.json into docs/train_on_gpus.md
 
 A random model (decoder 8 x 512, tower 6 x 384 at 448, vocabulary 8192) makes forward and backward passes in bf16
@@ -39,6 +40,7 @@ from gpu_parts.models import (
 )
 from throughput_table import FASTEST, FIVE, MIXED, PAGE, REPORT, as_markdown, compared, machine, write_page
 from torch.profiler import ProfilerActivity, profile
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from bird_hf.hub.modeling_bird import BirdForConditionalGeneration
 from bird_hf.hub.packed_attention import PADDING
@@ -53,13 +55,15 @@ BATCH = 4  # rows at once of the ways that pad
 class Computed:
     """How a batch is computed: attention, the head at all positions or at answers only, pixels or cached features.
 
-    bf16_weights: weights in bf16, as DeepSpeed and FSDP compute, in place of float32 under autocast.
+    bf16_weights: weights in bf16, as DeepSpeed and FSDP compute, in place of float32 under autocast. is_compiled: the
+    decoder's layers by torch.compile, but for attention.
     """
 
     attention: str
     at_answers: bool = False
     is_cached: bool = False
     bf16_weights: bool = False
+    is_compiled: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,13 +89,14 @@ class Way:
 class Bench:
     """The model, and the ways to train the same rows."""
 
-    def __init__(self, size: str, num_rows: int):
+    def __init__(self, size: str, num_rows: int, with_compiled: bool = False):
         self.processor = make_processor(size)
         self.config = config(size, self.processor.image_token_id)
         self.model = make_model(self.config, torch.device("cpu"), torch.float32)
         self.model.model.freeze_vision()
         self.model.train()
         self.in_bf16 = copy.deepcopy(self.model).bfloat16()
+        self.compiled = compiled(self.in_bf16) if with_compiled else None
         self.is_tiny = size == "tiny"
         self.ways = self._ways(make_rows(num_rows), mixed_rows(num_rows))
 
@@ -117,6 +122,9 @@ class Bench:
                 Way("d3", "and weights in bf16", name, joined, replace(segments, bf16_weights=True)),
                 Way("d4", "(d2) under a dense mask", name, joined, cached),
             ]
+            if self.compiled is not None:
+                in_bf16 = replace(segments, bf16_weights=True, is_compiled=True)
+                ways.append(Way("d5", "(d3) with compiled layers", name, joined, in_bf16))
         left_out = {(MIXED, "c2"), (MIXED, "d4")}  # the other rows say it
         return [way for way in ways if (way.rows, way.letter) not in left_out]
 
@@ -144,6 +152,7 @@ class Bench:
 
     def _run(self, computed: Computed, batch: Batch, patches: torch.Tensor | None) -> torch.Tensor:
         model = self.in_bf16 if computed.bf16_weights else self.model
+        model = self.compiled if computed.is_compiled else model
         model.model.language_model.set_attn_implementation(computed.attention)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=not computed.bf16_weights):
             if patches is None:
@@ -163,6 +172,17 @@ class Bench:
             total += training_flops(self.config, Step(images, batch.tokens, heads, batch.visible))
             total -= vision_flops(self.config, images) if way.computed.is_cached else 0
         return total
+
+
+def compiled(model: BirdForConditionalGeneration) -> BirdForConditionalGeneration:
+    """A copy whose decoder layers are compiled. Attention by segments has loops over segments, and stays as it is."""
+    ALL_ATTENTION_FUNCTIONS.register(
+        segment_attention.NAME, torch.compiler.disable(segment_attention.segment_attention)
+    )
+    model = copy.deepcopy(model)
+    for layer in model.model.language_model.layers:
+        layer.forward = torch.compile(layer.forward, dynamic=True)
+    return model
 
 
 def loss_of(
@@ -326,6 +346,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, default=8, help="rows of each kind")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, help="write the report as JSON")
+    parser.add_argument("--compile", action="store_true", help="(d5) as well, which takes minutes to compile")
     parser.add_argument("--tiny", action="store_true", help="a tiny model, to try the script")
     parser.add_argument("--profile", action="store_true", help="print what the operators of (d3) take")
     parser.add_argument(
@@ -338,7 +359,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     cpu_attention.register()
     segment_attention.register()
-    bench = Bench("tiny" if options.tiny else "middle", options.rows)
+    bench = Bench("tiny" if options.tiny else "middle", options.rows, options.compile)
     if options.profile:
         print_profile(bench)
         return
