@@ -1,11 +1,12 @@
 """Whether GRPO with box rewards raises strict VG: an early bird-nano, recipes/grpo.yaml on it, both scored.
 
     python benchmarks/grpo_gain.py --out runs/grpo-gain              # on a GPU
-    python benchmarks/grpo_gain.py --out runs/grpo-gain --use_cpu    # hours
+    python benchmarks/grpo_gain.py --out runs/grpo-gain --use_cpu --images 800 --answers 512 --grpo_steps 120
+    python benchmarks/grpo_gain.py --out runs/grpo-gain --early FOLDER --train_data FOLDER    # from another checkpoint
 
 Parts, each done once and resumed if it was stopped:
 
-    early    recipes/nano.yaml on fewer images for fewer steps, from random weights
+    early    recipes/nano.yaml on fewer images for fewer steps, from random weights; left out with --early
     grpo     recipes/grpo.yaml from there, on the same images
     scores   both answer the VG test split of the embedded sample, whose cases neither has seen; strict rules, with
              bootstrap intervals over cases, of each and of the difference; under the default decoding, and without
@@ -23,7 +24,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,7 @@ _LAST_CHARS = 2000  # of the log of a run that failed
 
 _GPU = {"use_cpu": False, "bf16": True, "report_to": "none"}
 _GPU_EARLY = {"dataloader_num_workers": 12}
-# The recipe's attention is kept: cpu_eager has run on an H100.
-_GPU_GRPO = {
-    # The gradients of steps of 128 answers have hardly anything in common: see benchmarks/grpo_signal.py.
-    "per_device_train_batch_size": 256,
-    "gradient_accumulation_steps": 4,
-    "dataloader_num_workers": 4,
-}
+_GPU_GRPO = {"dataloader_num_workers": 4}
 _TINY_GRPO = {
     "per_device_train_batch_size": 4,
     "gradient_accumulation_steps": 1,
@@ -58,7 +53,10 @@ class Settings:
     images: int
     early_steps: int
     grpo_steps: int
+    answers: int
     learning_rate: float
+    early: str | None
+    train_data: str | None
     data: str | None
     use_cpu: bool
     tiny: bool
@@ -87,14 +85,24 @@ class Gain:
 
     # --- the parts ---
 
+    @property
+    def _early(self) -> Path:
+        return Path(self.settings.early or self.out / "early" / "final")
+
+    @property
+    def _train_data(self) -> Path:
+        return Path(self.settings.train_data or self.out / "data")
+
     def early(self) -> dict[str, Any]:
+        if self.settings.early is not None:
+            return {"checkpoint": self.settings.early}
         steps = self.settings.early_steps
         self._train(
             "early",
             self._recipe("nano", _GPU_EARLY)
             | {
                 "render_images": self.settings.images,
-                "dataset_name": str(self.out / "data"),
+                "dataset_name": str(self._train_data),
                 "max_steps": steps,
                 "stages": [{"train": "vision", "steps": steps // 2}, {"train": "answers"}],
             },
@@ -105,15 +113,18 @@ class Gain:
         self._train(
             "grpo",
             self._recipe("grpo", _GPU_GRPO)
-            | (_TINY_GRPO if self.settings.tiny else {})
             | {
-                "model_name_or_path": str(self.out / "early" / "final"),
-                "dataset_name": str(self.out / "data"),
+                "model_name_or_path": str(self._early),
+                "dataset_name": str(self._train_data),
                 "max_steps": self.settings.grpo_steps,
+                # All of a step at once, so that the answers to a question are in one batch and share its prompt.
+                "per_device_train_batch_size": self.settings.answers,
+                "gradient_accumulation_steps": 1,
                 "learning_rate": self.settings.learning_rate,
                 "max_completion_length": 48,  # coordinates are tokens of bird-nano: two boxes take about 40
                 "save_steps": max(1, min(25, self.settings.grpo_steps)),
-            },
+            }
+            | (_TINY_GRPO if self.settings.tiny else {}),
         )
         last = max((self.out / "grpo").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
         history = json.loads((last / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
@@ -138,9 +149,10 @@ class Gain:
         from bird_hf.eval.predict import load_for_prediction, predict_dataset
         from bird_hf.eval.predictions import read_predictions
 
-        files = {name: self.out / f"{name}{suffix}.jsonl" for name in ("early", "grpo")}
-        for name, file in files.items():
-            model = load_for_prediction(self.out / name / "final")
+        folders = {"early": self._early, "grpo": self.out / "grpo" / "final"}
+        files = {name: self.out / f"{name}{suffix}.jsonl" for name in folders}
+        for folder, file in zip(folders.values(), files.values(), strict=True):
+            model = load_for_prediction(folder)
             if suffix:
                 model.model.config.coordinate_smoothing_sigma = None
                 model.model.generation_config.sequence_bias = None
@@ -203,19 +215,19 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=3000, help="rendered for training")
     parser.add_argument("--early_steps", type=int, default=1000, help="half of them for vision alone")
     parser.add_argument("--grpo_steps", type=int, default=300)
-    parser.add_argument("--learning_rate", type=float, default=3e-5, help="of GRPO")
+    parser.add_argument("--answers", type=int, default=1024, help="in a step of GRPO, 8 to a question")
+    parser.add_argument("--learning_rate", type=float, default=1e-4, help="of GRPO")
+    parser.add_argument("--early", help="checkpoint to start from, in place of one that is trained here")
+    parser.add_argument("--train_data", help="Med-GRIT folder to train on; by default OUT/data, rendered")
     parser.add_argument(
         "--data", help="Med-GRIT folder to score on; by default the embedded sample, written to OUT"
     )
     parser.add_argument("--use_cpu", action="store_true")
     parser.add_argument("--tiny", action="store_true", help="a test of this file, on a CPU")
     options = parser.parse_args()
-    settings = Settings(
-        options.images, options.early_steps, options.grpo_steps, options.learning_rate, options.data,
-        options.use_cpu, options.tiny,
-    )  # fmt: skip
-    if options.tiny:
-        settings = Settings(16, 2, 2, options.learning_rate, options.data, True, True)
+    given = {each.name: getattr(options, each.name) for each in fields(Settings)}
+    tiny = {"images": 16, "early_steps": 2, "grpo_steps": 2, "use_cpu": True} if options.tiny else {}
+    settings = Settings(**given | tiny)
     gain = Gain(options.out.resolve(), settings)
     gain.part("machine", machine)
     for part in (gain.early, gain.grpo, gain.scores):

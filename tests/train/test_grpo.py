@@ -14,8 +14,6 @@ from bird_hf.sample import embedded_checkpoint
 from bird_hf.train import grpo, run
 from bird_hf.train.grpo import (
     BirdGRPOConfig,
-    distinct_images,
-    each_image_once,
     grounding_prompts,
     sampling_from_policy,
 )
@@ -174,9 +172,11 @@ def test_answers_are_drawn_from_the_policy(trainer_of, four_phantoms):
     new = ids[:, -scores.shape[1] :]
     sampled = scores.gather(-1, new[..., None])[..., 0]
     mask = torch.cat([drawn["inputs"]["attention_mask"], torch.ones_like(new)], dim=1)
+    pictures = [example["image"] for example in examples]
+    pixels = trainer.processing_class.image_processor(pictures, return_tensors="pt")["pixel_values"]
     with torch.no_grad():
         policy, _, _ = trainer._get_per_token_logps_and_entropies(
-            model, ids, mask, new.shape[1], pixel_values=drawn["inputs"]["pixel_values"], num_images=[1] * 4
+            model, ids, mask, new.shape[1], pixel_values=pixels, num_images=[1] * 4
         )
     ended = (new == trainer._tokenizer.eos_token_id).int().cumsum(-1)
     is_answer = torch.cat([torch.zeros_like(ended[:, :1]), ended[:, :-1]], dim=1) == 0  # the ending token too
@@ -191,55 +191,6 @@ def test_what_changes_probabilities_is_off_while_sampling_only():
         assert not model.config.coordinate_smoothing_sigma
         assert model.generation_config.to_dict() == GenerationConfig().to_dict()
     assert (model.config.coordinate_smoothing_sigma, model.generation_config.to_dict()) == before
-
-
-@pytest.mark.parametrize(
-    ("images", "first", "place"),
-    [
-        pytest.param([1, 1, 2, 1, 2], [0, 2], [0, 0, 1, 0, 1], id="two images"),
-        pytest.param([3], [0], [0], id="one"),
-        pytest.param([1, 2, 3], [0, 1, 2], [0, 1, 2], id="all differ"),
-    ],
-)
-def test_equal_images_are_found(images, first, place):
-    pixels = torch.stack([torch.full((3, 2, 2), float(each)) for each in images])
-    assert [each.tolist() for each in distinct_images(pixels)] == [first, place]
-
-
-def test_images_are_not_taken_for_equal_by_their_sums():
-    pixels = torch.zeros(3, 3, 2, 2)
-    pixels[1, 0, 0, 0], pixels[1, 2, 1, 1] = 2.0, -1.0  # 1 * 2 - 2 * 1 = 0 with the weights of the sums
-    assert [each.tolist() for each in distinct_images(pixels)] == [[0, 1, 2], [0, 1, 2]]
-
-
-def test_repeated_images_are_computed_once_with_the_same_outcome(monkeypatch):
-    model, _ = load_checkpoint(embedded_checkpoint())
-    model.float().freeze_vision()
-    side = model.config.vision_config.image_size
-    pixels = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(1))[[0, 1, 0, 0]]
-    ids = torch.full((4, model.config.vision_config.num_queries), model.config.image_token_id)
-    ids = torch.cat([ids, torch.tensor([[5, 6], [7, 8], [9, 10], [5, 6]])], dim=1)
-    tower, counts = model.model.vision_tower.forward, []
-
-    def counted(pixel_values, **kwargs):
-        counts.append(len(pixel_values))
-        return tower(pixel_values, **kwargs)
-
-    monkeypatch.setattr(model.model.vision_tower, "forward", counted)
-
-    def outcome():
-        model.zero_grad()
-        loss = model(input_ids=ids, pixel_values=pixels, labels=ids).loss
-        loss.backward()
-        return loss, model.model.resampler.query.grad.clone()
-
-    expected = outcome()
-    with each_image_once(model):
-        found = outcome()
-    again = outcome()
-    assert counts == [4, 2, 4]
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(again, expected, atol=1e-6, rtol=1e-5)
 
 
 # --- training -------------------------------------------------------------------------------------------------

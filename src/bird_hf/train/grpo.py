@@ -21,7 +21,8 @@ from ..hub.processing_bird import refuse_control_tokens
 from .recipe import BirdSFTConfig, Recipe
 from .rewards import box_reward
 from .row_images import WithImages, check_images
-from .sft import load_model
+from .sft import attention_of, load_model
+from .shared_prompts import each_prompt_once, groups_of, pack_answers, without_adapter
 from .turns import task_of_turn
 from .whole_checkpoints import WholeCheckpoints
 
@@ -47,19 +48,44 @@ class BirdGRPOConfig(GRPOConfig):
 
 
 class BirdGRPOTrainer(WholeCheckpoints, GRPOTrainer):
-    """TRL's `GRPOTrainer`, which samples from the policy itself: see `sampling_from_policy`.
+    """TRL's `GRPOTrainer`, which samples from the policy itself (see `sampling_from_policy`).
 
-    All answers of a batch about an image share its features: see `each_image_once`.
+    The prompt of several answers is computed once: see `shared_prompts`.
     """
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
         model = self.accelerator.unwrap_model(self.model)
-        with sampling_from_policy(model), each_image_once(model):
+        with sampling_from_policy(model), each_prompt_once(model):
             return super()._generate_single_turn(*args, **kwargs)
 
-    def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, **kwargs: Any) -> Any:
-        with each_image_once(self.accelerator.unwrap_model(model)):
-            return super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        compute_aux_loss: bool = False,
+        pixel_values: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, None]:
+        """Log-probabilities of answers (B, C), and entropies if they are asked for; 0 behind the end of an answer."""
+        config = without_adapter(self.accelerator.unwrap_model(model)).config
+        prompts, answers = input_ids[:, :-logits_to_keep], input_ids[:, -logits_to_keep:]
+        groups = groups_of(prompts, attention_mask[:, :-logits_to_keep], pixel_values, config)
+        packed = pack_answers(
+            groups, answers, attention_mask[:, -logits_to_keep:], pixel_values, self._tokenizer.pad_token_id
+        )
+        with self.accelerator.autocast():
+            # TRL's head, in chunks; targets are those of the states that are kept, so that nothing is shifted.
+            outputs = model(**packed.inputs, shift_labels=packed.targets[None], fused_lm_head=True)
+
+        def unpacked(values: torch.Tensor) -> torch.Tensor:
+            table = values.new_zeros(answers.shape)
+            return table.index_put((packed.rows, packed.columns), values[0])
+
+        return unpacked(outputs.log_probs), unpacked(outputs.entropy) if compute_entropy else None, None
 
 
 @contextmanager
@@ -70,49 +96,13 @@ def sampling_from_policy(model: BirdForConditionalGeneration | PeftModel) -> Ite
     `generation_config`, such as `sequence_bias`. The loss is computed from the model's own probabilities, so answers
     must be drawn from them too.
     """
-    plain = _without_adapter(model)
+    plain = without_adapter(model)
     sigma, settings = plain.config.coordinate_smoothing_sigma, plain.generation_config
     plain.config.coordinate_smoothing_sigma, plain.generation_config = None, GenerationConfig()
     try:
         yield
     finally:
         plain.config.coordinate_smoothing_sigma, plain.generation_config = sigma, settings
-
-
-@contextmanager
-def each_image_once(model: BirdForConditionalGeneration | PeftModel) -> Iterator[None]:
-    """Computes the features of an image once for all rows of a batch that ask about it.
-
-    TRL repeats the image `num_generations` times, when it samples and in the loss.
-    """
-    inner = _without_adapter(model).model
-    compute = inner.get_image_features
-
-    def once(pixel_values: torch.Tensor, **kwargs: Any) -> Any:
-        first, place = distinct_images(pixel_values)
-        outputs = compute(pixel_values[first], **kwargs)
-        outputs.pooler_output = [outputs.pooler_output[number] for number in place.tolist()]
-        return outputs
-
-    inner.get_image_features = once
-    try:
-        yield
-    finally:
-        del inner.get_image_features  # the method of the class again
-
-
-def distinct_images(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The distinct images of (N, 3, S, S): the numbers of D of them, and for each of the N which of the D it is."""
-    flat, numbers = pixels.flatten(1).float(), torch.arange(len(pixels), device=pixels.device)
-    sums = (flat * torch.linspace(1, 2, flat.shape[1], device=pixels.device)).sum(1)
-    values, place = sums.unique(return_inverse=True)
-    first = torch.full_like(values, len(pixels), dtype=torch.long).scatter_reduce_(0, place, numbers, "amin")
-    # Images that differ may have equal sums.
-    return (first, place) if torch.equal(pixels[first][place], pixels) else (numbers, numbers)
-
-
-def _without_adapter(model: BirdForConditionalGeneration | PeftModel) -> BirdForConditionalGeneration:
-    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 def build_trainer(
@@ -124,7 +114,7 @@ def build_trainer(
     """A trainer for a recipe that starts from a checkpoint, with the rewards of `rewards.py`."""
     args = recipe.training
     set_seed(args.seed)
-    model, processor = load_model(recipe.model)
+    model, processor = load_model(recipe.model, attention_of(recipe))
     if args.freeze_vision:
         model.freeze_vision()
     if args.freeze_embeddings:

@@ -83,7 +83,7 @@ def build_trainer(
     """A trainer for a recipe that starts from a checkpoint."""
     args = recipe.training
     set_seed(args.seed)
-    model, processor = load_model(recipe.model, attention_of(recipe))
+    model, processor = load_model(recipe.model, attention_of(recipe, recipe.training.pack_rows))
     if args.freeze_vision:
         model.freeze_vision()
     add_label_names(model.config, processor, train_dataset)
@@ -105,7 +105,7 @@ def build_trainer(
     return trainer
 
 
-def attention_of(recipe: Recipe) -> str | dict[str, str] | None:
+def attention_of(recipe: Recipe, packs_rows: bool = False) -> str | dict[str, str] | None:
     """The recipe's implementation of attention; for the language model alone, on a CPU, that of segments.
 
     If the recipe leaves it open, packed rows have flex attention on CUDA, and all rows have segments on a CPU.
@@ -121,7 +121,7 @@ def attention_of(recipe: Recipe) -> str | dict[str, str] | None:
     if device == "cpu" and name in (None, segment_attention.NAME):
         segment_attention.register()
         return {"text_config": segment_attention.NAME}
-    return "flex_attention" if name is None and device == "cuda" and recipe.training.pack_rows else name
+    return "flex_attention" if name is None and device == "cuda" and packs_rows else name
 
 
 def collator_options(args: BirdSFTConfig) -> dict[str, Any]:

@@ -276,12 +276,12 @@ def _model_of(
     recipe: Recipe, args: FromScratchConfig, train_dataset: Dataset
 ) -> tuple[BirdForConditionalGeneration, BirdProcessor]:
     if args.new_model is None:
-        return load_model(recipe.model, attention_of(recipe))
+        return load_model(recipe.model, attention_of(recipe, recipe.training.pack_rows))
     if recipe.model.model_name_or_path:
         raise ValueError("the recipe sets both `model_name_or_path` and `new_model`; remove one")
     sizes = NewModel.from_dict(args.new_model)
     texts = conversation_texts(train_dataset, sizes.lowercase_questions)
-    return create_model(sizes, texts, attention_of(recipe))
+    return create_model(sizes, texts, attention_of(recipe, recipe.training.pack_rows))
 
 
 def _detection_head(
