@@ -24,7 +24,7 @@ _TOWER = "model.vision_tower.vision_tower.vision_model."  # in LLaVA-Med's layou
 _CLIP_TOWER = "vision_model."  # in a CLIP folder
 # Of a CLIP folder: its text tower and what belongs to the contrastive loss.
 _CLIP_LEFT_OUT = ("text_model.", "text_projection.", "visual_projection.", "logit_scale")
-# From transformers' names in memory to those of LLaVA's published checkpoints, which all its versions and vLLM read,
+# From transformers' names in memory to those of LLaVA's published checkpoints, so that other programs find them too,
 # and to LLaVA-Med's. The vision tower's depend on the source.
 _NAMES = {
     "model.language_model.": ("language_model.model.", "model."),
