@@ -56,18 +56,20 @@ class Original(NamedTuple):
         return self.head(self.language(inputs_embeds=embeddings).last_hidden_state)
 
 
-def make_original() -> Original:
+def make_original(spare_rows: int = 0) -> Original:
+    """spare_rows: of the vocabulary, without a token."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return _make_original()
+        return _make_original(spare_rows)
 
 
-def _make_original() -> Original:
+def _make_original(spare_rows: int) -> Original:
     tokenizer = _tokenizer()
+    rows = len(tokenizer) + spare_rows
     config = {
         "model_type": "llava_mistral",
         "architectures": ["LlavaMistralForCausalLM"],
-        "vocab_size": len(tokenizer),
+        "vocab_size": rows,
         "hidden_size": WIDTH,
         "intermediate_size": 48,
         "num_hidden_layers": 2,
@@ -93,7 +95,7 @@ def _make_original() -> Original:
         )
     ).eval()
     projector = nn.Sequential(nn.Linear(VISION_WIDTH, WIDTH), nn.GELU(), nn.Linear(WIDTH, WIDTH))
-    head = nn.Linear(WIDTH, len(tokenizer), bias=False)
+    head = nn.Linear(WIDTH, rows, bias=False)
     config |= {
         "rope_theta": 1e6,
         "mm_vision_tower": "openai/clip-vit-large-patch14-336",
