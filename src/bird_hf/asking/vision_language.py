@@ -158,8 +158,9 @@ def _load_processor(folder: Path, base: Path) -> tuple[dict[str, Any], Processor
                 base, local_files_only=True, trust_remote_code=False
             ).to_dict()
         except Exception as error:  # damaged files make loaders raise nearly any exception
+            remedy = "; bird convert makes one of it" if "llava_mistral" in str(error) else ""
             raise ValueError(
-                f"{base}: config.json is not that of a model of transformers ({_reason(error)})"
+                f"{base}: config.json is not that of a model of transformers ({_reason(error)}){remedy}"
             ) from None
         place = folder if (folder / "processor_config.json").is_file() else base
         try:

@@ -89,19 +89,27 @@ app.command()(dialects)
 @app.command()
 def convert(
     src: Annotated[
-        Path, typer.Argument(help="Folder in the original Qwen-VL layout; with --vision, in that of Qwen-7B.")
+        Path,
+        typer.Argument(
+            help="Folder in the original layout of Qwen-VL or LLaVA-Med; with --vision, also in that of Qwen-7B."
+        ),
     ],
-    dst: Annotated[Path, typer.Argument(help="Folder to write the BiRD checkpoint to.")],
+    dst: Annotated[Path, typer.Argument(help="Folder to write the checkpoint to.")],
     vision: Annotated[
         Path | None,
-        typer.Option(help="OpenCLIP file or folder: its vision tower and a new resampler are added to SRC."),
+        typer.Option(
+            help="With Qwen-7B an OpenCLIP file or folder: its vision tower and a new resampler are added. With "
+            "LLaVA-Med a CLIP folder, whose vision tower is taken."
+        ),
     ] = None,
     dtype: Annotated[
         str | None, typer.Option(help="bfloat16, float16 or float32; by default that of the source.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the new resampler's weights.")] = 0,
 ) -> None:
-    """Convert original Qwen-VL weights into a BiRD checkpoint, or assemble one. A stopped run can be continued."""
+    """Convert original weights: Qwen-VL's, or the parts of one, into a BiRD checkpoint, LLaVA-Med's into transformers'
+    LLaVA. A stopped run can be continued.
+    """
     from ..convert import convert
 
     made = convert(src, dst, vision=vision, dtype=dtype, seed=seed)

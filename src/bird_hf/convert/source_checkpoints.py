@@ -1,4 +1,4 @@
-"""The original checkpoints that can be converted: a Qwen-VL folder, or a Qwen-7B folder and an OpenCLIP tower.
+"""The sources of a BiRD checkpoint: a Qwen-VL folder, or a Qwen-7B folder and an OpenCLIP tower.
 
 They are checked before anything is written: no tensor is missing or unknown, and each is cut to the shape that
 the model has.
@@ -6,106 +6,108 @@ the model has.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from transformers import Qwen2Tokenizer
+from transformers import GenerationConfig, Qwen2Tokenizer
 
+from ..atomic_writes import write_text
+from ..checkpoint.load import copy_code
+from ..checkpoint.model_card import read_origin, render_card
 from ..hub.configuration_bird import BirdConfig
-from ..hub.modeling_bird import BirdModel
-from ..hub.processing_bird import IMAGE_TOKEN
+from ..hub.image_processing_bird import BirdImageProcessor
+from ..hub.modeling_bird import BirdForConditionalGeneration, BirdModel
+from ..hub.processing_bird import END_OF_TEXT, IMAGE_TOKEN, TURN_END, BirdProcessor
 from .layouts import (
     OPEN_CLIP_LEFT_OUT,
     OPEN_CLIP_TEXT,
     Piece,
+    block_sizes,
     language_pieces,
     model_shapes,
     open_clip_pieces,
     qwen_vision_pieces,
 )
+from .original import Converted, OriginalCheckpoint, check_names, check_shapes, without_computed
 from .qwen_tokenizer import RANKS_FILE, read_tokenizer
 from .source_configs import assembled_config, read_config, read_tower
-from .weight_reader import (
-    DTYPE_NAMES,
-    DTYPES,
-    OPEN_CLIP_FILES,
-    StoredTensor,
-    Weights,
-    find_files,
-    open_weights,
-    some,
-)
+from .weight_reader import DTYPE_NAMES, OPEN_CLIP_FILES, StoredTensor, Weights, find_files, open_weights
 
 _EMBEDDING = "transformer.wte.weight"
-# Bytes read at both ends of a file: safetensors have their table of contents at the start, zip files at the end.
-_ENDS = 1 << 20
 _NO_TOKENIZER = (
     f"the source has no {RANKS_FILE}, so there is no tokenizer and processor: model and configuration only"
 )
 
 
 @dataclass(frozen=True)
-class SourceCheckpoint:
-    """A checked source: names, shapes and configuration; no weights are in memory.
+class BirdSource(OriginalCheckpoint):
+    """A checked source of a BiRD checkpoint. origin: name of the origin for the model card."""
 
-    folder: of the language model. origin: name of the origin for the model card. remarks: what a user has to know
-    about the converted model.
-    """
-
-    folder: Path
     origin: str
-    files: tuple[Path, ...]
     config: BirdConfig
-    weights: Weights
-    pieces: tuple[Piece, ...]
-    shapes: dict[str, tuple[int, ...]]
     tokenizer: Qwen2Tokenizer | None
-    remarks: tuple[str, ...]
 
     @property
-    def dtype(self) -> torch.dtype:
-        """The dtype of the word embeddings; float32 if it is float64."""
-        dtype = DTYPES[self.weights[_EMBEDDING].dtype]
-        return torch.float32 if dtype == torch.float64 else dtype
+    def model_config(self) -> BirdConfig:
+        return self.config
 
-    def identity(self) -> str:
-        """Returns a digest that changes with the files, from their sizes, times and first and last bytes."""
-        digest = hashlib.sha256(json.dumps([self.config.to_dict(), self.remarks], default=str).encode())
-        for piece in self.pieces:
-            digest.update(f"{piece.source} -> {piece.target}\n".encode())
-        for path in self.files:
-            status = path.stat()
-            digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
-            with path.open("rb") as file:
-                digest.update(file.read(_ENDS))
-                file.seek(max(0, status.st_size - _ENDS))
-                digest.update(file.read(_ENDS))
-        return digest.hexdigest()
+    @property
+    def has_processor(self) -> bool:
+        return self.tokenizer is not None
+
+    def blocks(self) -> dict[str, int]:
+        return block_sizes(self.shapes)
+
+    def write_other_files(self, made: Converted, folder: Path) -> None:
+        """Write configuration, code, generation defaults, licences, card and, if there is a tokenizer, processor."""
+        config = self.config
+        config.architectures = [BirdForConditionalGeneration.__name__]
+        config.dtype = made.dtype
+        config.save_pretrained(folder)
+        copy_code(folder)
+        generation = GenerationConfig(do_sample=False, max_new_tokens=100)  # BiRD: greedy, at most 100 (MIA)
+        if tokenizer := self.tokenizer:
+            generation.pad_token_id = tokenizer.convert_tokens_to_ids(END_OF_TEXT)
+            generation.eos_token_id = tokenizer.convert_tokens_to_ids([TURN_END, END_OF_TEXT])
+            side = config.vision_config.image_size
+            image_processor = BirdImageProcessor(size={"height": side, "width": side})
+            BirdProcessor(image_processor, tokenizer, num_queries=config.num_queries).save_pretrained(folder)
+        generation.save_pretrained(folder)
+        self.copy_licences(folder)
+        write_text(folder / "README.md", self._card(made))
+
+    def check_opens(self, folder: Path) -> None:
+        """Nothing to check: names and shapes are those of the model class, which comes with this package."""
+
+    def _card(self, made: Converted) -> str:
+        origin = read_origin(self.origin)
+        limits = "".join(f"\n- {remark}" for remark in made.remarks)
+        origin = replace(origin, limits=f"{origin.limits.rstrip()}\n- Stored as {made.dtype}.{limits}")
+        return render_card(self.config, made.num_parameters, origin)
 
 
-def open_qwen_vl(folder: Path) -> SourceCheckpoint:
+def open_qwen_vl(folder: Path) -> BirdSource:
     """Open a folder in Qwen-VL's original layout. Raises ValueError, in one line, if it is not one, or is damaged."""
     config = read_config(folder)
     files = find_files(folder)
-    weights = _without_frequencies(open_weights(files))
+    weights = without_computed(open_weights(files))
     pieces = (*language_pieces(config), *qwen_vision_pieces(config))
-    _check_names(weights, pieces, folder, "Qwen-VL")
-    shapes = _check_shapes(weights, pieces, config, folder)
+    check_names(weights, pieces, folder, "Qwen-VL")
+    shapes = model_shapes(config)
+    check_shapes(weights, pieces, shapes, folder)
     tokenizer = _tokenizer(folder)
     if tokenizer and (found := tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)) != config.image_token_id:
         raise ValueError(
             f"{folder}: {RANKS_FILE} puts {IMAGE_TOKEN} at {found}, config.json at {config.image_token_id}"
         )
     remarks = () if tokenizer else (_NO_TOKENIZER,)
-    return SourceCheckpoint(
-        folder, "qwen-vl", tuple(files), config, weights, pieces, shapes, tokenizer, remarks
+    return BirdSource(
+        folder, tuple(files), weights, pieces, shapes, _EMBEDDING, remarks, "qwen-vl", config, tokenizer
     )
 
 
-def open_parts(folder: Path, vision: Path, seed: int) -> SourceCheckpoint:
+def open_parts(folder: Path, vision: Path, seed: int) -> BirdSource:
     """Open a Qwen-7B folder and an OpenCLIP tower (file or folder), with a new resampler and projector.
 
     seed: of the random initialization. Raises ValueError, in one line, if a source has another layout or is damaged.
@@ -119,15 +121,16 @@ def open_parts(folder: Path, vision: Path, seed: int) -> SourceCheckpoint:
     image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN) if tokenizer else None
     config = assembled_config(folder, tower_config, image_token_id)
     files = find_files(folder)
-    text = _without_frequencies(open_weights(files))
+    text = without_computed(open_weights(files))
 
     text_pieces, tower_pieces = tuple(language_pieces(config)), tuple(open_clip_pieces(config))
-    _check_names(text, text_pieces, folder, "Qwen-7B")
+    check_names(text, text_pieces, folder, "Qwen-7B")
     left_out = tuple(name for name in OPEN_CLIP_LEFT_OUT if tower.pop(name, None))
     tower = {name: stored for name, stored in tower.items() if not name.startswith(OPEN_CLIP_TEXT)}
-    _check_names(tower, tower_pieces, vision, "OpenCLIP")
-    _check_shapes(text, text_pieces, config, folder)
-    shapes = _check_shapes(tower, tower_pieces, config, vision)
+    check_names(tower, tower_pieces, vision, "OpenCLIP")
+    shapes = model_shapes(config)
+    check_shapes(text, text_pieces, shapes, folder)
+    check_shapes(tower, tower_pieces, shapes, vision)
 
     new = _new_parts(config, seed)
     pieces = (*text_pieces, *tower_pieces, *(Piece(name, name) for name in new))
@@ -137,20 +140,15 @@ def open_parts(folder: Path, vision: Path, seed: int) -> SourceCheckpoint:
         "the class token's position",
         *(() if tokenizer else (_NO_TOKENIZER,)),
     )
-    weights = text | tower | new
-    return SourceCheckpoint(
-        folder, "assembled", (*files, *vision_files), config, weights, pieces, shapes, tokenizer, remarks
+    weights, all_files = text | tower | new, (*files, *vision_files)
+    return BirdSource(
+        folder, all_files, weights, pieces, shapes, _EMBEDDING, remarks, "assembled", config, tokenizer
     )
 
 
 def _tokenizer(folder: Path) -> Qwen2Tokenizer | None:
     path = folder / RANKS_FILE
     return read_tokenizer(path) if path.exists() else None
-
-
-def _without_frequencies(weights: Weights) -> Weights:
-    """Drop the rotary frequencies: they are computed, and only some versions store them."""
-    return {name: stored for name, stored in weights.items() if not name.endswith("rotary_emb.inv_freq")}
 
 
 def _new_parts(config: BirdConfig, seed: int) -> Weights:
@@ -165,45 +163,3 @@ def _new_parts(config: BirdConfig, seed: int) -> Weights:
         for name, tensor in drawn.items()
         if name.startswith(("resampler.", "projector."))
     }
-
-
-def _check_names(weights: Weights, pieces: tuple[Piece, ...], where: Path, layout: str) -> None:
-    wanted = {piece.source for piece in pieces}
-    if not wanted & weights.keys():
-        raise ValueError(
-            f"{where} is of an unknown layout: it contains {some(weights) or 'nothing'}, and no tensor of {layout}"
-        )
-    if missing := wanted - weights.keys():
-        raise ValueError(f"{where} lacks {len(missing)} tensors: {some(missing)}; is the download complete?")
-    if unexpected := weights.keys() - wanted:
-        raise ValueError(
-            f"{where} contains {len(unexpected)} tensors that are not {layout}'s: {some(unexpected)}; "
-            "give the original checkpoint"
-        )
-
-
-def _check_shapes(
-    weights: Weights, pieces: tuple[Piece, ...], config: BirdConfig, where: Path
-) -> dict[str, tuple[int, ...]]:
-    """Returns the shapes of the model's tensors. Raises ValueError if these pieces do not have them."""
-    shapes = model_shapes(config)
-    wrong = []
-    for piece in pieces:
-        stored = weights[piece.source]
-        if stored.dtype not in DTYPES:
-            raise ValueError(
-                f"{where}: {piece.source} is stored as {stored.dtype}; only F64, F32, F16 and BF16 can be converted"
-            )
-        try:
-            cut = tuple(piece.cut(torch.empty(stored.shape, device="meta")).shape)
-        except (RuntimeError, IndexError):
-            cut = ()
-        if cut != shapes[piece.target]:
-            wrong.append(
-                f"{piece.source} has shape {stored.shape}, which does not give {shapes[piece.target]}"
-            )
-    if wrong:
-        raise ValueError(
-            f"{where} has tensors of a wrong shape: {some(wrong)}; is config.json of this checkpoint?"
-        )
-    return shapes

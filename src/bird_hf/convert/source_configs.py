@@ -19,11 +19,17 @@ _VIT_BIGG_WIDTH, _VIT_BIGG_HEAD = 1664, 104
 _OPEN_CLIP_EPS = 1e-5
 
 
+def read_model_type(src: Path) -> str | None:
+    """Returns the model type in a folder's config.json; None if it has none."""
+    path = src / "config.json"
+    return read_json(path).get("model_type") if path.is_file() else None
+
+
 def read_config(src: Path) -> BirdConfig:
     """Returns the configuration of a Qwen-VL folder. Raises ValueError, in one line, if it is not a Qwen-VL folder."""
     path = src / "config.json"
-    source = _read_json(path)
-    with _named_errors(path, "Qwen-VL"):
+    source = read_json(path)
+    with named_errors(path, "Qwen-VL"):
         visual = source["visual"]
         vision = {
             "image_size": visual["image_size"],
@@ -47,10 +53,10 @@ def assembled_config(src: Path, tower: dict[str, Any], image_token_id: int | Non
     Qwen-VL's. Raises ValueError, in one line, if `src` is not a Qwen-7B folder.
     """
     path = src / "config.json"
-    source = _read_json(path)
+    source = read_json(path)
     if "visual" in source:
         raise ValueError(f"{path} has a vision tower already; convert {src} without --vision")
-    with _named_errors(path, "Qwen-7B"):
+    with named_errors(path, "Qwen-7B"):
         width = source["hidden_size"]
         resampler = {"resampler_hidden_size": width, "resampler_num_attention_heads": max(1, width // 128)}
         token = {} if image_token_id is None else {"image_token_id": image_token_id}
@@ -108,8 +114,8 @@ def read_tower(path: Path, weights: Weights) -> dict[str, Any]:
         raise ValueError(
             f"{path} is not a ViT-bigG, so its number of heads is read from {settings_file}; add that file"
         )
-    settings = _read_json(settings_file) if settings_file.is_file() else {}
-    with _named_errors(settings_file, "OpenCLIP"):
+    settings = read_json(settings_file) if settings_file.is_file() else {}
+    with named_errors(settings_file, "OpenCLIP"):
         model = settings["model_cfg"] if settings else {"vision_cfg": {"head_width": _VIT_BIGG_HEAD}}
         return {
             "image_size": _IMAGE_SIZE,
@@ -125,7 +131,8 @@ def read_tower(path: Path, weights: Weights) -> dict[str, Any]:
         }
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Returns a JSON object. Raises ValueError, in one line, if the file is none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -138,7 +145,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _named_errors(path: Path, kind: str) -> Iterator[None]:
+def named_errors(path: Path, kind: str) -> Iterator[None]:
     """Re-raise the errors of missing fields and wrong types as a ValueError, in one line that names the file."""
     try:
         yield
