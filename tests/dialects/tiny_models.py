@@ -8,6 +8,7 @@ Names are those of `FAMILIES`. They need no network. Qwen's processors have a pa
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -118,52 +119,39 @@ def _qwen_text(tokenizer: Any) -> dict[str, Any]:
     return _TEXT | {"vocab_size": len(tokenizer), "rope_parameters": rope, "head_dim": head}
 
 
-def _make_qwen2_5_vl() -> tuple[Any, Any]:
+def _make_qwen(kind: str, video_kind: str, patch: int, **vision: Any) -> tuple[Any, Any]:
+    """kind: what the classes of the model are called, such as `Qwen3VL`; vision: what only its tower has."""
     tokenizer = _qwen_tokenizer()
-    vision = {
+    tower = {
         "depth": 2,
         "hidden_size": 64,
         "intermediate_size": 96,
         "num_heads": 2,
-        "patch_size": 14,
+        "patch_size": patch,
         "out_hidden_size": HIDDEN,
-        "fullatt_block_indexes": [0, 1],
-        "window_size": 56,
     }
-    config = transformers.Qwen2_5_VLConfig(
+    config = getattr(transformers, f"{kind}Config")(
         text_config=_qwen_text(tokenizer),
-        vision_config=vision,
+        vision_config=tower | vision,
         tie_word_embeddings=True,
         **_qwen_ids(tokenizer),
     )
-    images = transformers.Qwen2VLImageProcessor(patch_size=14, min_pixels=28 * 28, max_pixels=112 * 112)
-    videos = transformers.Qwen2VLVideoProcessor(patch_size=14)
-    processor = transformers.Qwen2_5_VLProcessor(images, tokenizer, videos, chat_template=_QWEN_TEMPLATE)
-    return transformers.Qwen2_5_VLForConditionalGeneration(config), processor
-
-
-def _make_qwen3_vl() -> tuple[Any, Any]:
-    tokenizer = _qwen_tokenizer()
-    vision = {
-        "depth": 2,
-        "hidden_size": 64,
-        "intermediate_size": 96,
-        "num_heads": 2,
-        "patch_size": 16,
-        "out_hidden_size": HIDDEN,
-        "num_position_embeddings": 64,
-        "deepstack_visual_indexes": [0],
-    }
-    config = transformers.Qwen3VLConfig(
-        text_config=_qwen_text(tokenizer),
-        vision_config=vision,
-        tie_word_embeddings=True,
-        **_qwen_ids(tokenizer),
+    images = transformers.Qwen2VLImageProcessor(
+        patch_size=patch, min_pixels=(2 * patch) ** 2, max_pixels=(8 * patch) ** 2
     )
-    images = transformers.Qwen2VLImageProcessor(patch_size=16, min_pixels=32 * 32, max_pixels=128 * 128)
-    videos = transformers.Qwen3VLVideoProcessor(patch_size=16)
-    processor = transformers.Qwen3VLProcessor(images, tokenizer, videos, chat_template=_QWEN_TEMPLATE)
-    return transformers.Qwen3VLForConditionalGeneration(config), processor
+    videos = getattr(transformers, f"{video_kind}VideoProcessor")(patch_size=patch)
+    processor = getattr(transformers, f"{kind}Processor")(
+        images, tokenizer, videos, chat_template=_QWEN_TEMPLATE
+    )
+    return getattr(transformers, f"{kind}ForConditionalGeneration")(config), processor
+
+
+_make_qwen2_5_vl = partial(
+    _make_qwen, "Qwen2_5_VL", "Qwen2VL", 14, fullatt_block_indexes=[0, 1], window_size=56
+)
+_make_qwen3_vl = partial(
+    _make_qwen, "Qwen3VL", "Qwen3VL", 16, num_position_embeddings=64, deepstack_visual_indexes=[0]
+)
 
 
 def _make_paligemma() -> tuple[Any, Any]:
