@@ -7,6 +7,7 @@ Names are those of `FAMILIES`. They need no network. Qwen's processors have a pa
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -64,6 +65,21 @@ def make_tiny(family: str, folder: Path, seed: int = 0) -> Path:
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
+
+
+def give_smolvlm_processor(folder: Path) -> None:
+    """Makes the folder of `idefics3` one of SmolVLM, whose processor needs num2words: it cannot be made without."""
+    changes: dict[str, dict[str, Any]] = {
+        "config.json": {"model_type": "smolvlm", "architectures": ["SmolVLMForConditionalGeneration"]},
+        "processor_config.json": {
+            "processor_class": "SmolVLMProcessor",
+            "video_processor": {"video_processor_type": "SmolVLMVideoProcessor"},
+        },
+        "tokenizer_config.json": {"processor_class": "SmolVLMProcessor"},
+    }
+    for name, fields in changes.items():
+        content = json.loads((folder / name).read_text(encoding="utf-8")) | fields
+        (folder / name).write_text(json.dumps(content), encoding="utf-8")
 
 
 def make_tokenizer(special: list[str], eos: str, bos: str | None = None) -> PreTrainedTokenizerFast:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from ..inference import check_device, check_dtype, in_batches, sampling_options
 from ..questions import Query
 from .dialect_model import DialectModel
 from .fitting import fitting_dialect
+from .processor_errors import why_not_loaded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
@@ -155,9 +155,7 @@ def _load_processor(folder: Path, base: Path) -> tuple[dict[str, Any], Processor
         try:
             processor = AutoProcessor.from_pretrained(place, local_files_only=True, trust_remote_code=False)
         except Exception as error:
-            hint = "; pip install torchvision, which processors with a part for videos need"
-            needs = hint if find_spec("torchvision") is None else ""
-            raise ValueError(f"{place}: the processor cannot be loaded ({_reason(error)}){needs}") from None
+            raise ValueError(f"{place}: the processor {why_not_loaded(error)}") from None
     if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
         raise ValueError(
             f"{place} has no processor of images and text (preprocessor_config.json); copy it again"
