@@ -26,7 +26,6 @@ from bird_hf.inference import (
     GroundingModel,
     Query,
     ask,
-    in_batches,
     load,
     span_json,
 )
@@ -158,22 +157,6 @@ def test_samples_stand_with_their_question_and_repeat(tiny_model, tiny_processor
     assert len({*said}) == len(QUERIES)
     assert model.sample(QUERIES, decoding, batch_size) == said
     assert model.sample(QUERIES, replace(decoding, seed=8), batch_size) != said
-
-
-@pytest.mark.parametrize("n", [1, 3])
-def test_each_query_gets_its_own_texts_in_the_order_of_the_queries(n):
-    def repeat(batch, decoding):
-        return [f"{query.question} {number}" for query in batch for number in range(decoding.n)]
-
-    decoding = Decoding(n=n, temperature=0.0 if n == 1 else 1.0)
-    for batch_size in (1, 2, 32):
-        said = in_batches(repeat, QUERIES, decoding, batch_size, progress=False)
-        assert said == [tuple(f"{query.question} {number}" for number in range(n)) for query in QUERIES]
-
-
-def test_a_batch_with_too_few_texts_is_an_error():
-    with pytest.raises(ValueError, match="zip"):
-        in_batches(lambda batch, _: ["only one"], QUERIES, Decoding(), 32, progress=False)
 
 
 def test_nothing_asked_gives_nothing(tiny_model, tiny_processor):
