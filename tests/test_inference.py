@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from PIL import Image
 
 import bird_hf
+from bird_hf.answering import Decoding
 from bird_hf.checkpoint.load import find_checkpoint
 from bird_hf.hub.boxes import Box
 from bird_hf.hub.grounding import Issue, Span, read
@@ -145,6 +147,18 @@ def test_an_image_is_computed_once_for_all_questions_of_a_batch(tiny_model, tiny
     assert sum(query.image is not None for query in QUERIES) > seen[0]
 
 
+@pytest.mark.parametrize("batch_size", [1, 2, 32])
+def test_samples_stand_with_their_question_and_repeat(tiny_model, tiny_processor, batch_size):
+    """The texts of a batch come one after the other, three for each question, in the order of their length."""
+    model = GroundingModel(tiny_model, tiny_processor)
+    decoding = Decoding(n=3, temperature=1.0, max_new_tokens=4, seed=7)
+    said = model.sample(QUERIES, decoding, batch_size)
+    assert [len(texts) for texts in said] == [3] * len(QUERIES)
+    assert len({*said}) == len(QUERIES)
+    assert model.sample(QUERIES, decoding, batch_size) == said
+    assert model.sample(QUERIES, replace(decoding, seed=8), batch_size) != said
+
+
 def test_nothing_asked_gives_nothing(tiny_model, tiny_processor):
     assert answers(tiny_model, tiny_processor, []) == []
 
@@ -201,7 +215,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
     inference = bird_hf.inference
     inference._load_cached.cache_clear()
     monkeypatch.setattr(inference, "load", load_fake)
-    monkeypatch.setattr(GroundingModel, "generate", lambda _self, queries, *_: [KIDNEY] * len(queries))
+    monkeypatch.setattr(GroundingModel, "sample", lambda _self, queries, *_: [(KIDNEY,)] * len(queries))
     yield folders
     inference._load_cached.cache_clear()
 
@@ -298,7 +312,7 @@ def test_answers_have_remarks_on_their_names(
     processor = copy(tiny_processor)
     processor.label_names = known
     model = GroundingModel(tiny_model, processor)
-    monkeypatch.setattr(model, "generate", lambda queries, *_: [answered] * len(queries))
+    monkeypatch.setattr(model, "sample", lambda queries, *_: [(answered,)] * len(queries))
     answer = model.ask(RED, "Where is the unicorn?")
     assert (answer.text, answer.remarks) == (read(answered).text, remarks)
     assert answer.to_json()["remarks"] == list(remarks)

@@ -13,7 +13,7 @@ runs them in batches. The command line, the demo and the predictions use the sam
 from __future__ import annotations
 
 import os
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -63,51 +63,14 @@ class GroundingModel(AskedModel):
     def sample(
         self, queries: Sequence[Query], decoding: Decoding, batch_size: int = 32, progress: bool = False
     ) -> list[tuple[str, ...]]:
-        bound = decoding.max_new_tokens
-        if decoding.is_greedy:
-            options = (
-                {} if bound is None and not progress else {"max_new_tokens": bound, "progress": progress}
-            )
-            return [(text,) for text in self.generate(queries, batch_size, **options)]
-        texts: list[tuple[str, ...]] = []
-        options = sampling_options(decoding)
-        with progress_bar(total=len(queries), desc="answering", unit="question", disable=not progress) as bar:
-            for start in range(0, len(queries), batch_size):
-                batch = queries[start : start + batch_size]
-                torch.manual_seed(draw_of(decoding.seed, "".join(query.question for query in batch)))
-                said = self._generate_batch(batch, bound or self.new_tokens, **options)
-                texts += groups_of(said, decoding.n)
-                bar.update(len(batch))
-        return texts
-
-    @torch.inference_mode()
-    def generate(
-        self,
-        queries: Sequence[Query],
-        batch_size: int = 32,
-        max_new_tokens: int | None = None,
-        progress: bool = False,
-    ) -> list[str]:
-        """The tagged text of each answer, in the order of the queries. Greedy; batches are padded on the left.
+        """The tagged texts of the answers to each query. Batches are padded on the left.
 
         Queries of a batch that share an image object share its features, which are computed once.
         Questions are user text: `<ref>` and `<box>` in them are read as tags, any other control token is plain text.
         """
-        # Questions of similar length go together, to keep padding short.
-        order = sorted(range(len(queries)), key=lambda index: len(queries[index].question))
-        texts = [""] * len(queries)
-        with progress_bar(total=len(queries), desc="answering", unit="question", disable=not progress) as bar:
-            for start in range(0, len(order), batch_size):
-                batch = order[start : start + batch_size]
-                generated = self._generate_batch(
-                    [queries[index] for index in batch], max_new_tokens or self.new_tokens, do_sample=False
-                )
-                for index, text in zip(batch, generated, strict=True):
-                    texts[index] = text
-                bar.update(len(batch))
-        return texts
+        return in_batches(self._generate_batch, queries, decoding, batch_size, progress)
 
-    def _generate_batch(self, queries: Sequence[Query], max_new_tokens: int, **options: Any) -> list[str]:
+    def _generate_batch(self, queries: Sequence[Query], decoding: Decoding) -> list[str]:
         inputs = self.processor.apply_chat_template(
             [_conversation(query) for query in queries],
             tokenize=True,
@@ -117,7 +80,8 @@ class GroundingModel(AskedModel):
             processor_kwargs={"padding": True, "padding_side": "left"},
         ).to(self.model.device)
         self._share_image_features(inputs, [query.image for query in queries if query.image is not None])
-        output = self.model.generate(**inputs, **options, max_new_tokens=max_new_tokens)
+        bound = decoding.max_new_tokens or self.new_tokens
+        output = self.model.generate(**inputs, **sampling_options(decoding), max_new_tokens=bound)
         new_ids = output[:, inputs["input_ids"].shape[1] :]
         return self.processor.batch_decode(new_ids, skip_special_tokens=True)
 
@@ -208,9 +172,32 @@ def sampling_options(decoding: Decoding) -> dict[str, Any]:
     return {"do_sample": True, "temperature": decoding.temperature, "num_return_sequences": decoding.n}
 
 
-def groups_of(texts: Sequence[str], size: int) -> list[tuple[str, ...]]:
-    """Consecutive texts in groups of `size`."""
-    return [tuple(texts[start : start + size]) for start in range(0, len(texts), size)]
+def in_batches(
+    generate: Callable[[Sequence[Query], Decoding], Sequence[str]],
+    queries: Sequence[Query],
+    decoding: Decoding,
+    batch_size: int,
+    progress: bool,
+) -> list[tuple[str, ...]]:
+    """What a model of this process says to each query, `decoding.n` times each, in the order of the queries.
+
+    generate: the texts of a batch, `decoding.n` in a row for each query. Samples depend on the seed and on the
+    questions of their batch.
+    """
+    # Questions of similar length go together, to keep padding short.
+    order = sorted(range(len(queries)), key=lambda index: len(queries[index].question))
+    said: list[tuple[str, ...]] = [()] * len(queries)
+    with progress_bar(total=len(queries), desc="answering", unit="question", disable=not progress) as bar:
+        for start in range(0, len(order), batch_size):
+            places = order[start : start + batch_size]
+            batch = [queries[place] for place in places]
+            if not decoding.is_greedy:
+                torch.manual_seed(draw_of(decoding.seed, "".join(query.question for query in batch)))
+            texts = generate(batch, decoding)
+            for place, first in zip(places, range(0, len(texts), decoding.n), strict=True):
+                said[place] = tuple(texts[first : first + decoding.n])
+            bar.update(len(batch))
+    return said
 
 
 @lru_cache(maxsize=_CACHED_MODELS)

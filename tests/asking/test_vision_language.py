@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -16,11 +17,12 @@ from PIL import Image
 from bird_hf import Query, dialects
 from bird_hf.answering import Decoding
 from bird_hf.asking import ModelChoice, open_model
+from bird_hf.asking.processor_errors import why_not_loaded
 from bird_hf.asking.vision_language import VisionLanguageModel
 from bird_hf.eval.predictions import read_predictions
 from bird_hf.eval.run import read_run
 
-from ..dialects.tiny_models import FAMILIES, make_tiny
+from ..dialects.tiny_models import FAMILIES, give_smolvlm_processor, make_tiny
 
 WIDE, HIGH = Image.new("RGB", (80, 40), (90, 20, 20)), Image.new("L", (30, 64), 200)
 QUESTION = "Where is the left kidney?"
@@ -176,6 +178,44 @@ def test_a_folder_that_cannot_be_asked_is_one_line(
     with pytest.raises(ValueError, match=message) as caught:
         open_model(ModelChoice(str(folder), **{"dialect": "llava-med"} | options))
     assert "\n" not in str(caught.value)
+
+
+def test_a_processor_that_needs_a_package_names_it(
+    run_bird: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torchvision")  # its video processor is loaded first
+    monkeypatch.setattr("transformers.models.smolvlm.processing_smolvlm.num2words", None)
+    folder = make_tiny("idefics3", tmp_path / "smolvlm")
+    give_smolvlm_processor(folder)
+    WIDE.save(tmp_path / "wide.png")
+    ran = run_bird("ask", tmp_path / "wide.png", QUESTION, "--model", folder, "--dialect", "internvl")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == (
+        f"bird: {folder}: the processor needs a package that is not installed; pip install num2words\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "found", "said"),
+    [
+        (ImportError("Install it with\n`pip install a[b]`."), True, "needs .*; pip install a\\[b\\]"),
+        (
+            ImportError("cannot import name 'x'"),
+            True,
+            r"cannot be loaded \(ImportError: cannot import name 'x'\)",
+        ),
+        (
+            AttributeError("no\nvideo"),
+            False,
+            r"cannot be loaded \(AttributeError: no video\); pip install torchv.*",
+        ),
+    ],
+)
+def test_what_a_processor_needs_is_said_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, found: bool, said: str
+) -> None:
+    monkeypatch.setattr("bird_hf.asking.processor_errors.find_spec", lambda _: object() if found else None)
+    assert re.fullmatch(said, why_not_loaded(error))
 
 
 def test_a_bird_checkpoint_is_asked_in_its_own_way(tiny_checkpoint: Path) -> None:

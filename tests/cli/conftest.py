@@ -43,11 +43,11 @@ def asked(monkeypatch: pytest.MonkeyPatch, raw_answer: str) -> list[Any]:
     """The queries that reach the model, which answers every one with `raw_answer`."""
     queries: list[Any] = []
 
-    def generate(_self: Any, given: Sequence[Any], *_: Any) -> list[str]:
+    def sample(_self: Any, given: Sequence[Any], *_: Any) -> list[tuple[str, ...]]:
         queries.extend(given)
-        return [raw_answer] * len(given)
+        return [(raw_answer,)] * len(given)
 
-    monkeypatch.setattr("bird_hf.inference.GroundingModel.generate", generate)
+    monkeypatch.setattr("bird_hf.inference.GroundingModel.sample", sample)
     return queries
 
 

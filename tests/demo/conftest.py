@@ -23,11 +23,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The queries that reach the model, which answers KIDNEY."""
     queries: list[Any] = []
 
-    def generate(_self: Any, given: list[Any], *_: Any) -> list[str]:
+    def sample(_self: Any, given: list[Any], *_: Any) -> list[tuple[str, ...]]:
         queries.extend(given)
-        return [KIDNEY]
+        return [(KIDNEY,)]
 
-    monkeypatch.setattr(GroundingModel, "generate", generate)
+    monkeypatch.setattr(GroundingModel, "sample", sample)
     return queries
 
 

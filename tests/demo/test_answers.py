@@ -61,7 +61,7 @@ pytestmark = pytest.mark.slow
 def test_what_an_answer_lacks_is_said(
     monkeypatch: pytest.MonkeyPatch, stored: str, raw: str, text: str, boxes: list[str], message: str
 ) -> None:
-    monkeypatch.setattr(GroundingModel, "generate", lambda *_: [raw])
+    monkeypatch.setattr(GroundingModel, "sample", lambda *_: [(raw,)])
     picture, said, answer = callbacks().ask(stored, None, "vg", "Where?", "")
     assert (text_of(answer), boxes_of(answer)) == (text, boxes)
     assert len(found_in(picture)) == raw.count("</box>") - raw.count("(1,2)")
@@ -95,7 +95,7 @@ def test_a_phrase_and_its_boxes_share_number_and_colour_with_the_drawing(box: Bo
 def test_text_never_becomes_markup(monkeypatch: pytest.MonkeyPatch, stored: str) -> None:
     hostile = "<img src=x onerror=alert(1)> ${alert(2)} {{value}} `"
     raw = f"<ref>{hostile}</ref><box>(0,0),(500,500)</box>"
-    monkeypatch.setattr(GroundingModel, "generate", lambda *_: [raw])
+    monkeypatch.setattr(GroundingModel, "sample", lambda *_: [(raw,)])
     example = ExampleImage(
         "ct", EXAMPLE.image, {Task.VISUAL_GROUNDING: ExampleQuestion(hostile, "", read(hostile))}
     )

@@ -40,8 +40,8 @@ class ScriptedModel(GroundingModel):
     def __init__(self) -> None:
         super().__init__(None, SimpleNamespace(known_names=()))
 
-    def generate(self, queries: Sequence[Any], *_: Any, **__: Any) -> list[str]:
-        return [self.raw] * len(queries)
+    def sample(self, queries: Sequence[Any], *_: Any, **__: Any) -> list[tuple[str, ...]]:
+        return [(self.raw,)] * len(queries)
 
 
 @pytest.fixture(scope="module")

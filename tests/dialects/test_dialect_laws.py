@@ -67,6 +67,10 @@ def test_what_is_written_reads_back_within_the_quantum(name, changed, image_wh, 
     dialect = dialects.get(name, **changed)
     view = seen_view(dialect, image_wh)
     assume(view is not None)
+    if name == "florence-2" and not all(span.phrase.isascii() for span in answer.spans):
+        with pytest.raises(ValueError, match="own processor does not read"):
+            dialect.write(answer, view)
+        return
     try:
         text = dialect.write(answer, view)
     except NotVisibleError:

@@ -90,6 +90,31 @@ def test_florence_2_writes_and_reads_as_its_processor(image_wh):
     )
 
 
+@pytest.mark.parametrize(
+    ("phrase", "is_read"),
+    [
+        ("left kidney (5.2 mm), old?", True),
+        ("Läsion", False),  # read as Lsion
+        ("肝", False),  # read as a box without a phrase
+        ("nodule <5 mm", False),  # read as 5 mm
+        ("left\nkidney", False),  # not read
+        ("", False),
+    ],
+)
+def test_florence_2_writes_only_the_phrases_that_its_processor_reads(phrase, is_read):
+    processor = florence2.Florence2PostProcessor({}, SimpleNamespace(all_special_tokens=[]))
+    tokens = "<loc_250><loc_150><loc_625><loc_550>"
+    theirs = processor.parse_phrase_grounding_from_text_and_spans(phrase + tokens, (800, 600))
+    assert ([item["cat_name"] for item in theirs] == [phrase]) is is_read
+    dialect, box = dialects.get("florence-2"), Box.from_pixels((200, 90, 500, 330), (800, 600))
+    answer = GroundedText(phrase, (Span(phrase, 0, len(phrase), (box,)),))
+    if is_read:
+        assert dialect.write(answer, image_wh=(800, 600)) == phrase + tokens
+    else:
+        with pytest.raises(ValueError, match="florence-2's own processor"):
+            dialect.write(answer, image_wh=(800, 600))
+
+
 def test_paligemma_writes_tokens_of_its_vocabulary():
     dialect = dialects.get("paligemma")
     for image_wh in SIZES:

@@ -7,7 +7,9 @@ Names are those of `FAMILIES`. They need no network. Qwen's processors have a pa
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,6 +67,21 @@ def make_tiny(family: str, folder: Path, seed: int = 0) -> Path:
     return folder
 
 
+def give_smolvlm_processor(folder: Path) -> None:
+    """Makes the folder of `idefics3` one of SmolVLM, whose processor needs num2words: it cannot be made without."""
+    changes: dict[str, dict[str, Any]] = {
+        "config.json": {"model_type": "smolvlm", "architectures": ["SmolVLMForConditionalGeneration"]},
+        "processor_config.json": {
+            "processor_class": "SmolVLMProcessor",
+            "video_processor": {"video_processor_type": "SmolVLMVideoProcessor"},
+        },
+        "tokenizer_config.json": {"processor_class": "SmolVLMProcessor"},
+    }
+    for name, fields in changes.items():
+        content = json.loads((folder / name).read_text(encoding="utf-8")) | fields
+        (folder / name).write_text(json.dumps(content), encoding="utf-8")
+
+
 def make_tokenizer(special: list[str], eos: str, bos: str | None = None) -> PreTrainedTokenizerFast:
     """A byte-level tokenizer that knows the words of `TEXTS`, single digits, and special tokens."""
     tokenizer = Tokenizer(models.BPE())
@@ -118,52 +135,39 @@ def _qwen_text(tokenizer: Any) -> dict[str, Any]:
     return _TEXT | {"vocab_size": len(tokenizer), "rope_parameters": rope, "head_dim": head}
 
 
-def _make_qwen2_5_vl() -> tuple[Any, Any]:
+def _make_qwen(kind: str, video_kind: str, patch: int, **vision: Any) -> tuple[Any, Any]:
+    """kind: what the classes of the model are called, such as `Qwen3VL`; vision: what only its tower has."""
     tokenizer = _qwen_tokenizer()
-    vision = {
+    tower = {
         "depth": 2,
         "hidden_size": 64,
         "intermediate_size": 96,
         "num_heads": 2,
-        "patch_size": 14,
+        "patch_size": patch,
         "out_hidden_size": HIDDEN,
-        "fullatt_block_indexes": [0, 1],
-        "window_size": 56,
     }
-    config = transformers.Qwen2_5_VLConfig(
+    config = getattr(transformers, f"{kind}Config")(
         text_config=_qwen_text(tokenizer),
-        vision_config=vision,
+        vision_config=tower | vision,
         tie_word_embeddings=True,
         **_qwen_ids(tokenizer),
     )
-    images = transformers.Qwen2VLImageProcessor(patch_size=14, min_pixels=28 * 28, max_pixels=112 * 112)
-    videos = transformers.Qwen2VLVideoProcessor(patch_size=14)
-    processor = transformers.Qwen2_5_VLProcessor(images, tokenizer, videos, chat_template=_QWEN_TEMPLATE)
-    return transformers.Qwen2_5_VLForConditionalGeneration(config), processor
-
-
-def _make_qwen3_vl() -> tuple[Any, Any]:
-    tokenizer = _qwen_tokenizer()
-    vision = {
-        "depth": 2,
-        "hidden_size": 64,
-        "intermediate_size": 96,
-        "num_heads": 2,
-        "patch_size": 16,
-        "out_hidden_size": HIDDEN,
-        "num_position_embeddings": 64,
-        "deepstack_visual_indexes": [0],
-    }
-    config = transformers.Qwen3VLConfig(
-        text_config=_qwen_text(tokenizer),
-        vision_config=vision,
-        tie_word_embeddings=True,
-        **_qwen_ids(tokenizer),
+    images = transformers.Qwen2VLImageProcessor(
+        patch_size=patch, min_pixels=(2 * patch) ** 2, max_pixels=(8 * patch) ** 2
     )
-    images = transformers.Qwen2VLImageProcessor(patch_size=16, min_pixels=32 * 32, max_pixels=128 * 128)
-    videos = transformers.Qwen3VLVideoProcessor(patch_size=16)
-    processor = transformers.Qwen3VLProcessor(images, tokenizer, videos, chat_template=_QWEN_TEMPLATE)
-    return transformers.Qwen3VLForConditionalGeneration(config), processor
+    videos = getattr(transformers, f"{video_kind}VideoProcessor")(patch_size=patch)
+    processor = getattr(transformers, f"{kind}Processor")(
+        images, tokenizer, videos, chat_template=_QWEN_TEMPLATE
+    )
+    return getattr(transformers, f"{kind}ForConditionalGeneration")(config), processor
+
+
+_make_qwen2_5_vl = partial(
+    _make_qwen, "Qwen2_5_VL", "Qwen2VL", 14, fullatt_block_indexes=[0, 1], window_size=56
+)
+_make_qwen3_vl = partial(
+    _make_qwen, "Qwen3VL", "Qwen3VL", 16, num_position_embeddings=64, deepstack_visual_indexes=[0]
+)
 
 
 def _make_paligemma() -> tuple[Any, Any]:

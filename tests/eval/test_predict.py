@@ -64,17 +64,17 @@ def asked(monkeypatch):
     """The questions that reach the model, which repeats them; `stop_after` interrupts it."""
     questions = []
 
-    def answer(_self, queries, _batch_size):
+    def answer(_self, queries, *_):
         if len(questions) == asked.stop_after:
             raise KeyboardInterrupt
         questions.extend((query.question, query.image.tobytes()) for query in queries)
-        return [f"answer to {query.question}" for query in queries]
+        return [(f"answer to {query.question}",) for query in queries]
 
     def asked():
         return questions
 
     asked.stop_after = None
-    monkeypatch.setattr(GroundingModel, "generate", answer)
+    monkeypatch.setattr(GroundingModel, "sample", answer)
     return asked
 
 
@@ -138,16 +138,16 @@ class TestFailures:
     def failing(self, monkeypatch):
         """A model that fails on any batch with a question about one image, and repeats other questions."""
 
-        def answer(_self, queries, _batch_size):
+        def answer(_self, queries, *_):
             if any(query.image.size == failing.size for query in queries):
                 raise RuntimeError("CUDA out of memory\nin layer 3")
-            return [query.question for query in queries]
+            return [(query.question,) for query in queries]
 
         def failing(size):
             failing.size = size
 
         failing.size = None
-        monkeypatch.setattr(GroundingModel, "generate", answer)
+        monkeypatch.setattr(GroundingModel, "sample", answer)
         return failing
 
     @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +10,12 @@ import torch
 
 from ..answering import Decoding
 from ..checkpoint.load import ADAPTER_CONFIG, find_checkpoint, read_field, silent_loading
-from ..data.draws import draw_of
 from ..dialects import Dialect
-from ..inference import check_device, check_dtype, groups_of, sampling_options
-from ..progress import progress_bar
+from ..inference import check_device, check_dtype, in_batches, sampling_options
 from ..questions import Query
 from .dialect_model import DialectModel
 from .fitting import fitting_dialect
+from .processor_errors import why_not_loaded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
@@ -46,18 +44,10 @@ class VisionLanguageModel(DialectModel):
         self, queries: Sequence[Query], decoding: Decoding, batch_size: int = 32, progress: bool = False
     ) -> list[tuple[str, ...]]:
         """Batches are padded on the left. Raises ValueError if a question cannot be asked."""
-        texts: list[tuple[str, ...]] = []
-        with progress_bar(total=len(queries), desc="answering", unit="question", disable=not progress) as bar:
-            for start in range(0, len(queries), batch_size):
-                batch = queries[start : start + batch_size]
-                texts += groups_of(self._generate_batch(batch, decoding), decoding.n)
-                bar.update(len(batch))
-        return texts
+        return in_batches(self._generate_batch, queries, decoding, batch_size, progress)
 
     def _generate_batch(self, queries: Sequence[Query], decoding: Decoding) -> list[str]:
         inputs = self._inputs(queries)
-        if not decoding.is_greedy:
-            torch.manual_seed(draw_of(decoding.seed, "".join(query.question for query in queries)))
         bound = decoding.max_new_tokens or self.new_tokens
         model: Any = self.model
         output = model.generate(**inputs, **sampling_options(decoding), max_new_tokens=bound)
@@ -166,9 +156,7 @@ def _load_processor(folder: Path, base: Path) -> tuple[dict[str, Any], Processor
         try:
             processor = AutoProcessor.from_pretrained(place, local_files_only=True, trust_remote_code=False)
         except Exception as error:
-            hint = "; pip install torchvision, which processors with a part for videos need"
-            needs = hint if find_spec("torchvision") is None else ""
-            raise ValueError(f"{place}: the processor cannot be loaded ({_reason(error)}){needs}") from None
+            raise ValueError(f"{place}: the processor {why_not_loaded(error)}") from None
     if not hasattr(processor, "image_processor") or not hasattr(processor, "tokenizer"):
         raise ValueError(
             f"{place} has no processor of images and text (preprocessor_config.json); copy it again"

@@ -16,13 +16,17 @@ def box_of(mask: np.ndarray) -> Box:
 
     mask: (H, W) bool. The box of a single pixel is one pixel wide and high. Raises ValueError if the mask is empty.
     """
+    height, width = mask.shape
+    return Box.from_pixels(corners_of_mask(mask), (width, height))
+
+
+def corners_of_mask(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """The tight box of a mask (H, W) bool as half-open pixels x1, y1, x2, y2. Raises ValueError if it is empty."""
     rows = np.flatnonzero(mask.any(axis=1))
     if not rows.size:
         raise ValueError(f"mask of shape {mask.shape} is empty; an object without pixels has no box")
     columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(axis=0))
-    height, width = mask.shape
-    corners = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
-    return Box.from_pixels(corners, (width, height))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def record_of(image: MaskedImage, min_area: float = 0.0) -> ImageRecord:

@@ -348,3 +348,20 @@ def test_masks_of_every_mode_have_the_box_of_what_is_not_black(kind, tmp_path):
     mask = Image.fromarray(mask_of_box(PIXELS[0]).astype(np.uint8) * 255)
     mask.convert(kind).save(tmp_path / "p.png")
     assert MaskFolder(tmp_path).boxes("p") == (WH, [PIXELS[0]])
+
+
+def test_a_mask_with_an_orientation_has_boxes_of_the_upright_picture(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored lying on its side, shown turned to the right
+    stored = np.rot90(mask_of_box(PIXELS[0]))
+    Image.fromarray(stored.astype(np.uint8) * 255).save(tmp_path / "p.png", exif=exif)
+    assert stored.shape == WH
+    assert MaskFolder(tmp_path).boxes("p") == (WH, [PIXELS[0]])
+
+
+def test_the_colours_of_a_mask_are_objects(tmp_path):
+    colours = np.zeros((60, 80, 3), np.uint8)
+    colours[5:10, 10:20], colours[30:40, 50:60] = (255, 0, 0), (0, 0, 9)
+    Image.fromarray(colours).save(tmp_path / "p.png")
+    _, boxes = MaskFolder(tmp_path).boxes("p")
+    assert {*boxes} == {(10, 5, 20, 10), (50, 30, 60, 40), (10, 5, 60, 40)}

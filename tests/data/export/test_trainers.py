@@ -231,6 +231,21 @@ class TestMsSwift:
         assert exported.left_out == {"not_writable": 1} and sum(exported.rows.values()) == 1
 
 
+def test_a_phrase_that_florence_2_would_read_as_another_is_left_out(tmp_path: Path) -> None:
+    rows = [
+        row_of("vg", STEMS[2], ["Where is it?"], [(name, [KIDNEY])], {name: (KIDNEY,)})
+        for name in ("Läsion", "lesion <5 mm", "lesion")
+    ]
+    write_folder(tmp_path / "in", rows)
+    exported = export(tmp_path / "in", tmp_path / "out", "florence-2")
+    assert exported.left_out == {"not_writable": 2}
+    assert [texts_of(row)[1].partition("<")[0] for row in rows_of(tmp_path / "out", exported)] == ["lesion"]
+    with (tmp_path / "out" / LEFT_OUT).open(encoding="utf-8", newline="") as file:
+        reasons = [" ".join(row.values()) for row in csv.DictReader(file)]
+    assert len(reasons) == 2 and "the phrase 'Läsion' holds 'ä'" in reasons[0]
+    assert "'lesion <5 mm' holds '<', which florence-2's own processor does not read" in reasons[1]
+
+
 @pytest.mark.parametrize(
     ("to", "dialect", "file", "expected"),
     [

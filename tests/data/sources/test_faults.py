@@ -112,7 +112,7 @@ def test_grey_and_colour_are_read_as_they_are() -> None:
     assert np.array_equal(pixels_of(png(NOISE.astype(np.uint16) * 257)).shape, NOISE.shape)
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB"])
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "LA", "RGBA"])
 @pytest.mark.parametrize("value", [1, 255])
 def test_masks_are_read_in_every_mode(mode: str, value: int) -> None:
     stored = np.where(GOOD, value if mode == "L" else 255, 0).astype(np.uint8)

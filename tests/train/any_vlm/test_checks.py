@@ -10,12 +10,24 @@ from bird_hf.dialects import read_dialect
 from bird_hf.train import run
 from bird_hf.train.collate import IGNORED
 
+from .conftest import ROOT
+
 pytestmark = pytest.mark.slow  # imports trl
 
 
 @pytest.fixture
 def trainer_of_llava(any_vlm_trainer, tiny_folder):
     return lambda **fields: any_vlm_trainer(tiny_folder("llava"), **({"dialect": "llava-med"} | fields))
+
+
+def test_a_processor_that_needs_a_package_names_it(any_vlm_trainer, load_script, tmp_path, monkeypatch):
+    pytest.importorskip("torchvision")  # its video processor is loaded first
+    monkeypatch.setattr("transformers.models.smolvlm.processing_smolvlm.num2words", None)
+    tiny = load_script(ROOT / "tests" / "dialects" / "tiny_models.py")
+    folder = tiny.make_tiny("idefics3", tmp_path / "smolvlm")
+    tiny.give_smolvlm_processor(folder)
+    with pytest.raises(ValueError, match=r"^.*smolvlm: the processor needs .*; pip install num2words$"):
+        any_vlm_trainer(folder, dialect="internvl")
 
 
 def test_what_was_checked_is_said(trainer_of_llava, caplog):

@@ -146,7 +146,11 @@ class Pictures:
         """Corners of what is seen (N, 4), and its size after resizing (N, 2), computed once a size."""
         if name not in self._views:
             sizes, places = np.unique(self.wh, axis=0, return_inverse=True)
-            views = [_view_of(name, size) for size in sizes]
+            is_known = np.isfinite(sizes).all(axis=1)
+            views = [
+                _view_of(name, (int(width), int(height))) if known else None
+                for (width, height), known in zip(sizes.tolist(), is_known, strict=True)
+            ]
             seen = np.array([view.seen_px if view else [np.nan] * 4 for view in views], float).reshape(-1, 4)
             resized = np.array(
                 [view.resized_wh if view and view.resized_wh else (np.nan, np.nan) for view in views], float
@@ -156,10 +160,7 @@ class Pictures:
         return self._views[name]
 
 
-def _view_of(name: Frame | Scale, size: np.ndarray) -> View | None:
-    if not np.isfinite(size).all():
-        return None
-    image_wh = int(size[0]), int(size[1])
+def _view_of(name: Frame | Scale, image_wh: tuple[int, int]) -> View | None:
     if name is Frame.PADDED:
         return padded_square(image_wh)
     if name is Frame.CROPPED:

@@ -105,7 +105,7 @@ def named_numbers(row: Mapping[str, Any]) -> tuple[str, str, str, str] | None:
     """The four names under which a mapping has the numbers of a box, as it spells them; None if it has none."""
     lower = {str(name).strip().lower(): name for name in row}
     for names in NAMED_NUMBERS:
-        if all(name in lower for name in names):
+        if lower.keys() >= {*names}:
             a, b, c, d = (lower[name] for name in names)
             return a, b, c, d
     return None

@@ -7,12 +7,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
 
 import numpy as np
-from PIL import Image
 from scipy import ndimage
 
-from ...hub.pixels import FORMATS, MAX_PIXELS
 from ..frames import frame_of
 from ..sources.base import files_below
+from ..sources.faults import FaultyImageError, read_values
 from ..sources.image_files import ImageFiles
 from ..sources.label_maps import IMAGE_ENDINGS
 from .marks import Corners
@@ -79,7 +78,7 @@ class MaskFolder:
             self._read += 1
             try:
                 mask = _labels_of(path)
-            except Exception:  # damaged files raise many kinds of errors
+            except FaultyImageError:
                 self.unreadable += 1
                 continue
             height, width = mask.shape
@@ -126,15 +125,11 @@ def header_size(image: Mapping[str, object]) -> tuple[int, int] | None:
 
 
 def _labels_of(path: Path) -> np.ndarray:
-    """The values of a mask (H, W); the colours of a coloured one are values."""
-    with Image.open(path, formats=FORMATS) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(f"{path} is too large")
-        array = np.asarray(image)
-    if array.ndim == 3:  # grey with transparency has two channels, the first of which counts
-        colours = array[..., :3] if array.shape[2] > 2 else array[..., :1]
-        array = colours.astype(np.int64) @ np.array([65536, 256, 1])[-colours.shape[2] :]
-    return np.nan_to_num(array) if array.dtype.kind == "f" else array
+    """The values of a mask (H, W); the colours of a coloured one are values. Raises FaultyImageError."""
+    values, _, _ = read_values(path)
+    if values.ndim == 3:
+        values = values[..., :3].astype(np.int64) @ np.array([65536, 256, 1])
+    return np.nan_to_num(values) if values.dtype.kind == "f" else values
 
 
 def _beginnings(stem: str) -> set[str]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...hub.pixels import MAX_PIXELS
+from ..masks import corners_of_mask
 from ..original.json_list import read_list
 from ..sources.box_tables import MAX_TABLE_BYTES
 from ..sources.coco import has_outline, mask_of
@@ -214,13 +215,10 @@ def _mask_boxes(segmentation: Mapping[str, Any]) -> list[Corners]:
     if wh is None or wh[0] * wh[1] > MAX_PIXELS:
         return []
     try:
-        mask = mask_of(dict(segmentation), (wh[1], wh[0]))
-    except (ValueError, KeyError, TypeError, OverflowError):
+        x1, y1, x2, y2 = corners_of_mask(mask_of(dict(segmentation), (wh[1], wh[0])))
+    except (ValueError, KeyError, TypeError, OverflowError):  # malformed, or empty
         return []
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not rows.size:
-        return []
-    return [(float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))]
+    return [(float(x1), float(y1), float(x2), float(y2))]
 
 
 def _parsed(row: dict[str, str]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -163,31 +164,40 @@ def check_pixels(pixels: np.ndarray) -> None:
     raise FaultyImageError(Drop.IMAGE_IS_MASK)
 
 
-def read_turned_values(content: bytes) -> tuple[np.ndarray, int]:
-    """A mask file's bytes -> its values (H, W), turned as its own EXIF orientation says, and that orientation.
+def read_values(source: bytes | Path) -> tuple[np.ndarray, int, str]:
+    """A mask file, or its bytes -> its values, turned as its own EXIF orientation says, that orientation, its format.
 
-    The values are 1-bit, palette indices or grey.
+    The values are (H, W) 1-bit, palette indices or grey, or (H, W, C) if there are colours. Pixels of a lossy format
+    are no longer those that were saved. Raises FaultyImageError if the file cannot be read.
+    """
+    try:
+        opened = io.BytesIO(source) if isinstance(source, bytes) else source
+        with Image.open(opened, formats=(*_MASK_FORMATS, *_LOSSY_FORMATS)) as image:
+            if max(image.size) > MAX_SIDE_PX or image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width}x{image.height} pixels are too many")
+            exif = exif_of(image) if image.format == "TIFF" else 1
+            values = np.asarray(image)
+            if image.format != "TIFF" and _ORIENTED_OR_TRANSPARENT & image.info.keys():
+                exif = exif_of(image)
+                values = Frame(exif, image.size).upright(values)
+    except Exception as error:  # damaged files raise many kinds of errors
+        raise FaultyImageError(Drop.UNREADABLE_MASK, " ".join(str(error).split())) from error
+    if values.ndim == 3:
+        colours = values[..., :3] if values.shape[2] > 2 else values[..., :1]  # without transparency
+        if (colours == colours[..., :1]).all():
+            values = colours[..., 0]  # a grey mask saved in colour
+    return values, exif, str(image.format)
+
+
+def read_turned_values(content: bytes) -> tuple[np.ndarray, int]:
+    """The values (H, W) of `read_values`, and the orientation, of a mask that is to be trusted.
 
     Raises FaultyImageError; the detail of a mask in colour, or of a lossy one, has the values found.
     """
-    try:
-        image = Image.open(io.BytesIO(content), formats=(*_MASK_FORMATS, *_LOSSY_FORMATS))
-        if max(image.size) > MAX_SIDE_PX or image.width * image.height > MAX_PIXELS:
-            raise ValueError(f"{image.width}x{image.height} pixels are too many")
-        exif = exif_of(image) if image.format == "TIFF" else 1
-        values = np.asarray(image)
-        if image.format != "TIFF" and _ORIENTED_OR_TRANSPARENT & image.info.keys():
-            exif = exif_of(image)
-            values = Frame(exif, image.size).upright(values)
-    except Exception as error:  # damaged files raise many kinds of errors
-        raise FaultyImageError(Drop.UNREADABLE_MASK, " ".join(str(error).split())) from error
-    if image.format in _LOSSY_FORMATS:
-        detail = (
-            f"a {image.format} mask, a format that changes values; save it as PNG: {values_found(values)}"
-        )
+    values, exif, kind = read_values(content)
+    if kind in _LOSSY_FORMATS:
+        detail = f"a {kind} mask, a format that changes values; save it as PNG: {values_found(values)}"
         raise FaultyImageError(Drop.NOT_BINARY, detail)
-    if values.ndim == 3 and (values[..., :3] == values[..., :1]).all():
-        values = values[..., 0]  # a grey mask saved in colour
     if values.ndim != 2:
         raise FaultyImageError(Drop.NOT_BINARY, f"a mask in colour: {values_found(values)}")
     return values, exif

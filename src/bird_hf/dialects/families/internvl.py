@@ -21,7 +21,9 @@ class InternVLDialect(ListTagsDialect):
     name: ClassVar[str] = "internvl"
     models: ClassVar[str] = "InternVL 2 to 3.5"
     known: ClassVar[str] = (
-        "InternVL's fine-tuning documentation, 0 to 1000. Its own rounding is not known; Python's round is ms-swift's."
+        "InternVL's fine-tuning documentation, 0 to 1000. Its own rounding is not known; Python's round is ms-swift's. "
+        "The prompt is that of its RefCOCO evaluation. No InternVL model was run, not even a tiny one: tests use the "
+        "dialect with a tiny Idefics3."
     )
     frame: ClassVar[str] = "thousandths of the picture"
     questions: ClassVar[Questions] = Questions(

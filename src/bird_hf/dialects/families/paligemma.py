@@ -15,6 +15,10 @@ from ..views import View
 class PaliGemmaDialect(BoxesFirstDialect):
     """Four location tokens before each label, objects separated by ` ; `. Answers are decoded with special tokens kept.
 
+    The prompts are pretraining tasks that the report (arXiv 2407.07726) lists in section 3.2.5. Google's page on
+    PaliGemma's prompts has `detect` and `answer en` too, but no box behind `caption`. The line break that ends a prompt
+    is added by transformers' processor. No published weights were asked.
+
     decode_by: what numbers are divided by when they are read. big_vision, which trained the model, writes
     `round(v * 1023)`; many programs read with 1024. 1023 is the inverse of what was trained.
     """
@@ -24,8 +28,9 @@ class PaliGemmaDialect(BoxesFirstDialect):
     name: ClassVar[str] = "paligemma"
     models: ClassVar[str] = "PaliGemma 1 and 2"
     known: ClassVar[str] = (
-        "big_vision: round(v * 1023), clipped, y first; `caption` with a box is in the model's report. How it is asked "
-        "for the name of a region is not known; the question with the box is used. Programs differ in decoding."
+        "big_vision: round(v * 1023), clipped, y first. `detect`, `answer en` and `caption` with a box are pretraining "
+        "tasks of the report (arXiv 2407.07726, 3.2.5). How it is asked for the name of a region is not known; the "
+        "question with the box is used. Programs differ in decoding."
     )
     frame: ClassVar[str] = "0 to 1023 of the picture"
     order: ClassVar[Order] = Order.Y_FIRST

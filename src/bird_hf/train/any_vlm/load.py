@@ -16,6 +16,7 @@ from transformers import (
 from trl import ModelConfig, get_quantization_config
 
 from ...asking.fitting import fitting_dialect
+from ...asking.processor_errors import why_not_loaded
 from ...dialects import Dialect, View
 from .encode import check_processor
 
@@ -31,10 +32,7 @@ def load_processor(
     try:
         processor = AutoProcessor.from_pretrained(name, revision=revision)
     except (ImportError, AttributeError) as error:
-        # transformers' processors with a part for videos need torchvision; without it some fail with AttributeError.
-        raise ValueError(
-            f"the processor of {name} cannot be loaded ({' '.join(str(error).split())[:120]}); pip install torchvision"
-        ) from error
+        raise ValueError(f"{name}: the processor {why_not_loaded(error)}") from error
     except OSError as error:
         raise ValueError(_not_found(name)) from error
     if chat_template is not None:
