@@ -225,6 +225,18 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_batch(
     assert not (tmp_path / "run" / "final").exists()
 
 
+def test_a_gradient_that_is_not_finite_stops_the_run(trainer_of, tmp_path, tiny_checkpoint):
+    trainer = trainer_of(model_name_or_path=str(tiny_checkpoint), max_steps=3)
+    before = {name: value.clone() for name, value in trainer.model.named_parameters()}
+    trainer.model.model.resampler.query.register_hook(lambda grad: grad * float("nan"))
+    with pytest.raises(ValueError, match="the gradient is nan at step 1, though the loss is not") as error:
+        sft.train(trainer)
+    assert "\n" not in str(error.value)
+    for name, value in trainer.model.named_parameters():
+        assert torch.equal(value, before[name]), name
+    assert not (tmp_path / "run" / "final").exists()
+
+
 def test_weights_that_are_not_finite_are_not_kept_as_a_model(trainer_of, tmp_path, broken_checkpoint):
     trainer = trainer_of(model_name_or_path=str(broken_checkpoint))
     with pytest.raises(ValueError, match=r"out: model\.language_model\.norm\.weight holds NaN or infinity"):

@@ -1,8 +1,9 @@
-"""A loss that is NaN or infinite: its batch is kept on disk, and the run stops on every process."""
+"""A loss or gradient that is NaN or infinite stops the run on every process, and the batch of such a loss is kept."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,26 @@ class NamingCollator:
 
 def _name(row: Mapping[str, Any]) -> str:
     return str(row.get("image_id", "without image_id"))
+
+
+class FiniteGradients:
+    """Mixed into a `Trainer`: stops before a step whose gradient is NaN or infinite, though its loss is not."""
+
+    accelerator: Any
+    state: Any
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """As in `Trainer`, for all processes together. Raises ValueError if it is not finite.
+
+        float16 makes infinite gradients on its way to a scale that fits, and its scaler leaves their steps out.
+        """
+        norm = super()._get_grad_norm(model, grad_norm)  # type: ignore[misc]
+        if norm is None or self.accelerator.scaler is not None or math.isfinite(float(norm)):
+            return norm
+        raise ValueError(
+            f"the gradient is {float(norm)} at step {self.state.global_step + 1}, though the loss is not; no weight "
+            "was changed by it, and checkpoints stay. Set attn_implementation: eager, or a smaller learning_rate"
+        )
 
 
 class CheckedLossTrainer(SFTTrainer):

@@ -18,6 +18,7 @@ from ..eval.readings import holds_name
 from ..hub.grounding import read
 from ..hub.modeling_bird import BirdForConditionalGeneration
 from ..hub.processing_bird import refuse_control_tokens
+from .bad_loss import FiniteGradients
 from .recipe import BirdSFTConfig, Recipe
 from .rewards import box_reward
 from .row_images import WithImages, check_images
@@ -47,7 +48,7 @@ class BirdGRPOConfig(GRPOConfig):
     OLD_FIELDS: ClassVar[dict[str, str | None]] = BirdSFTConfig.OLD_FIELDS
 
 
-class BirdGRPOTrainer(WholeCheckpoints, GRPOTrainer):
+class BirdGRPOTrainer(WholeCheckpoints, FiniteGradients, GRPOTrainer):
     """TRL's `GRPOTrainer`, which samples from the policy itself (see `sampling_from_policy`).
 
     The prompt of several answers is computed once: see `shared_prompts`.

@@ -18,6 +18,7 @@ from ..hub.modeling_bird import BirdForConditionalGeneration, BirdModel
 from ..hub.packed_attention import BLOCK
 from ..hub.processing_bird import BirdProcessor
 from . import segment_attention
+from .bad_loss import FiniteGradients
 from .cached_tower import CachedTower
 from .checkpoints import last_whole_checkpoint
 from .collate import IGNORED, GroundingCollator
@@ -34,7 +35,7 @@ from .streaming import streamed_rows
 from .whole_checkpoints import WholeCheckpoints
 
 
-class BirdSFTTrainer(WholeCheckpoints, ScoredTrainer):
+class BirdSFTTrainer(WholeCheckpoints, FiniteGradients, ScoredTrainer):
     """TRL's `SFTTrainer` for batches of `GroundingCollator`; the loss is TRL's.
 
     A checkpoint counts only once it is whole (see `checkpoints`), and a loss that is not finite stops the run. The log

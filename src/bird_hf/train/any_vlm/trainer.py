@@ -16,6 +16,7 @@ from trl.models import unwrap_model_for_generation
 from ...data.folder.left_out import LEFT_OUT, left_out_lines, write_left_out
 from ...data.records import Task
 from ...dialects import Dialect, write_dialect
+from ..bad_loss import FiniteGradients
 from ..recipe import Recipe
 from ..row_images import WithImages, check_images
 from ..whole_checkpoints import WholeCheckpoints
@@ -31,7 +32,7 @@ _HOW_TO_GIVE_IMAGES = "set images_dir to your folder of IMAGE_ID.png"
 log = logging.getLogger(__name__)
 
 
-class AnyVlmTrainer(WholeCheckpoints, SFTTrainer):
+class AnyVlmTrainer(WholeCheckpoints, FiniteGradients, SFTTrainer):
     """TRL's `SFTTrainer` for the batches of `Encoder`, whose evaluation asks the model and reads its boxes."""
 
     args: AnyVlmConfig
