@@ -211,6 +211,16 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if _SLOW_FILE.search(collection_path.read_text(encoding="utf-8")) else None
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests that install other trainers run only where the marks that are asked for name theirs."""
+    if "trainers" in config.getoption("markexpr"):
+        return
+    installing = [item for item in items if item.get_closest_marker("trainers")]
+    if installing:
+        config.hook.pytest_deselected(items=installing)
+        items[:] = [item for item in items if item not in installing]
+
+
 @pytest.fixture
 def corenlp(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets a test run SPICE with the archives of this machine; without them it does not run."""

@@ -14,7 +14,7 @@ from .base import NAME, Export, Trainer
 from .rows import ExportRow, Said
 
 _UTILS = '''\
-"""The functions of the tasks in this folder. They need bird-hf (`pip install bird-hf`)."""
+"""The functions of the tasks in this folder. They need bird-hf in the environment of lmms-eval."""
 
 from pathlib import Path
 
