@@ -216,7 +216,7 @@ def main() -> None:
     parser.add_argument("--early_steps", type=int, default=1000, help="half of them for vision alone")
     parser.add_argument("--grpo_steps", type=int, default=300)
     parser.add_argument("--answers", type=int, default=1024, help="in a step of GRPO, 8 to a question")
-    parser.add_argument("--learning_rate", type=float, default=1e-4, help="of GRPO")
+    parser.add_argument("--learning_rate", type=float, default=7e-5, help="of GRPO")
     parser.add_argument("--early", help="checkpoint to start from, in place of one that is trained here")
     parser.add_argument("--train_data", help="Med-GRIT folder to train on; by default OUT/data, rendered")
     parser.add_argument(

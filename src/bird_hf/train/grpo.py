@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial, wraps
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -38,12 +39,15 @@ class BirdGRPOConfig(GRPOConfig):
     freeze_vision: train the resampler and the language model only.
     freeze_embeddings: keep the embeddings of tokens frozen, and with them a head that is tied to them. A step samples
         few of the coordinates; AdamW moves the rows of those few as far as any other weight, by what little they say.
+    denial_reward: of rightly saying that an object is absent, from 0 to 1. A box is hardly ever worth 1, so a model in
+        doubt learns to deny where a denial is.
     """
 
     method: Literal["sft", "grpo", "any_vlm"] = field(default="grpo", metadata={"help": "how to train"})
     freeze_vision: bool = field(default=True, metadata={"help": "keep the vision tower and projector frozen"})
 
     freeze_embeddings: bool = field(default=False, metadata={"help": "keep the embeddings of tokens frozen"})
+    denial_reward: float = field(default=1.0, metadata={"help": "of rightly saying that an object is absent"})
 
     OLD_FIELDS: ClassVar[dict[str, str | None]] = BirdSFTConfig.OLD_FIELDS
 
@@ -122,7 +126,7 @@ def build_trainer(
         model.get_input_embeddings().requires_grad_(False)
     return BirdGRPOTrainer(
         model=model,
-        reward_funcs=[box_reward],
+        reward_funcs=[rewarded(args.denial_reward)],
         args=args,
         train_dataset=grounding_prompts(train_dataset),
         eval_dataset=None if eval_dataset is None else grounding_prompts(eval_dataset),
@@ -130,6 +134,14 @@ def build_trainer(
         callbacks=list(callbacks),
         peft_config=get_peft_config(recipe.model),
     )
+
+
+def rewarded(denial: float) -> Callable[..., list[float]]:
+    """`box_reward` with what a denial is worth. Raises ValueError if that is not from 0 to 1."""
+    if not 0 <= denial <= 1:
+        raise ValueError(f"denial_reward is {denial}; it must be from 0 to 1")
+    reward = partial(box_reward, denial=denial)
+    return wraps(box_reward)(reward)  # TRL logs a reward by its name
 
 
 def grounding_prompts(dataset: Dataset) -> Dataset:

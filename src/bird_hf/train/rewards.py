@@ -160,23 +160,28 @@ def box_reward(
     reference: Sequence[str],
     absent: Sequence[Sequence[str]],
     reader: Callable[[str], GroundedText | None] = read,
+    denial: float = 1.0,
     log_metric: Callable[[str, float], None] | None = None,
     **columns: Any,
 ) -> list[float]:
     """`grounding_reward` with the signature of TRL's reward functions.
 
     completions: texts, or conversations whose last message is the answer. reference (tagged text) and absent (names)
-    are columns of the dataset. reader: reads a completion; None means that it cannot be read. The mean of each part is
-    logged with `log_metric`, which TRL gives.
+    are columns of the dataset. reader: reads a completion; None means that it cannot be read. denial: what the reward
+    of a question about what is absent is multiplied by. The mean of each part is logged with `log_metric`, which TRL
+    gives.
     """
+    asked = [
+        Asked.from_reference(read(answer), names) for answer, names in zip(reference, absent, strict=True)
+    ]
     found = [
-        reward_parts(reader(_text_of(completion)), Asked.from_reference(read(answer), names))
-        for completion, answer, names in zip(completions, reference, absent, strict=True)
+        reward_parts(reader(_text_of(completion)), each)
+        for completion, each in zip(completions, asked, strict=True)
     ]
     if log_metric is not None and found:
         for part in fields(RewardParts):
             log_metric(f"reward/{part.name}", sum(getattr(each, part.name) for each in found) / len(found))
-    return [each.reward for each in found]
+    return [parts.reward * (1.0 if each.boxes else denial) for parts, each in zip(found, asked, strict=True)]
 
 
 def _text_of(completion: str | Sequence[Mapping[str, Any]]) -> str:
