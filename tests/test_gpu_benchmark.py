@@ -3,7 +3,6 @@
 import json
 import math
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -214,8 +213,8 @@ def test_too_little_memory_is_a_result_and_too_little_time_is_not(tmp_path):
     assert part.document["finished"] is False
 
 
-def test_the_command_skips_a_finished_part_and_starts_over_with_again(tmp_path):
-    command = [sys.executable, str(BENCHMARKS / "gpu.py"), "inference", "--out", str(tmp_path), "--tiny"]
+def test_the_command_skips_a_finished_part_and_starts_over_with_again(forked_python, tmp_path):
+    command = [forked_python, str(BENCHMARKS / "gpu.py"), "inference", "--out", str(tmp_path), "--tiny"]
     file = tmp_path / "inference.json"
     file.write_text(json.dumps({"part": "inference", "finished": True, "mark": 1}), encoding="utf-8")
     skipped = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -227,8 +226,8 @@ def test_the_command_skips_a_finished_part_and_starts_over_with_again(tmp_path):
     assert document["cases"]["model"] == {"not_run": "no time was left"}
 
 
-def test_an_unknown_part_is_refused(tmp_path):
-    command = [sys.executable, str(BENCHMARKS / "gpu.py"), "speed", "--out", str(tmp_path)]
+def test_an_unknown_part_is_refused(forked_python, tmp_path):
+    command = [forked_python, str(BENCHMARKS / "gpu.py"), "speed", "--out", str(tmp_path)]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 2 and "there is no part 'speed'" in ran.stderr
 
