@@ -19,6 +19,7 @@ import select
 import signal
 import socket
 import sys
+from pathlib import Path
 
 IMPORTED = (
     "bird_hf.cli.commands",
@@ -101,15 +102,18 @@ def _run(streams: array.array[int], arguments: list[str], folder: str, environme
     os.environ.update(environment)
     while arguments[0] == "-u":  # as torchrun starts its processes
         arguments = arguments[1:]
-    kind, *rest = arguments
-    sys.argv = rest if kind == "-m" else arguments
-    sys.path.insert(0, os.path.dirname(os.path.abspath(kind)) if kind[0] != "-" else os.getcwd())
-    if kind == "-m":
-        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
-    elif kind == "-c":
-        exec(compile(rest[0], "<string>", "exec"), {"__name__": "__main__"})
+    if arguments[0] == "-m":
+        sys.argv = arguments[1:]
+        sys.path.insert(0, folder)
+        runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+    elif arguments[0] == "-c":
+        sys.argv = ["-c", *arguments[2:]]
+        sys.path.insert(0, folder)
+        exec(compile(arguments[1], "<string>", "exec"), {"__name__": "__main__"})
     else:
-        runpy.run_path(kind, run_name="__main__")
+        sys.argv = arguments
+        sys.path.insert(0, str(Path(arguments[0]).resolve().parent))
+        runpy.run_path(arguments[0], run_name="__main__")
 
 
 if __name__ == "__main__":
