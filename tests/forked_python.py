@@ -55,7 +55,6 @@ def serve(address: str) -> None:
     for name in IMPORTED:
         __import__(name)
     gc.freeze()  # the collector of a fork would write to all pages, and copy them
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system removes forks that have ended
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen()
@@ -66,8 +65,18 @@ def serve(address: str) -> None:
             with connection:
                 if os.fork() == 0:
                     listener.close()
-                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                     return _answer(connection)
+            _wait_for_ended()
+    _wait_for_ended()
+
+
+def _wait_for_ended() -> None:
+    """Forks that have ended are removed, and their seconds count as this process's."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return  # there are none
 
 
 def _answer(connection: socket.socket) -> None:
