@@ -11,11 +11,13 @@ import importlib.util
 import ipaddress
 import os
 import re
+import shlex
 import shutil
 import socket
+import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -120,6 +122,24 @@ def load_script() -> Callable[[Path], ModuleType]:
         return module
 
     return load
+
+
+@pytest.fixture(scope="session")
+def forked_python() -> Iterator[Path]:
+    """A program that does what `python` does, but has imported torch, transformers and trl: see forked_python.py."""
+    script = Path(__file__).with_name("forked_python.py")
+    folder = Path(tempfile.mkdtemp(prefix="bird-hf-fork-"))  # the address of a socket may have 107 characters
+    start = [sys.executable, "-P", str(script), "serve", str(folder / "socket")]
+    environment = os.environ | {"PYTHONPATH": str(script.parents[1] / "src")}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(start, env=environment, text=True, **pipes) as server:
+        assert server.stdout is not None and server.stdout.readline() == "ready\n"
+        program = folder / "python"
+        words = shlex.join([sys.executable, "-IS", str(script), "connect", str(folder / "socket")])
+        program.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+        program.chmod(0o755)
+        yield program
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")

@@ -260,7 +260,7 @@ TINY = {
 
 
 @pytest.mark.slow
-def test_the_command_trains_answers_and_scores(tmp_path, monkeypatch, capsys):
+def test_the_command_trains_answers_and_scores(tmp_path, monkeypatch, capsys, forked_python):
     import data_scale
 
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY), encoding="utf-8")
@@ -271,6 +271,7 @@ def test_the_command_trains_answers_and_scores(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
         sys, "argv", [*fixed, *arguments.split(), "--measures", "vg", "roc", "--max_turns", "2"]
     )
+    monkeypatch.setattr(sys, "executable", str(forked_python))  # which runs are started with
     data_scale.main()
     first = capsys.readouterr()
     assert first.err.count("finished (") == 2 and "| 1/6: 2 | mean of 1 |" in first.out

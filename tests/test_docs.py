@@ -39,13 +39,13 @@ def blocks(text: str) -> list[tuple[str, str, int]]:
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path, monkeypatch, forked_python):
     """A folder to run a page in, with `bird` and `python` on the path, and folders of the repository."""
     programs = tmp_path / "programs"
     programs.mkdir()
     for name, arguments in {"bird": " -m bird_hf.cli", "python": ""}.items():
         program = programs / name
-        program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)}{arguments} "$@"\n')
+        program.write_text(f'#!/bin/sh\nexec {shlex.quote(str(forked_python))}{arguments} "$@"\n')
         program.chmod(0o755)
     place = tmp_path / "page"
     place.mkdir()

@@ -2,7 +2,6 @@
 
 import json
 import math
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -214,23 +213,37 @@ def test_too_little_memory_is_a_result_and_too_little_time_is_not(tmp_path):
     assert part.document["finished"] is False
 
 
-def test_the_command_skips_a_finished_part_and_starts_over_with_again(tmp_path):
-    command = [sys.executable, str(BENCHMARKS / "gpu.py"), "inference", "--out", str(tmp_path), "--tiny"]
+@pytest.fixture
+def printed(monkeypatch, capfd, forked_python):
+    """Runs the command, with the processes that it starts, and gives what it prints."""
+    import gpu
+
+    monkeypatch.setattr(sys, "executable", str(forked_python))
+
+    def run(*options):
+        monkeypatch.setattr(sys, "argv", ["gpu.py", *map(str, options)])
+        capfd.readouterr()
+        gpu.main()
+        return capfd.readouterr().out
+
+    return run
+
+
+def test_the_command_skips_a_finished_part_and_starts_over_with_again(printed, tmp_path):
+    command = ["inference", "--out", tmp_path, "--tiny"]
     file = tmp_path / "inference.json"
     file.write_text(json.dumps({"part": "inference", "finished": True, "mark": 1}), encoding="utf-8")
-    skipped = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert json.loads(skipped.stdout)["mark"] == 1
-    again = [*command, "--again", "--minutes", "0"]
-    document = json.loads(subprocess.run(again, capture_output=True, text=True, check=True).stdout)
+    assert json.loads(printed(*command))["mark"] == 1
+    document = json.loads(printed(*command, "--again", "--minutes", "0"))
     assert document == json.loads(file.read_text(encoding="utf-8"))
     assert "mark" not in document and not document["finished"]
     assert document["cases"]["model"] == {"not_run": "no time was left"}
 
 
-def test_an_unknown_part_is_refused(tmp_path):
-    command = [sys.executable, str(BENCHMARKS / "gpu.py"), "speed", "--out", str(tmp_path)]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ran.returncode == 2 and "there is no part 'speed'" in ran.stderr
+def test_an_unknown_part_is_refused(printed, capfd, tmp_path):
+    with pytest.raises(SystemExit, match="2"):
+        printed("speed", "--out", tmp_path)
+    assert "there is no part 'speed'" in capfd.readouterr().err
 
 
 def test_a_part_that_breaks_is_recorded(tmp_path, monkeypatch):

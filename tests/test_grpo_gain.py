@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -43,22 +43,27 @@ def few_questions(tmp_path_factory) -> Path:
     return folder
 
 
-def run(*options):
-    return finished(SCRIPT, *options)
+@pytest.fixture
+def printed(monkeypatch, capsys, forked_python):
+    """Runs a script as `python script options` does, with runs that it starts, and gives what it prints."""
+    environment = dict(os.environ)
+    monkeypatch.setattr(sys, "executable", str(forked_python))
+
+    def run(script, *options):
+        monkeypatch.setattr(sys, "argv", [str(script), *map(str, options)])
+        capsys.readouterr()
+        runpy.run_path(str(script), run_name="__main__")
+        return capsys.readouterr().out
+
+    yield run
+    os.environ.clear()  # training arguments set some variables
+    os.environ.update(environment)
 
 
-def finished(*command):
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}  # two threads wait for each other on a busy machine
-    return subprocess.run(
-        [sys.executable, *map(str, command)], env=environment, capture_output=True, text=True
-    )
-
-
-def test_all_parts_run_once_and_are_scored(few_questions, tmp_path):
+def test_all_parts_run_once_and_are_scored(printed, few_questions, tmp_path):
     out = tmp_path / "gain"
-    first = run("--out", out, "--data", few_questions, "--tiny")
-    assert first.returncode == 0, first.stderr[-3000:]
-    document = json.loads(first.stdout)
+    command = [SCRIPT, "--out", out, "--data", few_questions, "--tiny"]
+    document = json.loads(printed(*command))
     assert [*document] == ["settings", "machine", "early", "grpo", "scores"]
     assert [row["step"] for row in document["grpo"]["curve"]] == [1, 2]
     assert document["scores"]["questions"] >= 4
@@ -68,13 +73,12 @@ def test_all_parts_run_once_and_are_scored(few_questions, tmp_path):
             assert 0.0 <= scores[name]["mean"] <= 1.0 and len(scores[name]["interval"]) == 2
         low, high = scores["difference"]["mean"]["interval"]
         assert low <= scores["difference"]["mean"]["difference"] <= high
-    again = run("--out", out, "--data", few_questions, "--tiny")
-    assert json.loads(again.stdout) == document  # with its seconds: nothing was run again
-    other = run("--out", out, "--data", few_questions, "--tiny", "--learning_rate", "1e-5")
-    assert other.returncode and "was made with other settings" in other.stderr
+    assert json.loads(printed(*command)) == document  # with its seconds: nothing was run again
+    with pytest.raises(ValueError, match="was made with other settings"):
+        printed(*command, "--learning_rate", "1e-5")
 
 
-def test_the_gradients_of_steps_are_compared(tmp_path, monkeypatch, few_questions):
+def test_the_gradients_of_steps_are_compared(printed, tmp_path, monkeypatch, few_questions):
     monkeypatch.chdir(tmp_path)
     recipe = tmp_path / "recipe.yaml"
     fields = {
@@ -93,9 +97,8 @@ def test_the_gradients_of_steps_are_compared(tmp_path, monkeypatch, few_question
         "report_to": "none",
     }
     recipe.write_text(yaml.safe_dump(fields))
-    found = finished(SIGNAL, "--steps", 2, "--config", recipe)
-    assert found.returncode == 0, found.stderr[-3000:]
-    document = json.loads(found.stdout[found.stdout.index("{\n") :])
+    found = printed(SIGNAL, "--steps", 2, "--config", recipe)
+    document = json.loads(found[found.index("{\n") :])
     assert (document["answers_per_step"], document["temperature"]) == (4, 1.5)
     assert {*document["cosines"]} == {"resampler", "embed_tokens", "language_model"}
     assert all(-1.0 <= each["mean"] <= 1.0 for each in document["cosines"].values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -214,12 +215,12 @@ def test_without_bitsandbytes_4_bits_are_refused_in_one_line(tiny_checkpoint, mo
 
 
 @pytest.mark.slow
-def test_two_processes_write_the_file_of_one(bird, tiny_checkpoint, data, tmp_path):
+def test_two_processes_write_the_file_of_one(bird, forked_python, tiny_checkpoint, data, tmp_path):
     """The same batches go to the processes in turn, so every answer is computed as by one process."""
     words = ["--task", "vg", "--model", tiny_checkpoint, "--data", data, "--batch-size", 1, "--out"]
     bird("predict", *words, tmp_path / "one.jsonl")
     launch = [
-        sys.executable,
+        forked_python,
         "-m",
         "torch.distributed.run",
         "--nproc-per-node",
@@ -228,7 +229,10 @@ def test_two_processes_write_the_file_of_one(bird, tiny_checkpoint, data, tmp_pa
         "29617",
     ]
     command = [*launch, "-m", "bird_hf.cli", "predict", *words, tmp_path / "two.jsonl"]
-    ran = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=280, check=False)
+    environment = os.environ | {"PYTHON_EXEC": str(forked_python)}  # with which torchrun starts processes
+    ran = subprocess.run(
+        [*map(str, command)], capture_output=True, text=True, timeout=280, check=False, env=environment
+    )
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.count("answers") == 1  # one process reports
     assert (tmp_path / "two.jsonl").read_bytes() == (tmp_path / "one.jsonl").read_bytes()

@@ -118,12 +118,12 @@ print(metric.compute())
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ANSWERS)
-def test_two_processes_score_what_one_does(name, tmp_path):
+def test_two_processes_score_what_one_does(forked_python, name, tmp_path):
     predictions, references, expected = ANSWERS[name]
     processes = [
         subprocess.Popen(
             [
-                sys.executable,
+                forked_python,
                 "-c",
                 PROCESS,
                 name,

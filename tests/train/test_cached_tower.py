@@ -1,8 +1,8 @@
 """With `cache_image_features` a run has the losses that it has without, and computes each image once."""
 
 import json
+import os
 import subprocess
-import sys
 
 import pytest
 import torch
@@ -155,7 +155,7 @@ Path(sys.argv[2], os.environ["RANK"] + ".json").write_text(json.dumps([sum(seen)
 """
 
 
-def test_two_processes_share_one_store(write_recipe, tmp_path, tiny_checkpoint):
+def test_two_processes_share_one_store(forked_python, write_recipe, tmp_path, tiny_checkpoint):
     script = tmp_path / "process.py"
     script.write_text(PROCESS)
     fields = TWO_EPOCHS | {
@@ -166,9 +166,10 @@ def test_two_processes_share_one_store(write_recipe, tmp_path, tiny_checkpoint):
     found = []
     for number, features in enumerate((None, str(tmp_path / "features"))):
         recipe = write_recipe(tmp_path / str(number), cache_image_features=features, **fields)
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-        command += [str(script), str(recipe), str(tmp_path)]
-        subprocess.run(command, check=True, timeout=600, capture_output=True)
+        command = [forked_python, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+        command += [script, recipe, tmp_path]
+        environment = os.environ | {"PYTHON_EXEC": str(forked_python)}  # with which torchrun starts processes
+        subprocess.run(command, check=True, timeout=600, capture_output=True, env=environment)
         found.append([json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)])
     plain, cached = found
     assert sum(images for images, _ in plain) == 12  # two processes, three epochs

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
-import sys
 from collections import Counter
 
 import pytest
@@ -250,7 +250,7 @@ def test_rows_without_an_image_are_trained_only_if_the_recipe_says_so(
     trainer_of(model_name_or_path=str(tiny_checkpoint), text_only=True).train()
 
 
-def test_two_processes_train_what_one_trains(write_recipe, tmp_path, tiny_checkpoint):
+def test_two_processes_train_what_one_trains(forked_python, write_recipe, tmp_path, tiny_checkpoint):
     """Steps of three rows and of one: in the second, one process has a row that does not count."""
     fields = SGD | PACKED | {"model_name_or_path": str(tiny_checkpoint), "global_batch_size": 3}
     fields |= {"max_steps": 2, "save_strategy": "steps", "save_steps": 2, "max_length": 300}
@@ -258,14 +258,15 @@ def test_two_processes_train_what_one_trains(write_recipe, tmp_path, tiny_checkp
     for processes in (1, 2):
         recipe = write_recipe(tmp_path / str(processes), **fields)
         command = [
-            sys.executable,
+            forked_python,
             "-m",
             "torch.distributed.run",
             "--standalone",
             f"--nproc_per_node={processes}",
         ]
-        command += ["-m", "bird_hf.cli", "train", "--config", str(recipe)]
-        ran = subprocess.run(command, capture_output=True, text=True, check=False)
+        command += ["-m", "bird_hf.cli", "train", "--config", recipe]
+        environment = os.environ | {"PYTHON_EXEC": str(forked_python)}  # with which torchrun starts processes
+        ran = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         assert ran.returncode == 0, ran.stderr[-3000:]
         folder = tmp_path / str(processes) / "run" / "checkpoint-2"
         state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))

@@ -10,7 +10,8 @@ import importlib.util
 import json
 import os
 import subprocess
-import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -45,20 +46,25 @@ KINDS = [
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_folder")]
 
 
-def start(recipes: list[str], settings: dict[str, str], expected: int = 0) -> str:
-    """Run recipes in two processes; returns what they wrote to stderr."""
+@pytest.fixture
+def start(forked_python) -> Callable[..., str]:
+    """Runs recipes in two processes; gives what they wrote to stderr."""
+    return partial(start_two, forked_python)
+
+
+def start_two(python: Path, recipes: list[str], settings: dict[str, str], expected: int = 0) -> str:
     environment = (
         os.environ
         | settings
         | {
-            "PYTHONPATH": str(ROOT / "src"),
+            "PYTHON_EXEC": str(python),  # with which torchrun starts processes
             "OMP_NUM_THREADS": "1",
             "DS_ACCELERATOR": "cpu",
             "CUDA_VISIBLE_DEVICES": "",
         }
     )
     command = [
-        sys.executable,
+        str(python),
         "-m",
         "torch.distributed.run",
         "--standalone",
@@ -94,7 +100,7 @@ def some_without_image(four_phantoms, tmp_path) -> str:
 
 @pytest.mark.parametrize(("sharding", "settings"), KINDS)
 def test_two_processes_train_as_one(
-    write_recipe, tmp_path, tiny_checkpoint, some_without_image, sharding, settings
+    start, write_recipe, tmp_path, tiny_checkpoint, some_without_image, sharding, settings
 ):
     fields = {
         "model_name_or_path": str(tiny_checkpoint),
@@ -137,7 +143,7 @@ def test_two_processes_train_as_one(
     assert all(value.any() for value in trained.values())
 
 
-def test_a_loss_that_is_not_finite_stops_both_processes(write_recipe, tmp_path, broken_checkpoint):
+def test_a_loss_that_is_not_finite_stops_both_processes(start, write_recipe, tmp_path, broken_checkpoint):
     fields = {"model_name_or_path": str(broken_checkpoint), "per_device_train_batch_size": 1, "max_steps": 4}
     said = start([str(write_recipe(tmp_path / "nan", **fields))], {}, expected=2)
     assert said.count("refused: the loss") == 2
