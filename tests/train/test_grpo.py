@@ -15,6 +15,7 @@ from bird_hf.train import grpo, run
 from bird_hf.train.grpo import (
     BirdGRPOConfig,
     grounding_prompts,
+    rewarded,
     sampling_from_policy,
 )
 from bird_hf.train.recipe import BirdSFTConfig
@@ -77,6 +78,12 @@ def test_the_method_says_how_a_recipe_is_read(write_recipe, tmp_path, fields, op
 def test_a_field_that_is_not_of_grpo_is_refused(write_recipe, tmp_path, fields, said):
     with pytest.raises(ValueError, match=said):
         run.read(["--config", str(write_recipe(tmp_path, **(GRPO | fields)))])
+
+
+@pytest.mark.parametrize("worth", [-0.1, 1.5])
+def test_a_denial_is_worth_no_more_than_a_box_can_be(worth):
+    with pytest.raises(ValueError, match=rf"^denial_reward is {worth}; it must be from 0 to 1$"):
+        rewarded(worth)
 
 
 def test_an_unknown_method_is_refused(write_recipe, tmp_path):

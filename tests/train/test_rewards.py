@@ -275,6 +275,17 @@ def test_an_answer_of_another_dialect_is_rewarded_by_its_values():
     assert box_reward(["0.2 0.3 0.5 0.7", ""], [LIVER] * 2, [[]] * 2, reader=reader) == [1.0, 0.0]
 
 
+def test_a_denial_can_be_worth_less_than_a_box():
+    denied = "There is no liver in this image."
+    answers, references, absent = (
+        [LIVER, denied, LIVER, denied],
+        [LIVER, LIVER, denied, denied],
+        [[], [], ["liver"], ["liver"]],
+    )
+    assert box_reward(answers, references, absent) == [1.0, 0.0, 0.0, 1.0]
+    assert box_reward(answers, references, absent, denial=0.5) == [1.0, 0.0, 0.0, 0.5]
+
+
 def test_trl_gets_a_reward_for_each_completion_and_the_means_of_its_parts():
     logged = {}
     completions = [[{"role": "assistant", "content": text}] for text in (LIVER, CHEATS["denial"], ABSENT)]
