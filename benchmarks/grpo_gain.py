@@ -9,8 +9,9 @@ Parts, each done once and resumed if it was stopped:
     early    recipes/nano.yaml on fewer images for fewer steps, from random weights; left out with --early
     grpo     recipes/grpo.yaml from there, on the same images
     scores   both answer the VG test split of the embedded sample, whose cases neither has seen; strict rules, with
-             bootstrap intervals over cases, of each and of the difference; under the default decoding, and without
-             the checkpoint's smoothing of coordinates and bias ("plain")
+             bootstrap intervals over cases, of each and of the difference; how often each denies, and how well boxes
+             lie that both give; under the default decoding, and without the checkpoint's smoothing of coordinates and
+             bias ("plain")
 
 OUT/grpo_gain.json is written after each part and printed at the end. --tiny runs all of it on a few images in a minute:
 that is a test of this file, and no figure of it means anything.
@@ -20,10 +21,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ from typing import Any
 import yaml
 
 from bird_hf.atomic_writes import write_text
+from bird_hf.hub.grounding import read
 
 ROOT = Path(__file__).parents[1]
 _LAST_CHARS = 2000  # of the log of a run that failed
@@ -157,14 +160,14 @@ class Gain:
                 model.model.config.coordinate_smoothing_sigma = None
                 model.model.generation_config.sequence_bias = None
             predict_dataset(model, rows, file, 64)
-        compared = compare_predictions(
-            *(read_predictions(file, "vg") for file in files.values()), "vg", "strict"
-        )
+        answers = {name: read_predictions(file, "vg") for name, file in files.items()}
+        compared = compare_predictions(answers["early"], answers["grpo"], "vg", "strict")
         return {
             "cases": compared["first"]["cases"]["total"],
-            "early": summary(compared["first"]),
-            "grpo": summary(compared["second"]),
+            "early": summary(compared["first"]) | kinds(answers["early"]),
+            "grpo": summary(compared["second"]) | kinds(answers["grpo"]),
             "difference": compared["difference"]["score"],
+            "boxes_of_both": boxes_of_both(answers["early"], answers["grpo"]),
         }
 
     # --- training ---
@@ -196,6 +199,43 @@ def summary(scored: dict[str, Any]) -> dict[str, Any]:
         "interval": scored["interval"]["mean"],
         "modalities": scored["modalities"],
         "measures": {name: measures[name] for name in shown},
+    }
+
+
+def kinds(answers: Sequence[Any]) -> dict[str, int]:
+    """How often a model gives no box for what is there, and a box for what is not."""
+    there, gives = (
+        [bool(read(text).boxes) for text in texts]
+        for texts in ([each.annotation for each in answers], [each.response for each in answers])
+    )
+    return {
+        "there": sum(there),
+        "without_a_box": sum(not box for box, is_there in zip(gives, there, strict=True) if is_there),
+        "absent": len(there) - sum(there),
+        "with_a_box": sum(box for box, is_there in zip(gives, there, strict=True) if not is_there),
+    }
+
+
+def boxes_of_both(early: Sequence[Any], grpo: Sequence[Any]) -> dict[str, float]:
+    """IoU where the reference and both models have one box: where boxes are, apart from whether they are given.
+
+    standard_error: of the mean difference, over questions.
+    """
+    ious = []
+    for one, other in zip(early, grpo, strict=True):
+        boxes = [read(text).boxes for text in (one.annotation, one.response, other.response)]
+        if [len(each) for each in boxes] == [1, 1, 1]:
+            reference, first, second = (each[0] for each in boxes)
+            ious.append((first.iou(reference), second.iou(reference)))
+    if len(ious) < 2:
+        return {"questions": len(ious)}
+    differences = [second - first for first, second in ious]
+    return {
+        "questions": len(ious),
+        "early": statistics.mean(first for first, _ in ious),
+        "grpo": statistics.mean(second for _, second in ious),
+        "difference": statistics.mean(differences),
+        "standard_error": statistics.stdev(differences) / len(ious) ** 0.5,
     }
 
 

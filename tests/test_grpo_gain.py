@@ -10,6 +10,7 @@ import os
 import runpy
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -71,11 +72,32 @@ def test_all_parts_run_once_and_are_scored(printed, few_questions, tmp_path):
         assert scores["cases"] == 4
         for name in ("early", "grpo"):
             assert 0.0 <= scores[name]["mean"] <= 1.0 and len(scores[name]["interval"]) == 2
+            assert scores[name]["there"] + scores[name]["absent"] == document["scores"]["questions"]
+            assert 0 <= scores[name]["without_a_box"] <= scores[name]["there"] > 0
+        assert 0 <= scores["boxes_of_both"]["questions"] <= scores["early"]["there"]
         low, high = scores["difference"]["mean"]["interval"]
         assert low <= scores["difference"]["mean"]["difference"] <= high
     assert json.loads(printed(*command)) == document  # with its seconds: nothing was run again
     with pytest.raises(ValueError, match="was made with other settings"):
         printed(*command, "--learning_rate", "1e-5")
+
+
+def test_boxes_are_compared_where_both_models_give_one(load_script):
+    gain = load_script(SCRIPT)
+    there, absent = "<ref>liver</ref><box>(100,100),(300,300)</box>", "There is no liver in this image."
+    half, none = "<ref>liver</ref><box>(100,100),(300,200)</box>", "There is no liver in this image."
+
+    def answers(*texts):
+        return [
+            SimpleNamespace(annotation=a, response=r)
+            for a, r in zip((there, there, there, absent), texts, strict=True)
+        ]
+
+    early, grpo = answers(half, there, none, there), answers(there, half, there, none)
+    found = gain.boxes_of_both(early, grpo)
+    expected = {"questions": 2, "early": 0.75, "grpo": 0.75, "difference": 0.0, "standard_error": 0.5}
+    assert found == pytest.approx(expected)
+    assert gain.kinds(early) == {"there": 3, "without_a_box": 1, "absent": 1, "with_a_box": 1}
 
 
 def test_the_gradients_of_steps_are_compared(printed, tmp_path, monkeypatch, few_questions):
