@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -78,7 +77,6 @@ def test_without_bitsandbytes_the_extra_is_named(trainer_of, tiny_checkpoint, mo
 # --- loggers --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(find_spec("tensorboard") is None, reason="needs pip install tensorboard")
 def test_tensorboard_has_the_log(trainer_of, tmp_path, tiny_checkpoint, monkeypatch):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -89,7 +87,6 @@ def test_tensorboard_has_the_log(trainer_of, tmp_path, tiny_checkpoint, monkeypa
     assert {"train/loss", "train/tokens_per_second", "train/mfu"} <= {*events.Tags()["scalars"]}
 
 
-@pytest.mark.skipif(find_spec("trackio") is None, reason="needs pip install trackio")
 def test_trackio_has_the_log(trainer_of, tiny_checkpoint):
     trainer_of(
         model_name_or_path=str(tiny_checkpoint), report_to="trackio", logging_steps=1, project="bird"
