@@ -72,21 +72,29 @@ def test_a_question_is_asked_in_the_dialect_and_its_boxes_are_ours(
 
 
 @pytest.mark.parametrize(
-    ("dialect", "size"),
+    ("dialect", "size", "has_special_tokens"),
     [
-        ("medgemma", (80, 80)),  # padded, because its processor does not pad
-        ("qwen2.5-vl", (84, 56)),  # in the size whose pixels are counted
-        ("paligemma", (80, 60)),
-        ("maira-2", (80, 60)),  # its processor cuts
+        ("medgemma", (80, 80), False),  # padded, because its processor does not pad
+        ("qwen2.5-vl", (84, 56), False),  # in the size whose pixels are counted
+        ("paligemma", (80, 60), True),
+        ("maira-2", (80, 60), False),  # its processor cuts
+        # <ref> and <box> are special tokens of these; vLLM would leave them out (InternVL#803, lmdeploy#2259)
+        ("internvl", (80, 60), True),
+        ("medrega", (80, 60), True),
+        ("bird", (80, 60), True),  # Qwen-VL's tokenizer
     ],
 )
 def test_the_picture_is_sent_as_the_dialect_sees_it(
-    server: ChatServer, model: Callable[..., EndpointModel], dialect: str, size: tuple[int, int]
+    server: ChatServer,
+    model: Callable[..., EndpointModel],
+    dialect: str,
+    size: tuple[int, int],
+    has_special_tokens: bool,
 ) -> None:
     model(dialect).generate([Query(QUESTION, PICTURE, names=("left kidney",))])
     (payload,) = server.calls
     assert picture_in(payload).size == size
-    assert payload.get("skip_special_tokens") is (False if dialect == "paligemma" else None)
+    assert payload.get("skip_special_tokens") is (False if has_special_tokens else None)
 
 
 CUT = json.dumps({"choices": [{"message": {"content": SAID}}]})[:-20]
