@@ -9,6 +9,8 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from PIL import Image
 from bird_hf import Box, Query, dialects
 from bird_hf.answering import Decoding, StoppedError
 from bird_hf.asking import ModelChoice, open_model
-from bird_hf.asking.endpoint import EndpointModel, EndpointSettings
+from bird_hf.asking.endpoint import EndpointModel, EndpointSettings, _asked_wait
 from bird_hf.eval.predict import predict_dataset
 from bird_hf.eval.predictions import read_predictions
 from bird_hf.hub.grounding import Issue
@@ -132,6 +134,11 @@ def test_what_may_pass_is_waited_out(
         (Answer(SAID, delay=1.0), r"no whole answer within 0\.4 seconds", 3),
         (Answer(f"bad key {KEY}", status=401), r"does not answer: .*bad key \*\*\*", 1),
         (Answer("no such model", status=404), "no such model", 1),
+        (
+            Answer(body='{"error": {"message": "no\\nGPU"}}'),
+            "does not answer: the answer is an error: no GPU",
+            3,
+        ),
     ],
 )
 def test_what_does_not_pass_stops_the_run_in_one_line(
@@ -142,6 +149,62 @@ def test_what_does_not_pass_stops_the_run_in_one_line(
         model(timeout=0.4 if failure.delay else 20.0).generate([QUERY])
     assert "\n" not in str(caught.value) and KEY not in str(caught.value)
     assert len(server.calls) == calls
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_said_and_no_picture_is_sent_there(
+    server: ChatServer, model: Callable[..., EndpointModel], status: int
+) -> None:
+    other = ChatServer()
+    try:
+        moved = {"location": other.url.replace("127.0.0.1", "localhost") + "/chat/completions"}
+        server.script = lambda payload, number: Answer("moved", status=status, headers=moved)
+        with pytest.raises(StoppedError, match=r"it redirects to http://localhost:.*give that one if"):
+            model().generate([QUERY])
+        assert (len(server.calls), len(other.calls)) == (1, 0)
+    finally:
+        other.close()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ([{"type": "thinking", "thinking": []}, {"type": "text", "text": SAID}], SAID),
+        ([{"type": "text", "text": SAID[:9]}, {"type": "text", "text": SAID[9:]}], SAID),
+        (None, ""),
+        ([], ""),
+    ],
+)
+def test_content_in_parts_is_read_and_paid_once(
+    server: ChatServer, model: Callable[..., EndpointModel], content: object, said: str
+) -> None:
+    body = json.dumps({"choices": [{"message": {"content": content}}]})
+    server.script = lambda payload, number: Answer(body=body)
+    assert [model().generate([QUERY]) for _ in range(2)] == [[said]] * 2
+    assert len(server.calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "3"}, 3),
+        ({"retry-after-ms": "1500", "retry-after": "9"}, 1.5),
+        ({"retry-after": "1000000000"}, 1e9),  # the runner waits no longer than 30 seconds
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0),
+        *[
+            ({"retry-after": value}, 0)
+            for value in ("nan", "-5", "soon", "", "Wed, 99 Oct 2015 07:28:00 GMT")
+        ],
+        ({}, 0),
+    ],
+)
+def test_how_long_a_server_asks_to_wait(headers: dict[str, str], seconds: float) -> None:
+    assert _asked_wait(headers) == seconds
+
+
+def test_a_server_may_say_when_to_try_again() -> None:
+    later = format_datetime(datetime.now(UTC) + timedelta(seconds=20), usegmt=True)
+    assert 15 < _asked_wait({"retry-after": later}) <= 20
 
 
 def test_an_endpoint_that_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:
