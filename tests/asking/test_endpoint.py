@@ -21,6 +21,7 @@ from bird_hf import Box, Query, dialects
 from bird_hf.answering import Decoding, StoppedError
 from bird_hf.asking import ModelChoice, open_model
 from bird_hf.asking.endpoint import EndpointModel, EndpointSettings, _asked_wait
+from bird_hf.data.folder.publish import open_folder
 from bird_hf.eval.predict import predict_dataset
 from bird_hf.eval.predictions import read_predictions
 from bird_hf.hub.grounding import Issue
@@ -309,11 +310,23 @@ def test_predictions_hold_bird_text_and_what_was_said(
     assert run_bird("score", out, "--task", "vg", "--rules", "strict").code == 0
 
 
+def test_half_a_character_in_an_answer_does_not_stop_a_run(
+    server: ChatServer, model: Callable[..., EndpointModel], med_grit: Path, tmp_path: Path
+) -> None:
+    label = json.dumps(
+        [{"bbox_2d": [250, 150, 625, 550], "label": "left \ud800 kidney"}]
+    )  # an escape in the answer
+    said = [label, "left \ud800 kidney"]
+    server.script = lambda payload, number: Answer(said[number % 2])
+    out = tmp_path / "vg.jsonl"
+    predict_dataset(model(), open_folder(med_grit, "vg", "test"), out)
+    texts = {each.response for each in read_predictions(out, "vg")}
+    assert texts == {"left \ufffd kidney", "<ref>left \ufffd kidney</ref><box>(250,150),(625,550)</box>"}
+
+
 def test_a_run_that_is_killed_pays_for_no_answer_twice(
     server: ChatServer, model: Callable[..., EndpointModel], med_grit: Path, tmp_path: Path
 ) -> None:
-    from bird_hf.data.folder.publish import open_folder
-
     rows, out = open_folder(med_grit, "vg", "test"), tmp_path / "vg.jsonl"
     server.script = lambda payload, number: Answer(SAID, delay=0.05)
     child = os.fork()

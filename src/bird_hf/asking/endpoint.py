@@ -27,6 +27,7 @@ from ..answering import Decoding, StoppedError
 from ..data.teachers.calls import CallRunner, RefusedRequestError, cause_of, connect, failure_of, words_of
 from ..data.teachers.reply_store import LONGEST_BODY, Reply, ReplyStore, Request
 from ..dialects import Dialect
+from ..dialects.collect import without_surrogates
 from ..progress import progress_bar
 from ..questions import Query
 from .dialect_model import MAX_ANSWER_CHARS, DialectModel
@@ -292,9 +293,9 @@ def _content(document: Any) -> str:
     Raises LookupError, TypeError or AttributeError if it is no chat completion.
     """
     content = document["choices"][0]["message"].get("content") or ""
-    if isinstance(content, str):
-        return content
-    return "".join([part["text"] for part in content if part["type"] == "text"])
+    if not isinstance(content, str):
+        content = "".join([part["text"] for part in content if part["type"] == "text"])
+    return without_surrogates(content)
 
 
 def _said_instead(document: Any) -> str:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from ..hub.boxes import Box
 from ..hub.grounding import GroundedText, Issue
 from .base import ABSENT_TEXT, Dialect
-from .collect import Collector
+from .collect import Collector, without_surrogates
 from .views import View
 
 # What matters for finding objects. A string that is not closed ends with its line, so that every character is
@@ -85,7 +85,7 @@ class JsonDialect(Dialect):
             return
         label = item.get("label")
         found = [self._number_list(each, view) for each in _lists(item[self.key])]
-        collector.labelled(label if isinstance(label, str) else "", found)
+        collector.labelled(without_surrogates(label) if isinstance(label, str) else "", found)
 
     def _number_list(self, values: Any, view: View) -> Box | Issue:
         if not (isinstance(values, list) and len(values) == 4 and all(map(_is_whole, values))):
