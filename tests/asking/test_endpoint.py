@@ -208,9 +208,28 @@ def test_a_server_may_say_when_to_try_again() -> None:
     assert 15 < _asked_wait({"retry-after": later}) <= 20
 
 
+@pytest.mark.parametrize("key", ["sk-a\nb", "ключ"])
+def test_a_key_that_cannot_be_sent_is_said_and_not_shown(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("OTHER_KEY", key)
+    choice = ModelChoice("http://127.0.0.1:9/v1", "qwen3-vl", "served", key_variable="OTHER_KEY")
+    with pytest.raises(ValueError, match="the key in OTHER_KEY holds a line break") as caught:
+        open_model(choice)
+    assert key not in str(caught.value)
+
+
+def test_nothing_is_paid_for_if_answers_cannot_be_kept(server: ChatServer, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    model = EndpointModel(
+        EndpointSettings(server.url, "served"), dialects.get("qwen3-vl"), tmp_path / "file" / "replies"
+    )
+    with pytest.raises(ValueError, match=r"file/replies: replies cannot be kept there \(Not a directory\)"):
+        model.generate([QUERY])
+    assert server.calls == []
+
+
 def test_an_endpoint_that_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:
     settings = EndpointSettings("http://127.0.0.1:9/v1", "served", max_retries=1, wait=0.01)
-    with pytest.raises(StoppedError, match=r"the model at 127\.0\.0\.1 does not answer"):
+    with pytest.raises(StoppedError, match=r"127\.0\.0\.1 does not answer: .*connection attempts failed"):
         EndpointModel(settings, dialects.get("qwen3-vl")).generate([QUERY])
 
 
@@ -273,6 +292,8 @@ def test_several_answers_are_requests_of_their_own(
         ({"served_model": None}, "give --served-model"),
         ({"dialect": None}, r"served at 127\.0\.0\.1: how this model writes boxes is not known .*give --dialect"),
         ({"model": "http://"}, "is not an address such as"),
+        ({"model": "http://127.0.0.1:99999/v1"}, "is not an address such as"),
+        ({"model": "http://[::1/v1"}, "is not an address such as"),
         ({"model": "http://me:secret@127.0.0.1/v1"}, "is not an address.*a key is read from OPENAI_API_KEY"),
         ({"dtype": "bfloat16"}, r"--dtype is of a model that runs here"),
         ({"load_in_4bit": True}, r"--load-in-4bit is of a model that runs here"),

@@ -68,6 +68,13 @@ class EndpointSettings:
     def api_key(self) -> str:
         return os.environ.get(self.key_variable) or _NO_KEY
 
+    def check_key(self) -> None:
+        """Raises ValueError if no server can be told the API key."""
+        if not (self.api_key.isascii() and self.api_key.isprintable()):
+            raise ValueError(
+                f"the key in {self.key_variable} holds a line break, or letters that are not ASCII; copy it again"
+            )
+
 
 @dataclass(frozen=True)
 class PictureRequest(Request):
@@ -102,8 +109,11 @@ class EndpointModel(DialectModel):
     ) -> list[tuple[str, ...]]:
         """All queries are sent at once, `concurrency` at a time; `batch_size` is of no matter.
 
-        Raises StoppedError if the endpoint does not answer after all retries, ValueError if it refuses a question.
+        Raises StoppedError if the endpoint does not answer after all retries, ValueError if it refuses a question, or
+        if answers cannot be kept.
         """
+        if self.store:
+            self.store.prepare()
         runner = EndpointRunner(self.settings, self.store)
         pictures: dict[int, str] = {}
         try:
@@ -233,7 +243,8 @@ async def _body(client: AsyncOpenAI, request: Request) -> bytes:
             raise _Retry(str(error), _asked_wait(error.response.headers)) from None
         raise StoppedError(words_of(error)) from None
     except openai.OpenAIError as error:
-        raise _Retry(f"{type(error).__name__}: {error}") from None
+        cause = error.__cause__  # such as a name that is not found: the SDK says "Connection error."
+        raise _Retry(f"{type(error).__name__}: {error}" + (f" ({cause})" if cause else "")) from None
 
 
 async def _read_body(response: Any) -> bytes:
