@@ -9,6 +9,8 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ from PIL import Image
 from bird_hf import Box, Query, dialects
 from bird_hf.answering import Decoding, StoppedError
 from bird_hf.asking import ModelChoice, open_model
-from bird_hf.asking.endpoint import EndpointModel, EndpointSettings
+from bird_hf.asking.endpoint import EndpointModel, EndpointSettings, _asked_wait
+from bird_hf.data.folder.publish import open_folder
 from bird_hf.eval.predict import predict_dataset
 from bird_hf.eval.predictions import read_predictions
 from bird_hf.hub.grounding import Issue
@@ -72,21 +75,29 @@ def test_a_question_is_asked_in_the_dialect_and_its_boxes_are_ours(
 
 
 @pytest.mark.parametrize(
-    ("dialect", "size"),
+    ("dialect", "size", "has_special_tokens"),
     [
-        ("medgemma", (80, 80)),  # padded, because its processor does not pad
-        ("qwen2.5-vl", (84, 56)),  # in the size whose pixels are counted
-        ("paligemma", (80, 60)),
-        ("maira-2", (80, 60)),  # its processor cuts
+        ("medgemma", (80, 80), False),  # padded, because its processor does not pad
+        ("qwen2.5-vl", (84, 56), False),  # in the size whose pixels are counted
+        ("paligemma", (80, 60), True),
+        ("maira-2", (80, 60), False),  # its processor cuts
+        # <ref> and <box> are special tokens of these; vLLM would leave them out (InternVL#803, lmdeploy#2259)
+        ("internvl", (80, 60), True),
+        ("medrega", (80, 60), True),
+        ("bird", (80, 60), True),  # Qwen-VL's tokenizer
     ],
 )
 def test_the_picture_is_sent_as_the_dialect_sees_it(
-    server: ChatServer, model: Callable[..., EndpointModel], dialect: str, size: tuple[int, int]
+    server: ChatServer,
+    model: Callable[..., EndpointModel],
+    dialect: str,
+    size: tuple[int, int],
+    has_special_tokens: bool,
 ) -> None:
     model(dialect).generate([Query(QUESTION, PICTURE, names=("left kidney",))])
     (payload,) = server.calls
     assert picture_in(payload).size == size
-    assert payload.get("skip_special_tokens") is (False if dialect == "paligemma" else None)
+    assert payload.get("skip_special_tokens") is (False if has_special_tokens else None)
 
 
 CUT = json.dumps({"choices": [{"message": {"content": SAID}}]})[:-20]
@@ -124,6 +135,11 @@ def test_what_may_pass_is_waited_out(
         (Answer(SAID, delay=1.0), r"no whole answer within 0\.4 seconds", 3),
         (Answer(f"bad key {KEY}", status=401), r"does not answer: .*bad key \*\*\*", 1),
         (Answer("no such model", status=404), "no such model", 1),
+        (
+            Answer(body='{"error": {"message": "no\\nGPU"}}'),
+            "does not answer: the answer is an error: no GPU",
+            3,
+        ),
     ],
 )
 def test_what_does_not_pass_stops_the_run_in_one_line(
@@ -136,9 +152,84 @@ def test_what_does_not_pass_stops_the_run_in_one_line(
     assert len(server.calls) == calls
 
 
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_said_and_no_picture_is_sent_there(
+    server: ChatServer, model: Callable[..., EndpointModel], status: int
+) -> None:
+    other = ChatServer()
+    try:
+        moved = {"location": other.url.replace("127.0.0.1", "localhost") + "/chat/completions"}
+        server.script = lambda payload, number: Answer("moved", status=status, headers=moved)
+        with pytest.raises(StoppedError, match=r"it redirects to http://localhost:.*give that one if"):
+            model().generate([QUERY])
+        assert (len(server.calls), len(other.calls)) == (1, 0)
+    finally:
+        other.close()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ([{"type": "thinking", "thinking": []}, {"type": "text", "text": SAID}], SAID),
+        ([{"type": "text", "text": SAID[:9]}, {"type": "text", "text": SAID[9:]}], SAID),
+        (None, ""),
+        ([], ""),
+    ],
+)
+def test_content_in_parts_is_read_and_paid_once(
+    server: ChatServer, model: Callable[..., EndpointModel], content: object, said: str
+) -> None:
+    body = json.dumps({"choices": [{"message": {"content": content}}]})
+    server.script = lambda payload, number: Answer(body=body)
+    assert [model().generate([QUERY]) for _ in range(2)] == [[said]] * 2
+    assert len(server.calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "3"}, 3),
+        ({"retry-after-ms": "1500", "retry-after": "9"}, 1.5),
+        ({"retry-after": "1000000000"}, 1e9),  # the runner waits no longer than 30 seconds
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0),
+        *[
+            ({"retry-after": value}, 0)
+            for value in ("nan", "-5", "soon", "", "Wed, 99 Oct 2015 07:28:00 GMT")
+        ],
+        ({}, 0),
+    ],
+)
+def test_how_long_a_server_asks_to_wait(headers: dict[str, str], seconds: float) -> None:
+    assert _asked_wait(headers) == seconds
+
+
+def test_a_server_may_say_when_to_try_again() -> None:
+    later = format_datetime(datetime.now(UTC) + timedelta(seconds=20), usegmt=True)
+    assert 15 < _asked_wait({"retry-after": later}) <= 20
+
+
+@pytest.mark.parametrize("key", ["sk-a\nb", "ключ"])
+def test_a_key_that_cannot_be_sent_is_said_and_not_shown(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("OTHER_KEY", key)
+    choice = ModelChoice("http://127.0.0.1:9/v1", "qwen3-vl", "served", key_variable="OTHER_KEY")
+    with pytest.raises(ValueError, match="the key in OTHER_KEY holds a line break") as caught:
+        open_model(choice)
+    assert key not in str(caught.value)
+
+
+def test_nothing_is_paid_for_if_answers_cannot_be_kept(server: ChatServer, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    model = EndpointModel(
+        EndpointSettings(server.url, "served"), dialects.get("qwen3-vl"), tmp_path / "file" / "replies"
+    )
+    with pytest.raises(ValueError, match=r"file/replies: replies cannot be kept there \(Not a directory\)"):
+        model.generate([QUERY])
+    assert server.calls == []
+
+
 def test_an_endpoint_that_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:
     settings = EndpointSettings("http://127.0.0.1:9/v1", "served", max_retries=1, wait=0.01)
-    with pytest.raises(StoppedError, match=r"the model at 127\.0\.0\.1 does not answer"):
+    with pytest.raises(StoppedError, match=r"127\.0\.0\.1 does not answer: .*connection attempts failed"):
         EndpointModel(settings, dialects.get("qwen3-vl")).generate([QUERY])
 
 
@@ -201,6 +292,8 @@ def test_several_answers_are_requests_of_their_own(
         ({"served_model": None}, "give --served-model"),
         ({"dialect": None}, r"served at 127\.0\.0\.1: how this model writes boxes is not known .*give --dialect"),
         ({"model": "http://"}, "is not an address such as"),
+        ({"model": "http://127.0.0.1:99999/v1"}, "is not an address such as"),
+        ({"model": "http://[::1/v1"}, "is not an address such as"),
         ({"model": "http://me:secret@127.0.0.1/v1"}, "is not an address.*a key is read from OPENAI_API_KEY"),
         ({"dtype": "bfloat16"}, r"--dtype is of a model that runs here"),
         ({"load_in_4bit": True}, r"--load-in-4bit is of a model that runs here"),
@@ -238,11 +331,23 @@ def test_predictions_hold_bird_text_and_what_was_said(
     assert run_bird("score", out, "--task", "vg", "--rules", "strict").code == 0
 
 
+def test_half_a_character_in_an_answer_does_not_stop_a_run(
+    server: ChatServer, model: Callable[..., EndpointModel], med_grit: Path, tmp_path: Path
+) -> None:
+    label = json.dumps(
+        [{"bbox_2d": [250, 150, 625, 550], "label": "left \ud800 kidney"}]
+    )  # an escape in the answer
+    said = [label, "left \ud800 kidney"]
+    server.script = lambda payload, number: Answer(said[number % 2])
+    out = tmp_path / "vg.jsonl"
+    predict_dataset(model(), open_folder(med_grit, "vg", "test"), out)
+    texts = {each.response for each in read_predictions(out, "vg")}
+    assert texts == {"left \ufffd kidney", "<ref>left \ufffd kidney</ref><box>(250,150),(625,550)</box>"}
+
+
 def test_a_run_that_is_killed_pays_for_no_answer_twice(
     server: ChatServer, model: Callable[..., EndpointModel], med_grit: Path, tmp_path: Path
 ) -> None:
-    from bird_hf.data.folder.publish import open_folder
-
     rows, out = open_folder(med_grit, "vg", "test"), tmp_path / "vg.jsonl"
     server.script = lambda payload, number: Answer(SAID, delay=0.05)
     child = os.fork()

@@ -193,6 +193,58 @@ JSON_ANSWERS = [
         id="brackets in a label",
     ),
     pytest.param(
+        '[{"bbox_2d": [1, 2, 3, 4], "label": "a", "attributes": {"sure": 0.9}}]',
+        [("a", (1, 2, 3, 4))],
+        [],
+        "a",
+        id="an object with another one inside",
+    ),
+    pytest.param(
+        '[{"bbox_2d": [1, 2, 3, 4], "label": "a", "parts": [{"bbox_2d": [5, 6, 7, 8], "label": "b"}]}]',
+        [("b", (5, 6, 7, 8))],
+        ["broken_json"],
+        "b",
+        id="an object with a box, and one with a box inside",
+    ),
+    pytest.param(
+        '[{"bbox_2d": [1, 2, 3, 4], "label": "a", "x": ' + '{"x": ' * 5000 + "1" + "}" * 5001 + "]",
+        [],
+        ["broken_json"],
+        "",
+        id="objects inside objects, 5000 times",
+    ),
+    pytest.param(
+        '[{"bbox_2d": [0.0, 0.0, 1.0, 1.0], "label": "a"}]',
+        [],
+        ["not_four_numbers"],
+        "a",
+        id="the whole picture in fractions",
+    ),
+    pytest.param(
+        '[{"bbox_2d": [0, 0, 1, 1], "label": "a"}]', [("a", (0, 0, 1, 1))], [], "a", id="a very small box"
+    ),
+    pytest.param(
+        '[{"bbox_2d": [1.0, 2.0, 3.0, 4.0], "label": "a"}]',
+        [("a", (1, 2, 3, 4))],
+        [],
+        "a",
+        id="whole numbers with a point",
+    ),
+    pytest.param(
+        f"<think>a</think>[{OBJECT}]<think>b</think> is seen.",
+        [("left kidney", BOX)],
+        [],
+        "left kidney is seen.",
+        id="an answer between two traces",
+    ),
+    pytest.param(
+        f"<think>a <think>b</think>[{OBJECT}]</think>[]",
+        [],
+        [],
+        dialects.ABSENT_TEXT,
+        id="a trace in a trace",
+    ),
+    pytest.param(
         '[{"bbox_2d": [1, 2, 3, 4], "label": "a\\"b"}]', [('a"b', (1, 2, 3, 4))], [], 'a"b', id="escapes"
     ),
 ]
@@ -257,6 +309,14 @@ def test_json_answers(text, spans, issues, clean):
         (
             "medgemma",
             '<unused94>x<unused95>Reason. Final Answer: ```json[{"box_2d": [300, 250, 538, 625], "label": "a"}]```',
+            1,
+            [],
+        ),
+        # Boxes of the reasoning are no answer, however the mark of the answer is written.
+        (
+            "medgemma",
+            'Maybe [{"box_2d": [300, 1, 538, 625], "label": "a"}]. **Final answer:** '
+            '```json[{"box_2d": [300, 250, 538, 625], "label": "a"}]```',
             1,
             [],
         ),

@@ -41,7 +41,14 @@ def test_a_name_is_taken_in_any_case(name):
         ("qwen2.5-vl", {"factor": "28"}, "factor='28' is not a whole number"),
         ("qwen2.5-vl", {"factor": True}, "factor=True is not a whole number"),
         ("qwen2.5-vl", {"factor": 0}, "factor 0 is 1 to 1024"),
-        ("qwen2.5-vl", {"min_pixels": 10, "max_pixels": 5}, "at most max_pixels 5"),
+        ("qwen2.5-vl", {"min_pixels": 10, "max_pixels": 5}, "at most 100,000,000 and max_pixels 5"),
+        # A small picture would be made to fill the memory.
+        (
+            "qwen2.5-vl",
+            {"min_pixels": 10**10, "max_pixels": 10**11},
+            "min_pixels 10000000000 .* at most 100,000,000",
+        ),
+        ("qwen2.5-vl", {"min_pixels": 10**400, "max_pixels": 10**400}, "at most 100,000,000"),
         ("paligemma", {"decode_by": 1000}, "1023 or 1024"),
     ],
 )
@@ -128,6 +135,10 @@ def test_dialect_json_keeps_settings(tmp_path):
         ('{"dialect": "qwen3-vl", "settings": []}', "it needs"),
         ('{"dialect": "qwen9"}', "there is no dialect"),
         ('{"dialect": "qwen3-vl", "settings": {"a": 1}}', "no setting"),
+        (
+            '{"dialect": "qwen2.5-vl", "max_pixels": 50176}',
+            "'max_pixels' is not known; settings .* has factor, min_p",
+        ),
         ('{"dialect": "qwen3-vl", "order": "y1, x1, y2, x2"}', "order is 'y1, x1, y2, x2' there"),
     ],
 )

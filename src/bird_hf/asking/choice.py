@@ -101,23 +101,31 @@ def _weights(choice: ModelChoice) -> tuple[dict[str, Any], str | None]:
     return {"quantization_config": config, "device_map": {"": choice.device or "cpu"}}, None
 
 
-def _open_endpoint(choice: ModelChoice) -> EndpointModel:
-    address = urlsplit(choice.model)
-    if not address.hostname or address.username or address.password:
+def _host_of(choice: ModelChoice) -> str:
+    """The host of an endpoint. Raises ValueError if the address is none, or holds a password."""
+    try:
+        address = urlsplit(choice.model)
+        is_address = address.hostname and address.port != 0 and not (address.username or address.password)
+    except ValueError:  # a port above 65535, brackets that are not closed
+        is_address = False
+    if not is_address:
         raise ValueError(
             f"--model {choice.model[:80]!r} is not an address such as http://127.0.0.1:8000/v1; a key is read from "
             f"{choice.key_variable}"
         )
+    return str(address.hostname)
+
+
+def _open_endpoint(choice: ModelChoice) -> EndpointModel:
+    host = _host_of(choice)
     if choice.served_model is None:
-        raise ValueError(f"give --served-model, the name of the model at {address.hostname}")
+        raise ValueError(f"give --served-model, the name of the model at {host}")
     local = [
         name for name in ("device", "dtype", "load_in_4bit") if getattr(choice, name) not in (None, False)
     ]
     if local:
-        raise ValueError(
-            f"--{local[0].replace('_', '-')} is of a model that runs here, and {address.hostname} runs it"
-        )
-    where = f"{choice.served_model} at {address.hostname}"
+        raise ValueError(f"--{local[0].replace('_', '-')} is of a model that runs here, and {host} runs it")
+    where = f"{choice.served_model} at {host}"
     folder = Path(choice.served_model)  # vLLM names models by their folder, which may be on this machine
     dialect, remarks = fitting_dialect(
         choice.dialect, where, _local_config(folder), {}, folder if folder.is_dir() else None
@@ -130,6 +138,7 @@ def _open_endpoint(choice: ModelChoice) -> EndpointModel:
         choice.timeout,
         key_variable=choice.key_variable,
     )
+    settings.check_key()
     return EndpointModel(settings, dialect, choice.replies, remarks)
 
 

@@ -13,18 +13,21 @@ import io
 import json
 import os
 import random
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from ..answering import Decoding, StoppedError
-from ..data.teachers.calls import CallRunner, RefusedRequestError, cause_of, connect, failure_of
+from ..data.teachers.calls import CallRunner, RefusedRequestError, cause_of, connect, failure_of, words_of
 from ..data.teachers.reply_store import LONGEST_BODY, Reply, ReplyStore, Request
 from ..dialects import Dialect
+from ..dialects.collect import without_surrogates
 from ..progress import progress_bar
 from ..questions import Query
 from .dialect_model import MAX_ANSWER_CHARS, DialectModel
@@ -65,6 +68,13 @@ class EndpointSettings:
     def api_key(self) -> str:
         return os.environ.get(self.key_variable) or _NO_KEY
 
+    def check_key(self) -> None:
+        """Raises ValueError if no server can be told the API key."""
+        if not (self.api_key.isascii() and self.api_key.isprintable()):
+            raise ValueError(
+                f"the key in {self.key_variable} holds a line break, or letters that are not ASCII; copy it again"
+            )
+
 
 @dataclass(frozen=True)
 class PictureRequest(Request):
@@ -99,8 +109,11 @@ class EndpointModel(DialectModel):
     ) -> list[tuple[str, ...]]:
         """All queries are sent at once, `concurrency` at a time; `batch_size` is of no matter.
 
-        Raises StoppedError if the endpoint does not answer after all retries, ValueError if it refuses a question.
+        Raises StoppedError if the endpoint does not answer after all retries, ValueError if it refuses a question, or
+        if answers cannot be kept.
         """
+        if self.store:
+            self.store.prepare()
         runner = EndpointRunner(self.settings, self.store)
         pictures: dict[int, str] = {}
         try:
@@ -228,9 +241,10 @@ async def _body(client: AsyncOpenAI, request: Request) -> bytes:
             raise RefusedRequestError(str(error)) from None
         if error.status_code in (408, 409, 429) or error.status_code >= 500:
             raise _Retry(str(error), _asked_wait(error.response.headers)) from None
-        raise StoppedError(str(error)) from None
+        raise StoppedError(words_of(error)) from None
     except openai.OpenAIError as error:
-        raise _Retry(f"{type(error).__name__}: {error}") from None
+        cause = error.__cause__  # such as a name that is not found: the SDK says "Connection error."
+        raise _Retry(f"{type(error).__name__}: {error}" + (f" ({cause})" if cause else "")) from None
 
 
 async def _read_body(response: Any) -> bytes:
@@ -246,26 +260,37 @@ async def _read_body(response: Any) -> bytes:
 
 
 def _asked_wait(headers: Any) -> float:
-    """How long the server asks to wait, in seconds; 0 if it does not say."""
+    """How long the server asks to wait, in seconds; 0 if it does not say. It may say when, instead."""
     for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        said = headers.get(name, "")
         try:
-            return max(float(headers[name]) / unit, 0.0)
-        except (KeyError, ValueError):
-            continue
+            seconds = float(said) / unit
+        except ValueError:
+            seconds = _seconds_until(said)
+        if seconds > 0:  # not NaN
+            return seconds
     return 0.0
+
+
+def _seconds_until(date: str) -> float:
+    """Seconds until a date in the form of HTTP; 0 if it is none."""
+    try:
+        return parsedate_to_datetime(date).timestamp() - time.time()
+    except (ValueError, OverflowError):
+        return 0.0
 
 
 def _checked(body: bytes) -> Reply:
     """The reply in a body. Raises _Retry if it is cut or is no chat completion; a text that is too long is cut."""
     if len(body) > _MAX_BODY:
         raise RefusedRequestError(f"the answer is larger than {_MAX_BODY // 2**20} MiB")
+    document = None
     try:
         whole = body.decode("utf-8")
-        text = json.loads(whole)["choices"][0]["message"].get("content") or ""
+        document = json.loads(whole)
+        text = _content(document)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        raise _Retry("the answer is cut, or is not a chat completion") from None
-    if not isinstance(text, str):
-        raise _Retry("the answer is not a chat completion: its content is not text")
+        raise _Retry(_said_instead(document)) from None
     if len(whole) > LONGEST_BODY or len(text) > MAX_ANSWER_CHARS:
         # One character more than is read says that there was more.
         document = {"choices": [{"message": {"content": text[: MAX_ANSWER_CHARS + 1]}}]}
@@ -273,8 +298,27 @@ def _checked(body: bytes) -> Reply:
     return Reply(200, whole)
 
 
+def _content(document: Any) -> str:
+    """The text of a chat completion: a string, none, or the parts of it that are text (others are thoughts).
+
+    Raises LookupError, TypeError or AttributeError if it is no chat completion.
+    """
+    content = document["choices"][0]["message"].get("content") or ""
+    if not isinstance(content, str):
+        content = "".join([part["text"] for part in content if part["type"] == "text"])
+    return without_surrogates(content)
+
+
+def _said_instead(document: Any) -> str:
+    """What is wrong with a document that is no chat completion: some servers send errors as if all were well."""
+    error = document.get("error") if isinstance(document, dict) else None
+    if not error:
+        return "the answer is cut, or is not a chat completion"
+    return f"the answer is an error: {error.get('message') if isinstance(error, dict) else error}"
+
+
 def _text_of(reply: Reply) -> str:
-    return json.loads(reply.body)["choices"][0]["message"].get("content") or ""
+    return _content(json.loads(reply.body))
 
 
 def _data_url(picture: Image.Image) -> str:

@@ -293,16 +293,17 @@ def numbers_of(values: Sequence[str], whole: bool) -> Numbers | None:
 
 
 def _without_thinking(text: str, marks: Sequence[tuple[str, str]]) -> tuple[str, bool]:
-    """The text without thinking traces, and whether one is not closed: nothing after its opening mark is an answer."""
+    """The text without thinking traces, and whether one is not closed: nothing after its opening mark is an answer.
+
+    What stands before a closing mark that nothing opens is a trace too: chat templates open some.
+    """
     unclosed = False
     for opening, closing in marks:
-        start, end = text.find(opening), text.rfind(closing)
-        if end >= 0:
-            before = text[:start] if 0 <= start < end else ""
-            text = before + text[end + len(closing) :]
-            start = text.find(opening, len(before))
-        if start >= 0:
-            text, unclosed = text[:start], True
+        *traces, rest = text.split(closing)
+        answers = [before if mark else "" for before, mark, _ in (each.partition(opening) for each in traces)]
+        rest, mark, _ = rest.partition(opening)
+        unclosed = unclosed or bool(mark)
+        text = "".join([*answers, rest])
     return text, unclosed
 
 

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from ..hub.boxes import Box
 from ..hub.grounding import GroundedText, Issue, Span
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def without_surrogates(text: str) -> str:
+    """Text of a JSON document as it can be written in UTF-8: an escape such as `\\ud83d` is half a character."""
+    return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 class Collector:

@@ -39,7 +39,13 @@ def read_dialect(path: Path) -> Dialect:
         dialect = get(name, **settings)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
-    for key, ours in dialect.describe().items():
+    described = dialect.describe()
+    if unknown := [key for key in content if key not in ("dialect", "settings", *described)]:
+        raise ValueError(
+            f'{file}: {unknown[0][:80]!r} is not known; settings of a dialect stand under "settings", and {name} has '
+            f"{', '.join(dialect.settings) or 'none'}"
+        )
+    for key, ours in described.items():
         if key in content and content[key] != ours:
             theirs = str(content[key])[:80]
             raise ValueError(

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from ..hub.boxes import Box
 from ..hub.grounding import GroundedText, Issue
 from .base import ABSENT_TEXT, Dialect
-from .collect import Collector
+from .collect import Collector, without_surrogates
 from .views import View
 
 # What matters for finding objects. A string that is not closed ends with its line, so that every character is
@@ -22,7 +22,7 @@ _OPENING = re.compile(r"[\[{]")
 _FENCE_BEFORE = re.compile(r"```(?:json|JSON)?\s*+\Z")
 _FENCE_AFTER = re.compile(r"\s*+```")
 _LONGEST_OPENING = 64  # characters before a list in which its fence is looked for
-_DEEPEST = 4  # brackets inside an object
+_DEEPEST = 5  # brackets in one another, those of an object among them
 _EMPTY_LIST = re.compile(r"\[\s*+\]")
 
 
@@ -56,7 +56,7 @@ class JsonDialect(Dialect):
 
     def _parse(self, text: str, view: View) -> GroundedText:
         collector = Collector()
-        regions = [region for region in _regions(text) if self._is_answer(text, region)]
+        regions = [region for region in _regions(text, self.key) if self._is_answer(text, region)]
         if not regions and _is_empty_list(text):
             return GroundedText(ABSENT_TEXT)
         done = 0
@@ -66,7 +66,7 @@ class JsonDialect(Dialect):
             collector.text(head if head.strip() else "")
             for item in region.objects:
                 self._add_object(collector, item, view)
-            if not region.is_closed:
+            if not region.is_complete:
                 collector.issues.append(Issue.BROKEN_JSON)
             after = _FENCE_AFTER.match(text, region.end)
             done = after.end() if after else region.end
@@ -79,19 +79,19 @@ class JsonDialect(Dialect):
         return text.find(f'"{self.key}"', region.start, region.end) >= 0
 
     def _add_object(self, collector: Collector, text: str, view: View) -> None:
-        if f'"{self.key}"' not in text:
-            return
         item = _loaded(text)
         if not isinstance(item, dict) or self.key not in item:
             collector.issues.append(Issue.BROKEN_JSON)
             return
         label = item.get("label")
         found = [self._number_list(each, view) for each in _lists(item[self.key])]
-        collector.labelled(label if isinstance(label, str) else "", found)
+        collector.labelled(without_surrogates(label) if isinstance(label, str) else "", found)
 
     def _number_list(self, values: Any, view: View) -> Box | Issue:
         if not (isinstance(values, list) and len(values) == 4 and all(map(_is_whole, values))):
             return Issue.NOT_FOUR_NUMBERS
+        if max(values) <= 1 and any(isinstance(value, _Decimal) for value in values):
+            return Issue.NOT_FOUR_NUMBERS  # [0.0, 0.0, 1.0, 1.0] is the whole picture in fractions
         a, b, c, d = map(float, values)
         return self.box((a, b, c, d), view)
 
@@ -101,57 +101,71 @@ def _markup(key: str) -> re.Pattern[str]:
     return re.compile(rf'"{key}"|\A[\sa-z`]*+\[\s*+\]')
 
 
+class _Decimal(float):
+    """A number that is written with a point or an exponent."""
+
+
 @dataclass
 class _Region:
-    """A bracketed part of a text. objects: the innermost {...} in it. is_closed: all its brackets have partners."""
+    """A bracketed part of a text.
+
+    objects: the {...} in it that have the key of boxes themselves. is_complete: all brackets have partners, and no
+    object was passed over because it has others with boxes inside.
+    """
 
     start: int
     end: int
     objects: list[str]
-    is_closed: bool
+    is_complete: bool
 
 
-def _regions(text: str) -> Iterator[_Region]:
+def _regions(text: str, key: str) -> Iterator[_Region]:
     """The outermost bracketed parts of a text. One pass; brackets inside strings do not count."""
     stack: list[int] = []
     region = _Region(0, 0, [], True)
-    innermost = -1  # where the last "{" stands that has no other one inside so far
+    holders: set[int] = set()  # where the open "{" stand that have the key
+    last_object = -1  # where it begins
     position = 0
     # Outside brackets, quotation marks are prose.
     while found := (_TOKEN if stack else _OPENING).search(text, position):
         position, mark = found.end(), found.group()
         if mark[0] == '"':
+            if mark[1:-1] == key:
+                holders.add(stack[-1])
             continue
         if mark in "[{":
             if not stack:
                 region = _Region(found.start(), found.end(), [], True)
             stack.append(found.start())
-            innermost = found.start() if mark == "{" else innermost
         else:
             opening = stack.pop()
             region.end = found.end()
             if text[opening] + mark not in ("[]", "{}"):
-                region.is_closed = False
+                region.is_complete = False
                 stack.clear()
-            elif opening == innermost:
-                region.objects.append(text[opening : found.end()])
-                innermost = -1
+            elif mark == "}" and opening in holders:
+                if opening < last_object:
+                    region.is_complete = False
+                else:
+                    region.objects.append(text[opening : found.end()])
+                    last_object = opening
             if not stack:
                 yield region
     if stack:
-        region.end, region.is_closed = len(text), False
+        region.end, region.is_complete = len(text), False
         yield region
 
 
 def _loaded(text: str) -> Any:
-    """A JSON object without objects inside; None if it is not valid or its lists are too deep."""
+    """A JSON object; None if it is not valid or its brackets are too deep."""
     depth = 0
     for mark in _TOKEN.findall(text):
-        depth += {"[": 1, "]": -1}.get(mark, 0)
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(mark, 0)
         if depth > _DEEPEST:
             return None
     try:
-        return json.loads(text, parse_int=float)  # int() refuses thousands of digits
+        # int() refuses thousands of digits.
+        return json.loads(text, parse_int=float, parse_float=_Decimal)
     except ValueError:
         return None
 

@@ -187,6 +187,13 @@ def test_two_conventions_in_one_file_fit_none():
     assert Scale.PIXELS.value not in diagnosis.possible["scale"]
 
 
+def test_fractions_and_corners_in_pixels_are_not_taken_for_corner_and_size():
+    pixels, fractions = (200, 90, 500, 330), (0.25, 0.15, 0.625, 0.55)
+    sizes = np.tile((800.0, 600.0), (120, 1))
+    found = diagnose("bbox", np.array([pixels, fractions] * 60), sizes, str)
+    assert found.possible["order"] == []
+
+
 def test_without_sizes_of_pictures_pixels_stay_possible_and_the_sizes_are_asked_for():
     boxes = random_set(
         Convention(Scale.PIXELS, Order.X_FIRST), seed=1, count=60, sizes=[(700, 600)], decimals=0

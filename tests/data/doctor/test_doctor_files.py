@@ -154,6 +154,28 @@ FILES = [
         "image_id\tx_min\ty_min\tx_max\ty_max\np0\t691.0\t1375.5\t1653.0\t1831.0\np1\t\t\t\t\n",
         ("(x_min, y_min, x_max, y_max)", 1, "pixels of the picture", "thousandths, 0 to 1000"),
     ),
+    # headers as people write them
+    (
+        "spaces.csv",
+        "Image Name;X Min;Y Min;X Max;Y Max\np0.png;691;1375;1653;1831\n",
+        ("(X Min, Y Min, X Max, Y Max)", 1, "pixels of the picture", "thousandths, 0 to 1000"),
+    ),
+    (
+        "prefix.tsv",
+        "file,bbox_x1,bbox_y1,bbox_x2,bbox_y2\np0.png,691,1375,1653,1831\n",
+        ("(bbox_x1, bbox_y1, bbox_x2, bbox_y2)", 1, "pixels of the picture", "thousandths, 0 to 1000"),
+    ),
+    (
+        "corner_and_size.csv",
+        "image,xmin,ymin,Width,Height\np0.png,691,1375,962,456\n",
+        ("(xmin, ymin, Width, Height)", 1, "pixels of the picture", "thousandths, 0 to 1000"),
+    ),
+    # the size of the picture is none of the box
+    (
+        "voc.csv",
+        "filename,width,height,class,xmin,ymin,xmax,ymax\np0.png,2000,2000,a,691,1375,1653,1831\n",
+        ("(xmin, ymin, xmax, ymax)", 1, "pixels of the picture", "thousandths, 0 to 1000"),
+    ),
     # the answer of a model that says nothing but numbers
     (
         "bare.jsonl",
@@ -263,7 +285,11 @@ def test_hostile_rows_are_counted_and_do_no_harm(content, boxes, tmp_path):
 
 REFUSED = [
     ("none.jsonl", None, "no such file"),
-    ("empty.json", "", "is not Parquet, JSON, JSON lines, CSV, TSV or COCO"),
+    ("empty.json", "", "empty.json is empty"),
+    ("empty.csv", "", "empty.csv is empty"),
+    ("empty.parquet", "", "empty.parquet is empty"),
+    ("blank.json", " \n", "is not Parquet, JSON, JSON lines, CSV, TSV or COCO"),
+    ("none.csv", "a.png,1,2,3,4\nb.png,1,2,3,4\n", "in 1 rows (the first has 'a.png', '1', '2', '3', '4')"),
     ("text.txt", "Where is the liver?", "is not Parquet, JSON"),
     ("rows.jsonl", '{"a": 1}\n{"b": 2}\n', "has no boxes in 2 rows"),
     ("rows.parquet", "PAR1", "is not a whole Parquet file"),

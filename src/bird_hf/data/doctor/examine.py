@@ -19,6 +19,7 @@ from .row_files import FileRow, RowFile
 
 MAX_BOXES = 200_000  # of a field
 MAX_FIELDS = 12
+_SHOWN_NAMES = 8
 _MOST_MASKED = 20_000  # boxes of a field that are compared with masks
 _IN_TEXT = "in the text of "
 
@@ -73,8 +74,8 @@ def examine(path: Path, images: Path | None = None, masks: Path | None = None) -
             f"; {file.skipped} rows could not be read, first {file.first_skipped}" if file.skipped else ""
         )
         raise ValueError(
-            f"{path} has no boxes in {gathered.rows} rows{skipped}; they are looked for under keys such as bbox "
-            "and boxes, in columns such as x1, y1, x2, y2 or x, y, w, h, and in texts"
+            f"{path} has no boxes in {gathered.rows} rows{gathered.first_names}{skipped}; they are looked for under "
+            "keys such as bbox and boxes, in columns such as x1, y1, x2, y2 or x, y, w, h, and in texts"
         )
     notes = gathered.join_pictures(folder, mask_folder)
     if file.skipped:
@@ -92,10 +93,14 @@ class _Gathered:
         self.fields: dict[str, _Field] = {}
         self._pictures: list[_Picture] = []
         self._other_fields: set[str] = set()
+        self.first_names = ""  # what the first row has, in words
 
     def add(self, row: FileRow) -> None:
         """The boxes and texts of a row."""
         self.rows += 1
+        if self.rows == 1:
+            names = ", ".join(repr(str(name)[:30]) for name in [*row.content][:_SHOWN_NAMES])
+            self.first_names = f" (the first has {names or 'nothing'})"
         content = content_of(row.content)
         texts = [(name, text, boxes_in(text)) for name, text in content.texts if may_hold_boxes(text)]
         if not content.boxes and not texts and not content.broken:

@@ -6,22 +6,26 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 Numbers = tuple[float, float, float, float]
 Corners = tuple[float, float, float, float]
 
-# Columns or keys of one number each, in the order in which they are written.
+# Columns or keys of one number each, in the order in which they are written; `plain_name` makes others to these.
 NAMED_NUMBERS = (
     ("x1", "y1", "x2", "y2"),
     ("xmin", "ymin", "xmax", "ymax"),
-    ("x_min", "y_min", "x_max", "y_max"),
     ("left", "top", "right", "bottom"),
     ("x", "y", "w", "h"),
     ("x", "y", "width", "height"),
+    ("xmin", "ymin", "width", "height"),
+    ("left", "top", "width", "height"),
     ("cx", "cy", "w", "h"),
-    ("x_center", "y_center", "width", "height"),
+    ("xcenter", "ycenter", "width", "height"),
 )
+_BOX_PREFIX = re.compile(r"\A(?:boundingbox|bndbox|bbox|box)")
+_NO_LETTERS = re.compile(r"[\W_]+")
 SIZE_NAMES = (
     ("image_width", "image_height"),
     ("original_width", "original_height"),
@@ -103,12 +107,18 @@ def content_of(row: Mapping[str, Any]) -> RowContent:
 
 def named_numbers(row: Mapping[str, Any]) -> tuple[str, str, str, str] | None:
     """The four names under which a mapping has the numbers of a box, as it spells them; None if it has none."""
-    lower = {str(name).strip().lower(): name for name in row}
+    plain = {plain_name(str(name)): name for name in row}
     for names in NAMED_NUMBERS:
-        if lower.keys() >= {*names}:
-            a, b, c, d = (lower[name] for name in names)
+        if plain.keys() >= {*names}:
+            a, b, c, d = (plain[name] for name in names)
             return a, b, c, d
     return None
+
+
+@lru_cache(maxsize=1024)
+def plain_name(name: str) -> str:
+    """A column's name as it is compared: `X Min`, `x_min` and `bbox_xmin` are `xmin`."""
+    return _BOX_PREFIX.sub("", _NO_LETTERS.sub("", name.lower()), count=1)
 
 
 def size_of(row: Mapping[str, Any]) -> tuple[int, int] | None:

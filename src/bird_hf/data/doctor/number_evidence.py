@@ -91,6 +91,10 @@ class NumberEvidence:
         reasons = []
         if convention.scale in GRID_TOPS:
             reasons.append(("not whole numbers", np.any(self.numbers % 1 != 0, axis=1)))
+        elif convention.scale is not Scale.UNIT:
+            # Else fractions are corners and sizes of specks in the first pixel, in every order of which some fit.
+            small = np.all(np.abs(self.numbers) <= 1, axis=1) & np.any(self.numbers % 1 != 0, axis=1)
+            reasons.append(("fractions from 0 to 1", small))
         reasons += [
             ("the far corner is not beyond the near one", self._inverted(convention, near, far)),
             *self._outside(convention, near, far),

@@ -22,6 +22,7 @@ from .marks import Corners, checked_size, number_of
 _LONGEST_LINE = 16_000_000  # bytes
 _ROWS_PER_BATCH = 64
 _LONGEST_FIELD = 100_000  # characters of a CSV file
+_DELIMITERS = ",;\t"
 _MOST_POINTS = 10_000  # numbers of a polygon
 
 
@@ -51,13 +52,15 @@ class RowFile:
         """Raises ValueError, in one line, if the file is missing, empty, too large or of no known kind."""
         if not self.path.is_file():
             raise ValueError(f"{self.path}: no such file; give Parquet, JSON, JSON lines, CSV, TSV or COCO")
+        if self.path.stat().st_size == 0:
+            raise ValueError(f"{self.path} is empty; copy it again")
         ending = self.path.suffix.lower()
         if ending == ".parquet":
             self.kind = "Parquet"
             return self._parquet()
         if ending in (".csv", ".tsv"):
             self.kind = "table"
-            return self._table("\t" if ending == ".tsv" else ",")
+            return self._table()
         return self._json()
 
     def _skip(self, place: str, why: object) -> None:
@@ -82,10 +85,13 @@ class RowFile:
             reason = " ".join(str(error).split())[:200]
             raise ValueError(f"{self.path} is not a whole Parquet file ({reason}); copy it again") from error
 
-    def _table(self, delimiter: str) -> Iterator[FileRow]:
+    def _table(self) -> Iterator[FileRow]:
         if self.path.stat().st_size > MAX_TABLE_BYTES:
             raise ValueError(f"{self.path} is larger than {MAX_TABLE_BYTES:,} bytes; split it")
         with self.path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+            first = file.readline(_LONGEST_FIELD)
+            delimiter = max(_DELIMITERS, key=first.count)  # files of either ending hold any
+            file.seek(0)
             lines = csv.reader((line.replace("\0", "") for line in file), delimiter=delimiter)
             header: list[str] | None = None
             while True:

@@ -48,7 +48,7 @@ class Trainer(ABC):
         known = ", ".join(self.dialects)
         if dialect is None:
             raise ValueError(
-                f"--to {self.name} trains any model: name its way of writing boxes with --dialect"
+                f"--to {self.name} is of no one model: name its way of writing boxes with --dialect"
                 if not known
                 else f"--to {self.name} needs --dialect, one of {known}"
             )

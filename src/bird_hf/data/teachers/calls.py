@@ -117,6 +117,8 @@ def connect(settings: Connection, api_key: str | None = None) -> AsyncOpenAI:
             base_url=settings.base_url,
             max_retries=settings.max_retries,
             timeout=settings.timeout,
+            # A redirect would send pictures and words to a server that the user did not name.
+            http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False),
         )
     except openai.OpenAIError:
         raise ValueError(no_key) from None
@@ -133,7 +135,19 @@ def failure_of(client: AsyncOpenAI, error: Exception | str, who: str = "the teac
     )
 
 
+def words_of(error: Exception | str) -> str:
+    """Return the message of an error; of a redirect, where to."""
+    response = getattr(error, "response", None)
+    target = response.headers.get("location") if response is not None and response.is_redirect else None
+    if not target:
+        return str(error)
+    return (
+        f"it redirects to {target[:90]}; requests go to no other address than the given one, so give that one if "
+        "it is right"
+    )
+
+
 def cause_of(client: AsyncOpenAI, error: Exception | str) -> str:
     """Return the start of an error message on one line, without the API key, which some servers repeat."""
-    words = "".join(filter(str.isprintable, " ".join(str(error).split())))
+    words = "".join(filter(str.isprintable, " ".join(words_of(error).split())))
     return words.replace(client.api_key, "***")[:200]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,6 +74,17 @@ class ReplyStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    def prepare(self) -> None:
+        """Make the folder. Raises ValueError if that fails: a reply that cannot be kept would be paid for in vain."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.folder):
+                pass
+        except OSError as error:
+            raise ValueError(
+                f"{self.folder}: replies cannot be kept there ({error.strerror}); give another folder"
+            ) from None
 
     def get(self, key: str) -> Reply | None:
         """Return the reply to the request with this key, or None. Raises ValueError for a damaged file."""

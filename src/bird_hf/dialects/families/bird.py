@@ -30,6 +30,7 @@ class BirdDialect(Dialect):
         vg="Where is the {names}?", vg_unnamed="{question}", name_separator=" and the "
     )
     model_types: ClassVar[tuple[str, ...]] = ("bird",)
+    special_tokens: ClassVar[bool] = True  # of Qwen-VL; not of BiRD
 
     @classmethod
     def fits(cls, config: Mapping[str, Any]) -> bool:

@@ -34,6 +34,7 @@ class InternVLDialect(ListTagsDialect):
     model_types: ClassVar[tuple[str, ...]] = ("internvl", "internvl_chat")
     phrase_tags: ClassVar[tuple[str, str]] = ("<ref>", "</ref>")
     box_tags: ClassVar[tuple[str, str]] = ("<box>", "</box>")
+    special_tokens: ClassVar[bool] = True
 
     def grids(self, view: View) -> tuple[Grid, Grid]:
         grid = Grid(scale=1000, top=1000)

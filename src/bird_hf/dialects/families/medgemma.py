@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,6 +13,7 @@ from ..json_lists import JsonDialect
 from ..views import View, padded_square
 
 _BEFORE_ANSWER = "Final Answer:"
+_ANSWER_MARK = re.compile(r"final answer\**+:\**+\s*+", re.IGNORECASE)  # some write it in bold
 _FORM = (
     "Boxes are [y0, x0, y1, x1], the upper left and the lower right corner, each number from 0 to 1000 of the image's "
     'height or width. Give them as one JSON list in a ```json fence: a "box_2d" and a "label" for each object. "Left" '
@@ -61,5 +63,4 @@ class MedGemmaDialect(JsonDialect):
 
     def _parse(self, text: str, view: View) -> GroundedText:
         """Reads what follows the last "Final Answer:", or all if that is not there."""
-        before, _, answer = text.rpartition(_BEFORE_ANSWER)
-        return super()._parse(answer.lstrip() if before or answer != text else text, view)
+        return super()._parse(_ANSWER_MARK.split(text)[-1], view)

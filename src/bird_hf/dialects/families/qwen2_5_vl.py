@@ -12,6 +12,7 @@ from ..grids import Grid
 from ..json_lists import JsonDialect
 from ..views import View
 
+_MOST_PIXELS = 100_000_000  # that a small picture may be made to have
 _LARGEST_RATIO = 200  # of sides; the image processor refuses pictures beyond it
 
 
@@ -47,10 +48,14 @@ class Qwen25VLDialect(JsonDialect):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (1 <= self.factor <= 1024 and 1 <= self.min_pixels <= self.max_pixels):
+        least = min(self.max_pixels, _MOST_PIXELS)
+        if not (1 <= self.factor <= 1024 and 1 <= self.min_pixels <= least):
+            factor, fewest, most = (
+                str(value)[:20] for value in (self.factor, self.min_pixels, self.max_pixels)
+            )
             raise ValueError(
-                f"{self.name}: factor {self.factor} is 1 to 1024, and min_pixels {self.min_pixels} at least 1 and at "
-                f"most max_pixels {self.max_pixels}"
+                f"{self.name}: factor {factor} is 1 to 1024, and min_pixels {fewest} at least 1 and at most "
+                f"{_MOST_PIXELS:,} and max_pixels {most}"
             )
 
     @classmethod
