@@ -199,9 +199,9 @@ def test_unknown_words_are_called_unknown(word):
     ],
 )
 def test_any_text_takes_linear_time(text):
-    started = time.perf_counter()
+    started = time.process_time()
     found = NameRemarks(NAMES).remarks(GroundedText(text), GroundedText(text, (Span(text, 0, len(text)),)))
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
     assert all(len(remark) < 400 for remark in found)
 
 

@@ -49,6 +49,6 @@ def test_the_name_in_every_template_is_found(form: object) -> None:
 
 
 def test_a_long_question_takes_no_time() -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     assert names_in("Where are " + "the and " * 50_000) == ()
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2

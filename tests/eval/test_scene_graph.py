@@ -98,9 +98,9 @@ def test_unknown_and_hostile_words_have_no_synsets():
 
 
 def test_a_long_text_takes_seconds_at_most():
-    start = time.perf_counter()
+    start = time.process_time()
     assert scene_graph_scores([("A liver.", "liver " * 1_000_000)])[0] >= 0
-    assert time.perf_counter() - start < 30
+    assert time.process_time() - start < 30
 
 
 def test_without_a_model_it_says_what_to_install(monkeypatch):

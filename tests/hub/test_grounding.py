@@ -200,12 +200,12 @@ FRAMES = {"alone": "{}", "in a box": "<box>{}</box>", "in an unclosed box": "<bo
 
 
 def seconds(tagged: str) -> float:
-    """The better of two runs: the machine may be busy, never too fast."""
+    """CPU seconds of this process, the best of four runs: a busy machine slows the others."""
     times = []
-    for _ in range(2):
-        start = time.perf_counter()
+    for _ in range(4):
+        start = time.process_time()
         read(tagged)
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     return min(times)
 
 
@@ -221,12 +221,12 @@ class TestLinearTime:
     @pytest.mark.slow
     @pytest.mark.parametrize("piece", ["<box>", "<ref>", "(1,2),", "<box>(1,2),(3,4)</box>"])
     def test_a_megabyte_takes_seconds(self, piece):
-        start = time.perf_counter()
+        start = time.process_time()
         read(piece * (1_000_000 // len(piece)))
-        assert time.perf_counter() - start < 5
+        assert time.process_time() - start < 5
 
     def test_a_number_of_a_million_digits(self):
-        start = time.perf_counter()
+        start = time.process_time()
         answer = read(f"<ref>a</ref><box>(1,2),({'9' * 1_000_000},4)</box>")
         assert answer.issues == (Issue.OUT_OF_RANGE,)
-        assert time.perf_counter() - start < 2
+        assert time.process_time() - start < 2
