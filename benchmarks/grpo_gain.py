@@ -1,7 +1,7 @@
 """Whether GRPO with box rewards raises strict VG: an early bird-nano, recipes/grpo.yaml on it, both scored.
 
     python benchmarks/grpo_gain.py --out runs/grpo-gain              # on a GPU
-    python benchmarks/grpo_gain.py --out runs/grpo-gain --use_cpu --images 800 --answers 512 --grpo_steps 120
+    python benchmarks/grpo_gain.py --out runs/grpo-gain --use_cpu --images 800 --answers 512 --grpo_steps 125
     python benchmarks/grpo_gain.py --out runs/grpo-gain --early FOLDER --train_data FOLDER    # from another checkpoint
 
 Parts, each done once and resumed if it was stopped:
